@@ -1,0 +1,116 @@
+"""Texts as padded tensors, encoded once and cut into batches without touching the tokenizer again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.sources import Examples
+
+IGNORE = -100
+EVALUATION_BATCH = 128
+
+
+@dataclass
+class Encoded:
+    """Token ids of many texts, on the CPU.
+
+    columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids.
+    lengths: (N,) tokens of each. words: (N, L) index of the word that a token begins, or IGNORE.
+    truncated: how many texts were longer than the model takes.
+    """
+
+    columns: dict[str, Tensor]
+    lengths: Tensor
+    words: Tensor
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        """The rows of `index`, padding trimmed to the longest of them."""
+        longest = int(self.lengths[index].max())
+        return {name: column[index, :longest] for name, column in self.columns.items()}
+
+    def evaluation_batches(self, limit: int | None = None) -> Iterator[Tensor]:
+        """Indices of the first `limit` rows in batches of similar length."""
+        order = torch.argsort(self.lengths[:limit], stable=True)
+        yield from order.split(EVALUATION_BATCH)
+
+
+def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: bool = False) -> Encoded:
+    """Encode every example for one tokenizer.
+
+    examples: of any kind; pairs become one sequence of two segments. max_length: in tokens; longer texts are
+    cut and counted. end_mark: add the begin and end tokens that a causal language model is trained with.
+    """
+    if not len(examples.texts or examples.words or ()):
+        raise ForgetlabError("there is no text to encode")
+    options: dict[str, Any] = {"add_special_tokens": not end_mark}
+    if examples.words is not None:
+        encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
+    elif examples.pairs is not None:
+        encodings = tokenizer(list(examples.texts), list(examples.pairs), **options)
+    else:
+        encodings = tokenizer(list(examples.texts), **options)
+    rows = [_row(encodings, i, tokenizer, max_length, end_mark) for i in range(len(encodings["input_ids"]))]
+    longest = max(len(row["input_ids"]) for row in rows)
+    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "words": IGNORE}
+    columns = {
+        name: torch.tensor([row[name] + [padding[name]] * (longest - len(row[name])) for row in rows])
+        for name in rows[0]
+        if name != "cut"
+    }
+    return Encoded(
+        words=columns.pop("words"),
+        columns=columns,
+        lengths=columns["attention_mask"].sum(1),
+        truncated=sum(row["cut"] for row in rows),
+    )
+
+
+def _row(encodings: Any, i: int, tokenizer: Any, max_length: int, end_mark: bool) -> dict[str, Any]:
+    ids = list(encodings["input_ids"][i])
+    word_ids = encodings.word_ids(i)
+    words = [w if w is not None and w != before else IGNORE for w, before in zip(word_ids, [None, *word_ids[:-1]], strict=True)]
+    types = list(encodings["token_type_ids"][i]) if "token_type_ids" in encodings else None
+    end = [tokenizer.eos_token_id] if end_mark and tokenizer.eos_token_id is not None else []
+    begin = [tokenizer.bos_token_id] if end_mark and tokenizer.bos_token_id is not None else []
+    room = max_length - len(begin) - len(end)
+    cut = len(ids) > room
+    if cut and not end_mark:  # keep the closing mark of an encoder's sequence
+        ids, words = [*ids[: room - 1], ids[-1]], [*words[: room - 1], words[-1]]
+        types = [*types[: room - 1], types[-1]] if types else None
+    elif cut:
+        ids, words, end = ids[: max_length - len(begin)], words[: max_length - len(begin)], []
+    ids = [*begin, *ids, *end]
+    row = {
+        "input_ids": ids,
+        "attention_mask": [1] * len(ids),
+        "words": [IGNORE] * len(begin) + words + [IGNORE] * len(end),
+        "cut": cut,
+    }
+    if types is not None:
+        row["token_type_ids"] = [0] * len(begin) + types + [0] * len(end)
+        row["token_type_ids"] = row["token_type_ids"][: len(ids)]
+    return row
+
+
+def unknown_share(encoded: Encoded, tokenizer: Any) -> float:
+    """Share of tokens that the tokenizer does not know (0 where it knows everything, as byte-level ones do)."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    mask = encoded.columns["attention_mask"].bool()
+    return float((encoded.columns["input_ids"][mask] == tokenizer.unk_token_id).float().mean())
+
+
+def label_ids(labels: Sequence[str], names: Sequence[str]) -> Tensor:
+    """(N,) class numbers of label names."""
+    numbers = {name: i for i, name in enumerate(names)}
+    return torch.tensor([numbers[label] for label in labels])

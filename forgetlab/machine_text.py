@@ -1,0 +1,139 @@
+"""Real text that every machine with Python holds: its documentation, its source code, and licences."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import os
+import re
+import sys
+import sysconfig
+import textwrap
+import tokenize
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+# Tests, tools and generated tables: not the text that people read.
+_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "ensurepip"}
+_SKIPPED |= {"__pycache__", "site-packages", "dist-packages", "lib-dynload"}
+_WORD = re.compile(r"""[*"'(`]*[A-Za-z][a-z]*(?:[-'’][a-z]+)*[.,;:!?*"')`]*""")
+_RULE = re.compile(r"[\s\-=*~^_#.+|]*\S")  # under a heading, around a table
+_CODE_WORDS = 80  # per passage of source code; as long as a passage of prose
+_LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
+
+
+def python_docs() -> Iterator[str]:
+    """The prose of the language reference (`pydoc` topics), then of the standard library's docstrings."""
+    try:
+        topics = importlib.import_module("pydoc_data.topics").topics
+    except ImportError:  # some distributions package it apart
+        topics = {}
+    for name in sorted(topics):
+        yield " ".join(_prose(topics[name]))
+    for _, tree in _modules():
+        for node in _documented(tree):
+            yield " ".join(_prose(ast.get_docstring(node) or ""))
+
+
+def python_source() -> Iterator[str]:
+    """The functions of the standard library without their docstrings, long ones in several pieces."""
+    for source, tree in _modules():
+        lines = source.split("\n")
+        for node in _documented(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from _code(lines, node)
+
+
+def licences() -> Iterator[str]:
+    """The licence texts of Python, of the system (where it keeps them), and of the installed packages."""
+    folders = [Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix), Path("/usr/share/common-licenses")]
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    files = [file for file in files if _LICENCE_NAME.match(file.name) or file.parent == folders[2]]
+    for file in files:
+        yield from _licence(file)
+    # Sorted: the packages come in the order in which the file system lists them.
+    listed = {file for package in metadata.distributions() for file in package.files or []}
+    for file in sorted(Path(str(file.locate())) for file in listed if _LICENCE_NAME.match(file.name)):
+        yield from _licence(file)
+
+
+def _licence(file: Path) -> Iterator[str]:
+    if file.suffix.lower() in ("", ".txt", ".md", ".rst") and file.is_file():
+        with contextlib.suppress(OSError):  # unreadable for this user: one licence less
+            yield "\n".join(_prose(file.read_text(encoding="utf-8", errors="replace")))
+
+
+DOCUMENTS: dict[str, Callable[[], Iterator[str]]] = {
+    "python-docs": python_docs,
+    "python-source": python_source,
+    "licences": licences,
+}
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
+    """Source and syntax tree of each module of the standard library, read and never imported."""
+    for folder, subfolders, files in os.walk(sysconfig.get_path("stdlib")):
+        subfolders[:] = sorted(name for name in subfolders if name not in _SKIPPED)
+        for name in sorted(files):
+            if not name.endswith(".py"):
+                continue
+            try:
+                with tokenize.open(os.path.join(folder, name)) as file:
+                    source = file.read()
+                with warnings.catch_warnings():  # old string escapes
+                    warnings.simplefilter("ignore")
+                    tree = ast.parse(source)
+            except (OSError, SyntaxError, ValueError):
+                continue
+            yield source, tree
+
+
+def _documented(node: Documented) -> Iterator[Documented]:
+    """The module, its classes and their methods, its functions (not those inside functions)."""
+    yield node
+    for child in node.body if isinstance(node, ast.Module | ast.ClassDef) else []:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(child)
+
+
+def _prose(document: str) -> list[str]:
+    """The paragraphs of English sentences, folded to a line each; no doctests, code, grammar or tables."""
+    lines = [line.expandtabs() for line in document.split("\n") if not _RULE.fullmatch(line)]
+    blocks = re.split(r"\n\s*\n", "\n".join(lines))
+    return [" ".join(block.split()) for block in blocks if _is_prose(block)]
+
+
+def _is_prose(block: str) -> bool:
+    words = block.split()
+    return (
+        len(words) >= 6
+        and not words[0][0].islower()  # the rest of a sentence around an example
+        and not any(word.startswith(">>>") or word in ("::=", "...", "=") for word in words)
+        and sum(bool(_WORD.fullmatch(word)) for word in words) >= 0.75 * len(words)
+    )
+
+
+def _code(lines: list[str], function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+    kept = range(start, (function.end_lineno or start) + 1)
+    if ast.get_docstring(function, clean=False) is not None:  # that is documentation: another domain
+        docstring = function.body[0]
+        kept_lines = [lines[i - 1] for i in kept if not docstring.lineno <= i <= (docstring.end_lineno or 0)]
+    else:
+        kept_lines = [lines[i - 1] for i in kept]
+    piece: list[str] = []
+    length = 0
+    for line in textwrap.dedent("\n".join(kept_lines)).split("\n"):
+        if length and length + len(line.split()) > _CODE_WORDS:
+            yield "\n".join(piece)
+            piece, length = [], 0
+        if line.strip():
+            piece.append(line.rstrip())
+            length += len(line.split())
+    if length:
+        yield "\n".join(piece)

@@ -1,0 +1,201 @@
+"""Tasks that are only scored: nothing is trained on them, so they show what a model knows by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from forgetlab import metrics
+from forgetlab.encoding import Encoded, encode, label_ids
+from forgetlab.errors import ForgetlabError
+from forgetlab.models import Model
+from forgetlab.sources import Examples
+from forgetlab.tasks import Scores, Task
+
+
+class Probe(Task):
+    """A task without training data or loss."""
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.encoded(model, split).take(index)
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        raise ForgetlabError(f"{self.name} is a zero-shot task: it can be watched, not trained")
+
+
+class MinimalPairs(Probe):
+    """Share of pairs in which the model finds the good text more probable than its broken twin (BLiMP).
+
+    Causal models: log-probability of the text. Masked models: pseudo-log-likelihood, each token hidden in turn
+    (Salazar et al. 2020). Both texts of a pair have the same length, so that no normalisation is needed.
+    """
+
+    metric = "accuracy"
+    kind = "minimal-pairs"
+
+    def __init__(self, name: str, good: Sequence[str], bad: Sequence[str]) -> None:
+        super().__init__(name, None, Examples(kind="text", texts=tuple(t for pair in zip(good, bad, strict=True) for t in pair)))
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        _needs_lm(self.name, model)
+        return super().prepare(model, seed)
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        texts = self.test.texts[: None if limit is None else 2 * limit]
+        scores = log_probabilities(model, texts)
+        return {"accuracy": metrics.minimal_pair_accuracy(scores[0::2], scores[1::2])}
+
+
+class Cloze(Probe):
+    """Share of questions whose right ending the model finds the most probable among the candidates."""
+
+    metric = "accuracy"
+    kind = "cloze"
+
+    def __init__(self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[str]) -> None:
+        texts = tuple(f"{q} {c} ." for q, cs in zip(questions, choices, strict=True) for c in cs)
+        super().__init__(name, None, Examples(kind="text", texts=texts))
+        self.choices = [tuple(cs) for cs in choices]
+        self.answers = tuple(answers)
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        _needs_lm(self.name, model)
+        return super().prepare(model, seed)
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        asked = list(zip(self.choices, self.answers, strict=True))[:limit]
+        scores = log_probabilities(model, self.test.texts[: sum(len(cs) for cs, _ in asked)]).tolist()
+        right, start = 0, 0
+        for choices, answer in asked:
+            own = scores[start : start + len(choices)]
+            right += choices[own.index(max(own))] == answer
+            start += len(choices)
+        return {"accuracy": right / len(asked), "chance": sum(1 / len(cs) for cs, _ in asked) / len(asked)}
+
+
+class KShot(Probe):
+    """Accuracy of a ridge classifier on the backbone's mean features, fitted on k examples a class.
+
+    It asks whether the features still carry a distinction, whatever became of any trained head.
+    """
+
+    metric = "accuracy"
+    kind = "k-shot"
+
+    def __init__(self, name: str, examples: Examples, test: Examples, k: int = 8) -> None:
+        super().__init__(name, examples, test)
+        assert examples.labels is not None
+        assert test.labels is not None
+        self.k = k
+        self.labels = tuple(sorted(set(examples.labels)))
+        self._targets = label_ids(examples.labels, self.labels), label_ids(test.labels, self.labels)
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        train, test = (self._features(model, split, limit) for split in ("train", "test"))
+        result = metrics.kshot_probe(
+            train, self._targets[0][: len(train)], test, self._targets[1][: len(test)], k=self.k, seed=0
+        )
+        return {"accuracy": result["mean"], "deviation": result["std"]}
+
+    def _features(self, model: Model, split: str, limit: int | None) -> Tensor:
+        encoded = self.encoded(model, split)
+        rows = torch.empty(len(encoded.lengths[:limit]), model.config.hidden_size)
+        for index in encoded.evaluation_batches(limit):
+            batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
+            mask = batch["attention_mask"].unsqueeze(-1)
+            hidden = model.hidden(batch) * mask
+            rows[index] = (hidden.sum(1) / mask.sum(1)).float().cpu()
+        return rows
+
+
+class Writing(Probe):
+    """What a causal model of the embedded language writes: the parser scores it, no judge model is needed.
+
+    fluency: share of sentences in the language. coherence: share of longer texts whose facts agree.
+    """
+
+    metric = "fluency"
+    kind = "writing"
+
+    def __init__(self, name: str = "writing", count: int = 200) -> None:
+        super().__init__(name, None, Examples(kind="text", texts=("",)))
+        self.count = count
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        if model.lm_kind != "causal":
+            raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
+        return []
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        from forgetlab.world import coherence, fluency
+
+        texts = write(model, min(self.count, limit or self.count), seed=0)
+        return {"fluency": fluency(texts), "coherence": coherence(texts)}
+
+
+def write(model: Model, count: int, *, seed: int, temperature: float = 1.0, max_tokens: int = 48) -> list[str]:
+    """Sample `count` texts from a causal model, from its begin token to its end token.
+
+    The draws come from a generator on the CPU, so that a seed gives the same text on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer = model.tokenizer
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    ids = torch.full((count, 1), begin, device=model.device)
+    done = torch.zeros(count, dtype=torch.bool, device=model.device)
+    past = None
+    with torch.inference_mode():
+        for _ in range(max_tokens):
+            out = model.backbone(input_ids=ids[:, -1:], past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            logits = model.lm_logits(out.last_hidden_state[:, -1]).float() / temperature
+            chosen = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(model.device)
+            chosen = chosen.masked_fill(done.unsqueeze(1), tokenizer.pad_token_id)
+            ids = torch.cat([ids, chosen], dim=1)
+            done |= chosen.squeeze(1) == tokenizer.eos_token_id
+            if done.all():
+                break
+    return [text.strip() for text in tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)]
+
+
+def log_probabilities(model: Model, texts: Sequence[str]) -> Tensor:
+    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood."""
+    examples = Examples(kind="text", texts=tuple(texts))
+    encoded = encode(examples, model.tokenizer, model.max_length, end_mark=model.lm_kind == "causal")
+    score = _causal_scores if model.lm_kind == "causal" else _masked_scores
+    total = torch.empty(len(encoded))
+    with torch.inference_mode():
+        for index in encoded.evaluation_batches():
+            batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
+            total[index] = score(model, batch).cpu()
+    return total
+
+
+def _causal_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+    logp = model.lm_logits(model.hidden(batch)[:, :-1]).float().log_softmax(-1)
+    nll = logp.gather(2, batch["input_ids"][:, 1:, None]).squeeze(2)
+    return (nll * batch["attention_mask"][:, 1:]).sum(1)
+
+
+def _masked_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+    """Σ_i log p(token i | the others): one row for each token hidden."""
+    ids = batch["input_ids"]
+    special = torch.tensor(sorted(set(model.tokenizer.all_special_ids)), device=ids.device)
+    rows, places = (~torch.isin(ids, special)).nonzero(as_tuple=True)
+    total = torch.zeros(len(ids), device=ids.device)
+    for r, p in zip(rows.split(512), places.split(512), strict=True):
+        part = {name: column[r] for name, column in batch.items()}
+        own = torch.arange(len(r), device=ids.device)
+        part["input_ids"] = part["input_ids"].clone()
+        targets = part["input_ids"][own, p].clone()
+        part["input_ids"][own, p] = model.tokenizer.mask_token_id
+        logp = model.lm_logits(model.hidden(part)[own, p]).float().log_softmax(-1)
+        total.index_add_(0, r, logp.gather(1, targets.unsqueeze(1)).squeeze(1))
+    return total
+
+
+def _needs_lm(name: str, model: Model) -> None:
+    if model.lm_kind is None:
+        raise ForgetlabError(f"the task {name} needs a language-model head, which {model.name} has not")

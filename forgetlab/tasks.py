@@ -1,0 +1,344 @@
+"""A task is data, a loss and a score.
+
+Four kinds can be trained: a class for each text (or pair of texts), a tag for each word, masked and causal
+language modelling. `probes.py` has the ones that are only scored.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forgetlab import metrics
+from forgetlab.encoding import IGNORE, Encoded, encode, label_ids, unknown_share
+from forgetlab.errors import ForgetlabError
+from forgetlab.models import Model
+from forgetlab.sources import Examples
+
+Scores = dict[str, float]
+MASK_RATE = 0.15
+
+
+class Task(ABC):
+    """Data, a loss on a model, and a score.
+
+    name: also the name of the task's head. train, test: examples; a task that is only watched needs no train.
+    floor: the best score that any model can reach where it is known exactly (a perplexity), else None.
+    """
+
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, train: Examples | None, test: Examples, floor: float | None = None) -> None:
+        self.name = name
+        self.train = train
+        self.test = test
+        self.floor = floor
+        self._encoded: dict[tuple[int, str], tuple[object, Encoded]] = {}
+        self._ready: dict[tuple[int, int | None, str], tuple[object, list[dict[str, Tensor]]]] = {}
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        """Make the model ready for the task (its head, from `seed` if new); returns remarks on the data, in words."""
+        notes = []
+        for split in ("train", "test"):
+            examples = self.train if split == "train" else self.test
+            if examples is None:
+                continue
+            encoded = self.encoded(model, split)
+            if encoded.truncated:
+                notes.append(
+                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than the "
+                    f"model's {model.max_length} tokens and were cut"
+                )
+            if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
+                notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")
+        return notes
+
+    def encoded(self, model: Model, split: str) -> Encoded:
+        """The examples of "train" or "test" as tensors for this model's tokenizer; encoded once."""
+        key = (id(model.tokenizer), split)
+        if key not in self._encoded:
+            examples = self.train if split == "train" else self.test
+            if examples is None:
+                raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
+            encoded = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
+            self._encoded[key] = (model.tokenizer, encoded)  # holding the tokenizer keeps its id its own
+        return self._encoded[key][1]
+
+    def size(self) -> int:
+        """How many training examples there are."""
+        return 0 if self.train is None else len(self.train.texts or self.train.words or ())
+
+    def batch(self, model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """A training batch on the model's device. index: (B,) rows. generator: draws the masks, if any."""
+        return _to(self._collate(model, "train", index, generator), model.device)
+
+    def score(self, model: Model, limit: int | None = None) -> Scores:
+        """Scores on the first `limit` test examples (None: all), by name; `metric` names the main one."""
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                return self._score(model, limit)
+        finally:
+            model.train(training)
+
+    def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
+        """The test batches, made once for a tokenizer and device."""
+        key = (id(model.tokenizer), limit, str(model.device))
+        if key not in self._ready:
+            generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
+            encoded = self.encoded(model, "test")
+            self._ready[key] = (
+                model.tokenizer,
+                [
+                    _to(self._collate(model, "test", index, generator) | {"index": index}, model.device)
+                    for index in encoded.evaluation_batches(limit)
+                ],
+            )
+        return self._ready[key][1]
+
+    @abstractmethod
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of a batch in nats, a scalar that can be differentiated."""
+
+    @abstractmethod
+    def _score(self, model: Model, limit: int | None) -> Scores: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, train={self.size()})"
+
+
+class Classification(Task):
+    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy."""
+
+    metric = "accuracy"
+    kind = "classification"
+
+    def __init__(self, name: str, train: Examples, test: Examples, head: str | None = None) -> None:
+        super().__init__(name, train, test)
+        self.head = head or name
+        assert train.labels is not None
+        assert test.labels is not None
+        self.labels = tuple(sorted(set(train.labels)))
+        if len(self.labels) < 2:
+            raise ForgetlabError(f"{name}: every label is {self.labels[0]!r}; classification needs two classes or more")
+        if unseen := sorted(set(test.labels) - set(self.labels)):
+            raise ForgetlabError(f"{name}: the test labels {', '.join(map(repr, unseen))} are not in the training data")
+        self._targets = {"train": label_ids(train.labels, self.labels), "test": label_ids(test.labels, self.labels)}
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        model.add_head(self.head, self.labels, "sequence", seed)
+        return super().prepare(model, seed)
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.encoded(model, split).take(index) | {"targets": self._targets[split][index]}
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        return F.cross_entropy(model.logits(batch, self.head).float(), batch["targets"])
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        right, loss, n = torch.zeros((), device=model.device), torch.zeros((), device=model.device), 0
+        for batch in self.test_batches(model, limit):
+            logits = model.logits(batch, self.head).float()
+            right += (logits.argmax(-1) == batch["targets"]).sum()
+            loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
+            n += len(logits)
+        return {"accuracy": float(right) / n, "loss": float(loss) / n}
+
+
+class Tagging(Task):
+    """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1."""
+
+    metric = "f1"
+    kind = "tagging"
+
+    def __init__(self, name: str, train: Examples, test: Examples, head: str | None = None) -> None:
+        super().__init__(name, train, test)
+        self.head = head or name
+        assert train.tags is not None
+        assert test.tags is not None
+        counts = Counter(tag for tags in train.tags for tag in tags)
+        self.labels = tuple(sorted(counts))
+        if len(self.labels) < 2:
+            raise ForgetlabError(f"{name}: every tag is {self.labels[0]!r}; tagging needs two tags or more")
+        if unseen := sorted({tag for tags in test.tags for tag in tags} - set(self.labels)):
+            raise ForgetlabError(f"{name}: the test tags {', '.join(map(repr, unseen))} are not in the training data")
+        self._numbers = {"train": self._table(train.tags), "test": self._table(test.tags)}
+
+    def _table(self, tags: Sequence[Sequence[str]]) -> Tensor:
+        longest = max(map(len, tags))
+        numbers = {tag: i for i, tag in enumerate(self.labels)}
+        return torch.tensor([[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in tags])
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        model.add_head(self.head, self.labels, "token", seed)
+        return super().prepare(model, seed)
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        encoded = self.encoded(model, split)
+        batch = encoded.take(index)
+        words = encoded.words[index, : batch["input_ids"].shape[1]]
+        starts = words != IGNORE
+        tags = self._numbers[split][index]
+        rows = torch.arange(len(index)).unsqueeze(1).expand_as(words)
+        return batch | {
+            "places": starts.flatten().nonzero().squeeze(1),
+            "targets": tags[rows[starts], words[starts]],
+            "rows": index[rows[starts]],
+        }
+
+    def _logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        head = model.heads[self.head]
+        hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
+        return head(hidden, batch["attention_mask"]).float()
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        return F.cross_entropy(self._logits(model, batch), batch["targets"])
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        predicted: list[list[str]] = []
+        gold: list[list[str]] = []
+        loss, n = torch.zeros((), device=model.device), 0
+        for batch in self.test_batches(model, limit):
+            logits = self._logits(model, batch)
+            loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
+            n += len(logits)
+            sentences: dict[int, tuple[list[str], list[str]]] = {}
+            chosen = zip(batch["rows"].tolist(), logits.argmax(-1).tolist(), batch["targets"].tolist(), strict=True)
+            for row, guess, target in chosen:
+                guesses, targets = sentences.setdefault(row, ([], []))
+                guesses.append(self.labels[guess])
+                targets.append(self.labels[target])
+            predicted += [g for g, _ in sentences.values()]
+            gold += [t for _, t in sentences.values()]
+        same = sum(p == g for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True))
+        return {**metrics.entity_f1(predicted, gold), "accuracy": same / n, "loss": float(loss) / n}
+
+
+class LanguageModel(Task):
+    """What both language-model tasks share: logits at chosen places only, and perplexity = exp(Σ NLL / Σ tokens)."""
+
+    metric = "perplexity"
+    higher_is_better = False
+
+    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+        wanted = "masked" if self.kind == "masked-lm" else "causal"
+        if model.lm_kind != wanted:
+            has = f"has a {model.lm_kind} language-model head" if model.lm_kind else "has no language-model head"
+            raise ForgetlabError(f"the task {self.name} needs a {wanted} language model; {model.name} {has}")
+        return super().prepare(model, seed)
+
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        """(places, vocabulary) logits where the batch asks for a prediction."""
+        return model.lm_logits(model.hidden(batch).flatten(0, 1)[batch["places"]]).float()
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        return F.cross_entropy(self.logits(model, batch), batch["targets"])
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        sums, counts = torch.zeros((), device=model.device), 0
+        for batch in self.test_batches(model, limit):
+            sums += F.cross_entropy(self.logits(model, batch), batch["targets"], reduction="sum")
+            counts += len(batch["targets"])
+        total = float(sums)
+        return {"perplexity": metrics.perplexity(total, counts), "loss": total / counts}
+
+
+class CausalLM(LanguageModel):
+    """Predict each token from the ones before it, the end of the text included."""
+
+    kind = "causal-lm"
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        batch = self.encoded(model, split).take(index)
+        ids = batch["input_ids"]
+        following = F.pad(batch["attention_mask"][:, 1:], (0, 1)).bool()  # places whose next token is real
+        targets = F.pad(ids[:, 1:], (0, 1))[following]
+        return batch | {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
+
+
+class MaskedLM(LanguageModel):
+    """Predict hidden words from both sides.
+
+    Training hides 15 % of the tokens anew at each step (80 % mask, 10 % random, 10 % kept: BERT).
+    Testing hides one word of each text (`gaps`, always the same ones) where the exact floor is known, else a fixed 15 %.
+    """
+
+    kind = "masked-lm"
+
+    def __init__(
+        self, name: str, train: Examples | None, test: Examples, floor: float | None = None, gaps: Sequence[int] = ()
+    ) -> None:
+        super().__init__(name, train, test, floor)
+        self._gaps = torch.tensor(gaps) if gaps else None
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        encoded = self.encoded(model, split)
+        batch = encoded.take(index)
+        ids = batch["input_ids"]
+        tokenizer = model.tokenizer
+        if tokenizer.mask_token_id is None:
+            raise ForgetlabError(f"{model.name}: its tokenizer has no mask token, which {self.name} needs")
+        if split == "test" and self._gaps is not None:
+            hidden = encoded.words[index, : ids.shape[1]] == self._gaps[index].unsqueeze(1)
+            replaced = ids.masked_fill(hidden, tokenizer.mask_token_id)
+        else:
+            inner = ~torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids))))
+            draw = torch.rand(ids.shape, generator=generator).masked_fill(~inner, 2.0)
+            lowest = draw == draw.min(dim=1, keepdim=True).values  # at least one in each text
+            hidden = ((draw < MASK_RATE) | lowest) & inner
+            how = torch.rand(ids.shape, generator=generator)
+            random_ids = torch.randint(len(tokenizer), ids.shape, generator=generator)
+            train = split == "train"
+            replaced = ids.masked_fill(hidden & (how < 0.8) if train else hidden, tokenizer.mask_token_id)
+            if train:
+                replaced = torch.where(hidden & (how >= 0.9), random_ids, replaced)
+        return batch | {
+            "input_ids": replaced,
+            "places": hidden.flatten().nonzero().squeeze(1),
+            "targets": ids[hidden],
+        }
+
+
+def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of tasks: the benchmark that a model takes before and after."""
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    def evaluate(self, model: Model, limit: int | None = None) -> dict[str, Scores]:
+        """Every score of every task: {task: {metric: value}}."""
+        for task in self.tasks:
+            task.prepare(model)
+        return {task.name: task.score(model, limit) for task in self.tasks}
+
+    def table(self, before: Mapping[str, Scores], after: Mapping[str, Scores]) -> str:
+        """Two evaluations side by side as plain text, with the change and, for perplexity, the ratio."""
+        lines = [f"{'task':<20}{'metric':<12}{'before':>9}{'after':>9}{'change':>9}"]
+        for task in self.tasks:
+            old, new = before[task.name][task.metric], after[task.name][task.metric]
+            change = f"×{new / old:.2f}" if task.metric == "perplexity" else f"{new - old:+.3f}"
+            lines.append(f"{task.name:<20}{task.metric:<12}{_number(old):>9}{_number(new):>9}{change:>9}")
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) and abs(value) >= 10 else f"{value:.3f}"

@@ -1,0 +1,283 @@
+"""Fine-tuning as an iterator: `finetune` yields a Record at each evaluation, and closing it stops the training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.methods import Group, Method, Part, Run
+from forgetlab.metrics import parameter_drift
+from forgetlab.models import Model, pick_device
+from forgetlab.tasks import Scores, Task
+
+Status = Literal["running", "done", "stopped", "diverged"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The state of a run at one evaluation.
+
+    step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
+    scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
+    drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
+    seconds: since the start. status "diverged", "stopped" and "done" end a run. source: "live".
+    """
+
+    step: int
+    loss: float | None
+    scores: dict[str, Scores]
+    penalty: dict[str, float]
+    drift: float
+    drift_per_layer: dict[str, float]
+    lr: list[float]
+    seconds: float
+    status: Status = "running"
+    message: str = ""
+    source: str = "live"
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain values, ready for JSON (nan and inf become None)."""
+        return _finite(asdict(self))
+
+
+def finetune(
+    model: Model,
+    task: Task,
+    *,
+    methods: Sequence[Method] = (),
+    watch: Sequence[Task] = (),
+    steps: int = 100,
+    lr: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    every: int = 5,
+    device: str | torch.device | None = None,
+    precision: Precision = "float32",
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    accumulation: int = 1,
+    limit: int | None = 128,
+) -> Iterator[Record]:
+    """Fine-tune a model on a task with AdamW and watch what it forgets.
+
+    methods: remedies, composed in order. watch: tasks scored along with the new one.
+    steps: optimizer steps. lr: learning rate. batch_size: examples per step, split over `accumulation` passes.
+    every: steps between records; there is one before the first step and one at the end.
+    device: where to train (None: where the model is). precision: "bfloat16" and "float16" use autocast.
+    clip: the largest gradient norm (0: no clipping). limit: test examples per score (None: all).
+
+    Returns an iterator of Records; closing it ends the run and leaves the model in eval mode as trained so far.
+    A loss that is not finite ends the run with a record of status "diverged"; `model.restore()` undoes everything.
+    On the CPU the same arguments give the same numbers, bit for bit.
+    Raises ForgetlabError, before anything is touched, for arguments that cannot work.
+    """
+    _positive("steps", steps, whole=True)
+    _positive("batch_size", batch_size, whole=True)
+    _positive("every", every, whole=True)
+    _positive("accumulation", accumulation, whole=True)
+    _positive("lr", lr)
+    _positive("weight_decay", weight_decay, zero=True)
+    _positive("clip", clip, zero=True)
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise ForgetlabError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
+    if batch_size % accumulation:
+        raise ForgetlabError(f"batch_size {batch_size} cannot be split evenly over {accumulation} passes")
+    if task.size() == 0:
+        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
+    if batch_size > task.size():
+        raise ForgetlabError(
+            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
+            f"use {task.size()} or less"
+        )
+    if (names := [t.name for t in (task, *watch)]) and len(set(names)) < len(names):
+        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
+    if device is not None:
+        model.to(pick_device(device))
+    notes = [note for one in (task, *watch) for note in one.prepare(model, seed)]
+    loop = _Loop(model, task, methods, watch, steps, lr, batch_size, seed, precision, weight_decay, clip, accumulation, limit)
+    return loop.records(every, notes)
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        methods: Sequence[Method],
+        watch: Sequence[Task],
+        steps: int,
+        lr: float,
+        batch_size: int,
+        seed: int,
+        precision: Precision,
+        weight_decay: float,
+        clip: float,
+        accumulation: int,
+        limit: int | None,
+    ) -> None:
+        self.model, self.methods, self.tasks = model, list(methods), [task, *watch]
+        self.clip, self.accumulation, self.limit = clip, accumulation, limit
+        self.weight_decay = weight_decay
+        # what was there before: the weights remembered at loading, new heads left out
+        anchor = {n: p.detach().clone() for n, p in model.named_parameters() if n in model.known_names}
+        generator = torch.Generator().manual_seed(seed)
+        self.run = Run(model, task, steps, batch_size, lr, anchor, generator)
+        self.random = _Randomness(seed, model.device)
+        self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
+
+    def records(self, every: int, notes: list[str]) -> Iterator[Record]:
+        run, model = self.run, self.model
+        trainable = {p: p.requires_grad for p in model.parameters()}
+        start = time.perf_counter()
+        try:
+            with self.random:
+                for method in self.methods:
+                    method.setup(run)
+                optimizer = self._optimizer()
+                record = self._record(optimizer, None, start, notes)
+            yield record
+            while run.step < run.steps:
+                with self.random, torch.enable_grad():
+                    losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
+                    loss = float(torch.stack(losses).mean())  # the one wait for the device between records
+                    record = self._record(optimizer, loss, start, [])
+                yield record
+                if record.status != "running":
+                    return
+        finally:
+            for p, required in trainable.items():
+                p.requires_grad_(required)
+                p.grad = None
+            model.eval()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        groups: list[Group] = [{"params": [p for _, p in named], "names": [n for n, _ in named], "lr": self.run.lr}]
+        for method in self.methods:
+            groups = method.parameter_groups(groups, self.run)
+        trained = {p for group in groups for p in group["params"]}
+        if not trained:
+            raise ForgetlabError("the methods leave nothing to train: every weight is frozen")
+        for p in self.model.parameters():
+            p.requires_grad_(p in trained)
+        fused = self.model.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=fused)
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        run, model = self.run, self.model
+        model.train()
+        total = torch.zeros((), device=model.device)
+        for _ in range(self.accumulation):
+            parts = [Part(run.task, run.batch_size // self.accumulation)]
+            for method in self.methods:
+                parts = method.augment(parts, run)
+            for part in parts:
+                batch = run.batch(part)
+                with self._autocast():
+                    loss = part.task.loss(model, batch) * (part.count / run.batch_size)
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        self.scaler.unscale_(optimizer)
+        for method in self.methods:
+            method.add_penalty_gradient(run)
+        for method in self.methods:
+            method.adjust_gradients(run)
+        if self.clip:
+            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self.clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad()
+        run.step += 1
+        for method in self.methods:
+            method.after_step(run)
+        return total
+
+    def _record(self, optimizer: torch.optim.Optimizer, loss: float | None, start: float, notes: list[str]) -> Record:
+        run, model = self.run, self.model
+        with torch.no_grad(), self._autocast():
+            scores = {task.name: task.score(model, self.limit) for task in self.tasks}
+            values = {method.name: method.penalty(run) for method in self.methods}
+        drift = parameter_drift(run.anchor, dict(model.named_parameters()))
+        status: Status = "done" if run.step == run.steps else "running"
+        message = ""
+        if loss is not None and not (math.isfinite(loss) and math.isfinite(drift.total)):
+            status = "diverged"
+            message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
+        record = Record(
+            step=run.step,
+            loss=loss,
+            scores=scores,
+            penalty={name: float(value) for name, value in values.items() if value is not None},
+            drift=drift.total,
+            drift_per_layer=drift.per_layer,
+            lr=[group["lr"] for group in optimizer.param_groups],
+            seconds=time.perf_counter() - start,
+            status=status,
+            message=message,
+            notes=notes,
+        )
+        if status == "running":
+            reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
+            if reasons:
+                record = Record(**{**vars(record), "status": "stopped", "message": "; ".join(reasons)})
+        return record
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=self.dtype)
+
+
+class _Randomness:
+    """The run's own state of torch's global generators (dropout): set while it computes, put away at each yield."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        with torch.random.fork_rng(devices=[device] if self._cuda else []):
+            torch.manual_seed(seed)
+            self._own = self._get()
+
+    def _get(self) -> tuple[Tensor, Tensor | None]:
+        return torch.get_rng_state(), torch.cuda.get_rng_state(self._cuda) if self._cuda else None
+
+    def _set(self, state: tuple[Tensor, Tensor | None]) -> None:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], self._cuda)
+
+    def __enter__(self) -> None:
+        self._theirs = self._get()
+        self._set(self._own)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._get()
+        self._set(self._theirs)
+
+
+def _positive(name: str, value: object, *, whole: bool = False, zero: bool = False) -> None:
+    """Refuse anything that is not a finite number above 0 (or 0 where `zero`)."""
+    wanted = ("a whole number" if whole else "a number") + (" of 0 or more" if zero else " above 0")
+    kinds = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+        raise ForgetlabError(f"{name} must be {wanted}, got {value!r}")
+    if value < 0 or (value == 0 and not zero):
+        raise ForgetlabError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
