@@ -1,3 +1,42 @@
 """forgetlab: watch a language model forget while it is fine-tuned, measure it, and keep what it knew."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forgetlab.catalog import suite, task
+    from forgetlab.errors import ForgetlabError
+    from forgetlab.models import load
+    from forgetlab.recipes import Recipe, sweep
+    from forgetlab.training import Record, finetune
+
 __version__ = "0.1.0"
+
+# Imported at first use: `import forgetlab` itself costs nothing.
+_HOMES = {
+    "ForgetlabError": "errors",
+    "Recipe": "recipes",
+    "Record": "training",
+    "finetune": "training",
+    "load": "models",
+    "suite": "catalog",
+    "sweep": "recipes",
+    "task": "catalog",
+}
+_ROOMS = ("metrics", "plots", "replay", "regularizers", "architectures", "recipes", "sources", "world")
+
+__all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"forgetlab.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"forgetlab.{name}")
+    raise AttributeError(f"module 'forgetlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_ROOMS])

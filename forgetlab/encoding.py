@@ -78,7 +78,10 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
 def _row(encodings: Any, i: int, tokenizer: Any, max_length: int, end_mark: bool) -> dict[str, Any]:
     ids = list(encodings["input_ids"][i])
     word_ids = encodings.word_ids(i)
-    words = [w if w is not None and w != before else IGNORE for w, before in zip(word_ids, [None, *word_ids[:-1]], strict=True)]
+    words = [
+        w if w is not None and w != before else IGNORE
+        for w, before in zip(word_ids, [None, *word_ids[:-1]], strict=True)
+    ]
     types = list(encodings["token_type_ids"][i]) if "token_type_ids" in encodings else None
     end = [tokenizer.eos_token_id] if end_mark and tokenizer.eos_token_id is not None else []
     begin = [tokenizer.bos_token_id] if end_mark and tokenizer.bos_token_id is not None else []

@@ -86,7 +86,7 @@ class Method:
         return None
 
     def add_penalty_gradient(self, run: Run) -> None:
-        """Add the penalty's gradient to the weights' `grad`, once per optimizer step; faster than autograd if overridden."""
+        """Add the penalty's gradient to each `grad`, once per optimizer step; override it where autograd is slow."""
         value = self.penalty(run)
         if value is not None:
             value.backward()

@@ -39,7 +39,7 @@ class Head(nn.Module):
         self.labels = tuple(labels)
         self.level = level
         self.last_token = last_token
-        self.linear = nn.Linear(width, len(labels))
+        self.linear = nn.utils.skip_init(nn.Linear, width, len(labels))  # torch's global generator is not ours
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.linear.bias)
@@ -148,7 +148,9 @@ class Model(nn.Module):
             return lambda h: body.vocab_projector(body.vocab_layer_norm(body.activation(body.vocab_transform(h))))
         if hasattr(body, "generator_lm_head"):  # ELECTRA
             return lambda h: body.generator_lm_head(body.generator_predictions(h))
-        raise ForgetlabError(f"{type(body).__name__}: its language-model head is of a kind that forgetlab does not know")
+        raise ForgetlabError(
+            f"{type(body).__name__}: its language-model head is of a kind that forgetlab does not know"
+        )
 
     # -- before and after ---------------------------------------------------------------------------
 
@@ -193,13 +195,15 @@ def shipped_models() -> list[str]:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """"auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
+    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
     if str(device) != "auto":
         try:
             chosen = torch.device(device)
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError) as error:
-            raise ForgetlabError(f"device {device!r} is not at hand here ({str(error).splitlines()[0]}); try auto") from None
+            raise ForgetlabError(
+                f"device {device!r} is not at hand here ({str(error).splitlines()[0]}); try auto"
+            ) from None
         return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -260,7 +264,9 @@ def _from_transformers(source: str, given: str, revision: str | None) -> tuple[A
         raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error})") from None
     except (OSError, ValueError, KeyError) as error:
         if local:
-            raise ForgetlabError(f"{given} cannot be opened as a transformers checkpoint: {_first_line(error)}") from None
+            raise ForgetlabError(
+                f"{given} cannot be opened as a transformers checkpoint: {_first_line(error)}"
+            ) from None
         near = unknown("model", given, shipped_models())
         raise ForgetlabError(
             f"{near}; as a hub id it could not be fetched (offline, or no such model): "

@@ -1,7 +1,7 @@
 """Figures: take results (plain dicts), return a matplotlib Figure, never train.
 
-Results: the dict of `recipes.compare` (only "tasks" and "runs" are read) or the list of record dicts of a run.
-source: "live", "cached" or "simulated", written in the corner. All raise ForgetlabError where nothing was run.
+Results: the dict of `recipes.compare` ("tasks" and "runs" are read) or the list of record dicts of one run.
+source: "live", "cached" or "simulated", written in the corner. All raise ForgetlabError if nothing was run.
 Figures are 6.4 in wide, with letters that can be read on a 360 px screen too.
 """
 
@@ -35,9 +35,10 @@ INK, FAINT = "#222222", "#666666"
 # petroff10 (matplotlib 3.9 lacks it), what stands out on white first; the first look is kept for "none"
 COLORS = ("#bd1f01", "#3f90da", "#832db6", "#e76300", "#717581", "#a96b59", "#ffa90e", "#94a4a2", "#b9ac70")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2)))
-SMALL: Any = {"fontsize": 11.5, "textcoords": "offset points"}
+SMALL: Any = {"fontsize": 11.5, "color": INK, "textcoords": "offset points"}
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 # where a name may stand: distance from its dot in pixels and direction, near places first
-AROUND = [(r, u, v) for r in (14, 32, 54, 80) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
+AROUND = [(r, u, v) for r in (16, 36, 60, 88) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
 FEW = partial(MaxNLocator, 5, steps=[1, 2, 2.5, 5, 10])  # ticks
 
 
@@ -61,7 +62,7 @@ class _Side:
 def curves(results: Results, *, source: str = "live") -> Figure:
     """One panel for each task, the new one first: its metric against the step, one line a method.
 
-    With several seeds the line is their mean and the band reaches from the lowest to the highest; seeds that do
+    With several seeds the line is their mean, the band reaches from the lowest to the highest; seeds that do
     not all have a value at the same steps are a thin line each. A missing value is a gap behind a ×.
     """
     tasks, sides = _read(results)
@@ -75,7 +76,7 @@ def curves(results: Results, *, source: str = "live") -> Figure:
         ax = figure.add_subplot(grid[0, :] if wide else grid[divmod(i + odd, 2)])
         title = wrapped(f"{'watched' if i else 'new'}: {task['name']}", 50 if wide else 24)
         _dress(ax, "\n".join(title), "step", task["unit"])
-        last = max(steps[-1] for side in sides for steps, _ in side.lines[i])
+        last = max(1, *(steps[-1] for side in sides for steps, _ in side.lines[i]))
         ax.set_xlim(-0.03 * last, 1.03 * last)
         for side in sides:
             _draw(ax, side.lines[i], side.look)
@@ -87,18 +88,16 @@ def trade_off(results: Results, *, source: str = "live") -> Figure:
     """One point a method: what it forgets (across) and the new task's score (up) at the end of the run.
 
     Forgetting is 1 − the kept share. The kept share of a watched task is after / before for a score and
-    before / after for a perplexity, clipped to [0, 1] (a gain does not make up for a loss); that of a run is the
-    mean over its watched tasks. A task whose score starts at 0 has nothing to lose and is left out.
+    before / after for a perplexity, clipped to [0, 1] (a gain does not make up for a loss); that of a run is
+    the mean over its watched tasks. A task whose score starts at 0 has nothing to lose and is left out.
     Points are means over seeds, bars their standard deviation. Diverged runs are left out, and that is said.
     """
     (new, *_), sides = _read(results)
     drawn = [side for side in sides if len(side.ends)]
     figure = _figure(4.9, source)
     ax = figure.add_subplot()
-    across = [
-        "forgetting: share lost of what is watched",
-        *(f"no point: {s.label}" for s in sides if s not in drawn),
-    ]
+    across = ["forgetting: share lost of what is watched"]
+    across += [f"no point: {side.label}" for side in sides if not len(side.ends)]
     up = [*wrapped(f"new: {new['name']}", 32), new["unit"]]
     _dress(ax, "↖ best corner: learns much, forgets little", "\n".join(across), "\n".join(up))
     for side in drawn:
@@ -118,7 +117,7 @@ def trade_off(results: Results, *, source: str = "live") -> Figure:
 def drift(results: Results, *, source: str = "live") -> Figure:
     """‖θ − θ₀‖ of each layer at the end, in the unit of the weights: a dot a method, the mean over seeds.
 
-    A line through a dot reaches from the lowest seed to the highest. Diverged runs have no dot, says the legend.
+    The line through a dot goes from the lowest seed to the highest. Diverged runs have none: see the legend.
     """
     _, sides = _read(results)
     layers = [_plain(layer) for layer in sides[0].drifts]
@@ -127,8 +126,9 @@ def drift(results: Results, *, source: str = "live") -> Figure:
     _dress(ax, "how far each layer moved", "drift ‖θ − θ₀‖ (unit of the weights)", "")
     for i in range(0, len(layers), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#f3f3f3", zorder=0)
-    for k, side in enumerate(side for side in sides if len(side.ends)):
-        place = np.arange(len(layers)) + (0.7 / len(sides)) * (k - (len(sides) - 1) / 2)
+    drawn = [side for side in sides if len(side.ends)]
+    for k, side in enumerate(drawn):
+        place = np.arange(len(layers)) + (0.7 / len(drawn)) * (k - (len(drawn) - 1) / 2)
         moved = np.array(list(side.drifts.values()))
         ax.hlines(place, moved.min(axis=1), moved.max(axis=1), color=side.look["color"], lw=1.5)
         ax.plot(moved.mean(axis=1), place, ms=7, clip_on=False, **side.look | {"linestyle": "none"})
@@ -147,12 +147,12 @@ def alt_text(figure_kind: str, results: Results) -> str:
     tasks, sides = _read(results)
     if figure_kind == "curves":  # "none", which comes first, and of the others the one that forgets least
         well = sorted((side for side in sides[1:] if len(side.ends)), key=lambda side: side.ends[:, 0].mean())
-        return " ".join(_story(tasks, side) for side in (sides[0], *well[:1]))
+        return " ".join([_story(tasks, sides[0]), *(_story(tasks, side, " (forgets least)") for side in well[:1])])
     told = []
     for side in sides:
         text = "diverged"
         if len(side.ends) and figure_kind == "drift":
-            (low, least), *_, (high, most) = sorted((np.mean(by), layer) for layer, by in side.drifts.items())
+            (low, least), *_, (high, most) = sorted((float(np.mean(by)), layer) for layer, by in side.drifts.items())
             text = f"{most} {number(high)}, {least} {number(low)}"
         elif len(side.ends):
             lost, score = side.ends.mean(axis=0)
@@ -165,7 +165,7 @@ def alt_text(figure_kind: str, results: Results) -> str:
 def png(figure: Figure, alt: str | None = None) -> bytes:
     """The figure as a PNG, 704 px wide. alt: its description, kept in the file."""
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, metadata={"Software": None, **({"Description": alt} if alt else {})})
+    figure.savefig(file, dpi="figure", metadata={"Software": None, **({"Description": alt} if alt else {})})
     return file.getvalue()
 
 
@@ -181,7 +181,7 @@ def number(value: float | None, metric: str = "perplexity") -> str:
 
 
 def wrapped(name: str, width: int) -> list[str]:
-    """A name in lines of at most `width` letters, broken before "+", ",", "_" or a blank where that can be."""
+    """A name in lines of at most `width` letters, broken before a "+", ",", "_" or blank where it can be."""
     lines = [""]
     for piece in re.findall(rf"[^+,_ ]{{1,{width}}}|[+,_ ][^+,_ ]{{0,{width - 1}}}", name):
         if lines[-1] and len(lines[-1] + piece) > width:
@@ -195,10 +195,7 @@ def _read(results: Results) -> tuple[list[Task], list[_Side]]:
         tasks, runs = results["tasks"], results["runs"]
     else:
         scores = results[0]["scores"] if results else {}
-        tasks = [
-            {"name": name, "metric": next((m for m in UNITS if m in s), next(iter(s)))}
-            for name, s in scores.items()
-        ]
+        tasks = [{"name": n, "metric": [*(m for m in UNITS if m in s), *s][0]} for n, s in scores.items()]
         runs = [{"recipe": {"methods": ""}, "records": results}]
     if not tasks or not runs:
         raise ForgetlabError("there is nothing to draw: no run has a record")
@@ -237,19 +234,19 @@ def _end(tasks: Sequence[Task], values: Sequence[Array]) -> tuple[float, float]:
     return 1 - float(np.mean(kept)) if kept else 0.0, float(values[0][-1])
 
 
-def _story(tasks: Sequence[Task], side: _Side) -> str:
+def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
     told = []
     for task, lines in zip(tasks, side.lines, strict=True):
-        metric = task["metric"]
         before, after = np.mean([values[[0, -1]] for _, values in lines], axis=0)
-        text = f"{'rises' if after > before else 'falls'} from {number(before, metric)} to {number(after, metric)}"
+        start, end = number(before, task["metric"]), number(after, task["metric"])
+        text = f"{'rises' if after > before else 'falls'} from {start} to {end}"
         if not np.isfinite(after):
-            text = f"starts at {number(before, metric)} and diverges"
-        elif metric == "perplexity":
+            text = f"starts at {start} and diverges"
+        elif task["metric"] == "perplexity":
             text += f" (×{number(after / before)})"
-        told.append(f"{task['name']} ({metric}) {text}")
+        told.append(f"{task['name']} ({task['metric']}) {text if start != end else f'stays at {end}'}")
     watched = f" while {' and '.join(told[1:])}" if told[1:] else ""
-    return f"{side.who}, {told[0]}{watched}."
+    return f"{side.who}{remark}, {told[0]}{watched}."
 
 
 def _plain(text: str) -> str:
@@ -261,25 +258,19 @@ def _figure(height: float, source: str, sides: Sequence[_Side] = (), key: str | 
     widest = max((len(side.label) for side in sides), default=0)
     columns = max(1, min(3, 50 // (widest + 7)))
     height += 0.25 * -(-len(sides) // columns) + (0.25 if key else 0)
-    figure = Figure(figsize=(6.4, height), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(6.4, height), facecolor="white", layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     figure.suptitle(source, x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
     if widest:
         lines = [Line2D([], [], label=_plain(side.label), lw=2, ms=7, **side.look) for side in sides]
-        style = {
-            "fontsize": 12,
-            "labelcolor": INK,
-            "handlelength": 3.4,
-            "frameon": False,
-            "title_fontsize": 11,
-        }
+        style: Any = {"fontsize": 12, "title_fontsize": 11, "labelcolor": INK, "frameon": False}
         legend = figure.legend(handles=lines, ncols=columns, title=key, loc="outside lower center", **style)
         legend.get_title().set_color(FAINT)
     return figure
 
 
 def _dress(ax: Axes, title: str, across: str, up: str) -> None:
-    """Titles; colours are written out, as a dark style of the reader's would give white letters on white."""
+    """Titles, and colours: with a dark style of the reader's there would be white letters on white."""
     ax.set_title(_plain(title), loc="left", fontsize=13, color=INK)
     ax.set_xlabel(_plain(across), fontsize=13, color=INK)
     ax.set_ylabel(_plain(up), fontsize=13, color=INK)
@@ -302,13 +293,13 @@ def _draw(ax: Axes, lines: list[Line], look: Mapping[str, Any]) -> None:
         ax.plot(x, y, lw=2.2 if len(lines) == 1 else 1.2, ms=6, markevery=max(1, len(x) // 6), **look)
         for i in np.flatnonzero(np.isfinite(y[:-1]) & ~np.isfinite(y[1:])):
             ax.plot(x[i], y[i], "x", color=INK, ms=10, mew=2.5, zorder=5)
-            side = -1 if x[i] > np.mean(ax.get_xlim()) else 1  # towards the middle of the panel
-            ha = "left" if side > 0 else "right"
-            ax.annotate("diverged", (x[i], y[i]), (9 * side, 0), ha=ha, va="center", color=INK, **SMALL)
+            left = x[i] > np.mean(ax.get_xlim())  # the words stand on the side that has room
+            place: Any = {"xytext": (-9, 0), "ha": "right"} if left else {"xytext": (9, 0), "ha": "left"}
+            ax.annotate("diverged", (x[i], y[i]), va="center", bbox=PAPER, **place, **SMALL)
 
 
 def _scale(ax: Axes, task: Task) -> None:
-    """The y axis of a metric: log with its floor for a perplexity; 0.2 or more from end to end for a score."""
+    """The y axis of a metric: log with its floor for a perplexity; 0.2 or more across for a score."""
     low, high = ax.dataLim.intervaly
     if not np.isfinite([low, high]).all():
         return  # no run has a value
@@ -320,8 +311,8 @@ def _scale(ax: Axes, task: Task) -> None:
     if floor := task.get("floor"):
         low = min(low, floor)
         ax.axhline(floor, color=FAINT, ls=(0, (2, 2)), lw=1.5)
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "top"}
-        ax.annotate(f"floor {number(floor)}", (1, floor), (-2, -3), color=FAINT, **place, **SMALL)
+        place: Any = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "top"}
+        ax.annotate(f"floor {number(floor)}", (1, floor), (-2, -3), **place, **SMALL | {"color": FAINT})
     ratio = max(high / low, 1.1)
     ax.set_ylim(low / ratio ** (0.2 if floor else 0.06), low * ratio**1.06)
     ax.yaxis.set_major_locator(FEW() if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 60 else (1,)))
@@ -332,22 +323,19 @@ def _scale(ax: Axes, task: Task) -> None:
 def _write_names(figure: Figure, ax: Axes, sides: Sequence[_Side]) -> None:
     """Each name beside its dot, at the nearest place clear of the other names and of all dots and bars."""
     figure.draw_without_rendering()  # settles the layout, so that places on the page are known
-    means = [side.ends.mean(axis=0) for side in sides]
-    bars = [
-        ax.transData.transform([m - s.spread, m, m + s.spread]) for m, s in zip(means, sides, strict=True)
-    ]
-    taken = [Bbox([bar.min(axis=0) - 9, bar.max(axis=0) + 9]) for bar in bars]
+    paths = [s.ends.mean(axis=0) + np.outer((-1, 0, 1), s.spread) for s in sides]  # from end to end of the bars
+    taken = [Bbox([ends.min(axis=0) - 9, ends.max(axis=0) + 9]) for ends in map(ax.transData.transform, paths)]
     line = {"arrowstyle": "-", "color": FAINT, "shrinkB": 7}
-    for side, mean, (_, (x, y), _) in zip(sides, means, bars, strict=True):
+    for side, (_, dot, _) in zip(sides, paths, strict=True):
         name = "\n".join(wrapped(_plain(side.label), 18))
-        note = ax.annotate(name, mean, (0, 0), va="bottom", color=INK, arrowprops=line, **SMALL)
+        note = ax.annotate(name, dot, (0, 0), va="bottom", arrowprops=line, **SMALL)
         note.set_in_layout(False)
-        w, h = note.get_window_extent().size
-        places = []
+        (w, h), (x, y) = note.get_window_extent().size, ax.transData.transform(dot)
+        places: list[tuple[int, int, Bbox]] = []
         for r, u, v in AROUND:
             place = Bbox.from_bounds(x + r * u + w * (u - 1) / 2, y + r * v + h * (v - 1) / 2, w, h)
             outside = ax.bbox.count_contains(place.get_points()) < 2
             places.append((place.count_overlaps(taken) + 3 * outside, len(places), place))
         best = min(places)[2]
-        note.set_position((best.min - (x, y)) * 72 / figure.dpi)
+        note.set_position(((best.x0 - x) * 72 / figure.dpi, (best.y0 - y) * 72 / figure.dpi))
         taken.append(best)

@@ -129,7 +129,9 @@ def pretrain(name: str, *, seed: int = 0, steps: int | None = None) -> Iterator[
     yield from _train(model, tasks, shape, steps or shape.steps, seed)
 
 
-def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000, vocabulary: int = 2000, context: int = 128) -> Iterator[tuple[int, float, Model]]:
+def pretrain_on(
+    texts: Sequence[str], *, seed: int = 0, steps: int = 1000, vocabulary: int = 2000, context: int = 128
+) -> Iterator[tuple[int, float, Model]]:
     """Train a small causal model (byte-level BPE, about 1M weights) on a user's own passages; yields as `pretrain`.
 
     texts: passages. vocabulary: tokens of the BPE. context: the longest sequence in tokens.
@@ -142,7 +144,9 @@ def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000, vocab
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=["<|endoftext|>"], show_progress=False)
     end = "<|endoftext|>"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, bos_token=end, eos_token=end, pad_token=end)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained._tokenizer, bos_token=end, eos_token=end, pad_token=end
+    )
     shape = Shape(128, 3, 4, steps=steps, texts=len(texts), batch=32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

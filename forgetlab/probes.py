@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.encoding import Encoded, encode, label_ids
+from forgetlab.encoding import encode, label_ids
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
 from forgetlab.sources import Examples
@@ -36,7 +36,11 @@ class MinimalPairs(Probe):
     kind = "minimal-pairs"
 
     def __init__(self, name: str, good: Sequence[str], bad: Sequence[str]) -> None:
-        super().__init__(name, None, Examples(kind="text", texts=tuple(t for pair in zip(good, bad, strict=True) for t in pair)))
+        super().__init__(
+            name,
+            None,
+            Examples(kind="text", texts=tuple(t for pair in zip(good, bad, strict=True) for t in pair)),
+        )
 
     def prepare(self, model: Model, seed: int = 0) -> list[str]:
         _needs_lm(self.name, model)
@@ -54,7 +58,9 @@ class Cloze(Probe):
     metric = "accuracy"
     kind = "cloze"
 
-    def __init__(self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[str]
+    ) -> None:
         texts = tuple(f"{q} {c} ." for q, cs in zip(questions, choices, strict=True) for c in cs)
         super().__init__(name, None, Examples(kind="text", texts=texts))
         self.choices = [tuple(cs) for cs in choices]

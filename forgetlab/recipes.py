@@ -129,7 +129,9 @@ def run(recipe: Recipe) -> Iterator[Record]:
 
 
 def sweep(
-    recipes: Sequence[Recipe], on_record: Callable[[Recipe, Record], None] | None = None, bench: Bench | None = None
+    recipes: Sequence[Recipe],
+    on_record: Callable[[Recipe, Record], None] | None = None,
+    bench: Bench | None = None,
 ) -> list[dict[str, Any]]:
     """Run many recipes of one model and its tasks; returns [{"recipe": …, "records": […]}] in their order.
 
@@ -152,12 +154,22 @@ def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench:
     recipes = [replace(recipe, methods=m, seed=s) for m in methods for s in seeds]
     runs = sweep(recipes, bench=bench, **hooks)
     tasks = [
-        {"name": t.name, "kind": t.kind, "metric": t.metric, "higher_is_better": t.higher_is_better, "floor": t.floor}
+        {
+            "name": t.name,
+            "kind": t.kind,
+            "metric": t.metric,
+            "higher_is_better": t.higher_is_better,
+            "floor": t.floor,
+        }
         for t in (bench.new, *bench.watch)
     ]
     return {
         "forgetlab": forgetlab.__version__,
-        "machine": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device_name(bench.model)},
+        "machine": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": device_name(bench.model),
+        },
         "model": {"name": bench.model.name, "parameters": sum(p.numel() for p in bench.model.parameters())},
         "new": bench.new.name,
         "tasks": tasks,
@@ -243,8 +255,12 @@ def _setting(method: str, text: str) -> tuple[str, Any]:
 
 def _default_watch(recipe: Recipe, model: Model) -> list[str]:
     if model.name not in ("tiny-bert", "tiny-gpt"):
-        raise ForgetlabError(f"say what to watch: --watch FILE or a task's name ({model.name} is not of the embedded world)")
-    names = ["masked-lm", "entities", "acceptability"] if model.lm_kind == "masked" else ["causal-lm", "cloze", "writing"]
+        raise ForgetlabError(
+            f"say what to watch: --watch FILE or a task's name ({model.name} is not of the embedded world)"
+        )
+    names = (
+        ["masked-lm", "entities", "acceptability"] if model.lm_kind == "masked" else ["causal-lm", "cloze", "writing"]
+    )
     return [name for name in names if name != recipe.new]
 
 

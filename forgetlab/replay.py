@@ -38,7 +38,7 @@ class ExperienceReplay(Method):
         self._pools: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
-        if int(round(self.ratio * run.batch_size)) in (0, run.batch_size):
+        if round(self.ratio * run.batch_size) in (0, run.batch_size):
             raise ForgetlabError(
                 f"ratio {self.ratio:g} of a batch of {run.batch_size} leaves no room for one of the two sides; "
                 f"use a ratio between {1 / run.batch_size:.2g} and {1 - 1 / run.batch_size:.2g}"
@@ -49,7 +49,7 @@ class ExperienceReplay(Method):
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         total = sum(part.count for part in parts)
-        replayed = int(round(self.ratio * total))
+        replayed = round(self.ratio * total)
         turn = run.step % len(self._old)
         first, *rest = parts
         kept = Part(first.task, first.count - replayed, first.pool)
@@ -66,6 +66,10 @@ class Multitask(Method):
 
     def __init__(self, old: Sequence[Task]) -> None:
         self._old = list(old)
+
+    def setup(self, run: Run) -> None:
+        for task in self._old:
+            task.prepare(run.model)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]

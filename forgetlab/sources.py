@@ -83,17 +83,13 @@ def read(
     if limit is not None and limit < 1:
         raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
     if (pair is not None and kind not in (None, "pairs")) or (label is not None and kind == "text"):
-        raise ForgetlabError(
-            f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out'
-        )
+        raise ForgetlabError(f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out')
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
     content, notes = _decode(path, _load(path))
     lines = content.split("\n")
     table = kind in ("labelled", "pairs") or (text, label, pair) != (None, None, None)
-    conll = suffix in CONLL_SUFFIXES or (
-        suffix not in JSON_SUFFIXES and not table and _looks_like_conll(lines)
-    )
+    conll = suffix in CONLL_SUFFIXES or (suffix not in JSON_SUFFIXES and not table and _looks_like_conll(lines))
     if kind == "tags" or (conll and kind in (None, "text")):
         found = _read_conll(path, lines, text, label)
     elif suffix in JSON_SUFFIXES or isinstance(_parsed(content.strip().split("\n", 1)[0]), dict):
@@ -111,18 +107,14 @@ def read(
     if kind == "text" and found.words is not None:
         found = Examples("text", tuple(" ".join(words) for words in found.words), notes=found.notes)
     if not len(found):
-        raise ForgetlabError(
-            f"{path}: no examples found ({'; '.join(found.notes) or 'nothing below the header'})"
-        )
+        raise ForgetlabError(f"{path}: no examples found ({'; '.join(found.notes) or 'nothing below the header'})")
     if limit is not None and limit < len(found):
         notes.append(f"{limit} of {len(found)} examples kept, spread evenly over the file")
         found = _take(found, [i * len(found) // limit for i in range(limit)])
     return replace(found, notes=(*notes, *found.notes))
 
 
-def split(
-    examples: Examples, *, test: float = 0.2, valid: float = 0.0, seed: int = 0
-) -> tuple[Examples, ...]:
+def split(examples: Examples, *, test: float = 0.2, valid: float = 0.0, seed: int = 0) -> tuple[Examples, ...]:
     """Split into (train, test), or (train, valid, test) where `valid` is above 0, by a hash of each text.
 
     test, valid: the shares, about. The hash decides, so that equal texts (but for case and spaces) stand on
@@ -131,9 +123,7 @@ def split(
     Raises ForgetlabError for shares that leave nothing to train on, and for fewer than 4 different texts.
     """
     if not (0 < test < 1 and valid >= 0 and test + valid < 1):
-        raise ForgetlabError(
-            f"test={test}, valid={valid}: expected shares with a sum below 1, such as 0.2, 0.1"
-        )
+        raise ForgetlabError(f"test={test}, valid={valid}: expected shares with a sum below 1, such as 0.2, 0.1")
     texts = examples.texts if examples.words is None else [" ".join(words) for words in examples.words]
     keys = [" ".join(text.lower().split()) for text in texts]
     places = {key: _place(key, seed) for key in keys}
@@ -183,9 +173,7 @@ def machine_text(name: str, *, limit: int = 300_000) -> Examples:
             break
         texts[key] = passage
     if not texts:
-        raise ForgetlabError(
-            f"{name}: this machine has no such text of up to {limit} words; give a file instead"
-        )
+        raise ForgetlabError(f"{name}: this machine has no such text of up to {limit} words; give a file instead")
     return Examples("text", tuple(texts.values()))
 
 
@@ -303,9 +291,7 @@ def _decode(path: Path, raw: bytes) -> tuple[str, list[str]]:
             content = raw.decode(encoding)
             notes.append(f"read as {encoding} (not UTF-8)")
     if "\0" in content:
-        raise ForgetlabError(
-            f"{path} looks like a binary file (it has NUL bytes); expected text, best in UTF-8"
-        )
+        raise ForgetlabError(f"{path} looks like a binary file (it has NUL bytes); expected text, best in UTF-8")
     content = content.removeprefix("\ufeff")
     if not content.strip():
         raise ForgetlabError(f"{path} is empty")
@@ -497,9 +483,7 @@ def _json_table(path: Path, content: str) -> _Table:
     notes = _skipped(path, bad, len(items), unit, 'objects such as {"text": "…", "label": "…"}')
     objects = [(i, item) for i, item in objects if isinstance(item, dict)]
     names = list(dict.fromkeys(name for _, item in objects for name in item))
-    nested = frozenset(
-        n for _, item in objects for n, value in item.items() if isinstance(value, list | dict)
-    )
+    nested = frozenset(n for _, item in objects for n, value in item.items() if isinstance(value, list | dict))
     rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
     return _Table(names, rows, notes, nested=nested, unit=unit)
 
@@ -510,18 +494,14 @@ def _cell(value: Any) -> str:
     return "" if value is None else json.dumps(value)
 
 
-def _from_table(
-    path: Path, table: _Table, text: Column, label: Column, pair: Column, kind: Kind | None
-) -> Examples:
+def _from_table(path: Path, table: _Table, text: Column, label: Column, pair: Column, kind: Kind | None) -> Examples:
     """The examples in the columns asked for, or else in the likeliest ones."""
     names, notes = table.names, table.notes
     listed = ", ".join([repr(name[:30]) for name in names[:10]] + ["…"] * (len(names) > 10))
 
     def missing(what: str, option: str) -> ForgetlabError:
         lists = " (lists and objects are not read)" if table.nested else ""
-        return ForgetlabError(
-            f"{path}: no {what} among {listed}{lists}; name it: {option}=NAME, --{option} NAME"
-        )
+        return ForgetlabError(f"{path}: no {what} among {listed}{lists}; name it: {option}=NAME, --{option} NAME")
 
     at_text, at_label, at_pair = table.find(text), table.find(label), table.find(pair)
     if text is None and pair is None and kind in (None, "pairs"):
@@ -552,16 +532,12 @@ def _from_table(
         raise ForgetlabError(f"{path}: text, label and pair must be different columns among {listed}")
     for i in chosen:
         if names[i] in table.nested:
-            raise ForgetlabError(
-                f"{path}: column {names[i]!r} holds lists or objects; expected plain strings"
-            )
+            raise ForgetlabError(f"{path}: column {names[i]!r} holds lists or objects; expected plain strings")
     full = [row for _, row in table.rows if all(row[i] for i in chosen)]
     empty = [line for line, row in table.rows if not all(row[i] for i in chosen)]
     if empty:
         what = " or ".join(names[i] for i in chosen)
-        notes.append(
-            f"{_count(len(empty), 'row')} with empty {what} skipped (first: {table.unit} {empty[0]})"
-        )
+        notes.append(f"{_count(len(empty), 'row')} with empty {what} skipped (first: {table.unit} {empty[0]})")
 
     def column(i: int | None) -> tuple[str, ...] | None:
         return None if i is None else tuple(row[i] for row in full)
@@ -623,9 +599,7 @@ def _looks_like_conll(lines: list[str]) -> bool:
 def _read_conll(path: Path, lines: list[str], token: Column, tag: Column) -> Examples:
     rows, separator, width = _conll_shape(lines)
     if width < 2 or sum(" " in row[0] for _, row in rows) > 0.5 * len(rows):
-        raise ForgetlabError(
-            f"{path}: expected lines of one token and its tag, blank lines between sentences"
-        )
+        raise ForgetlabError(f"{path}: expected lines of one token and its tag, blank lines between sentences")
     table = _Table([str(i) for i in range(width)], [], [], header=False)
     number, first = rows[0]
     if _fold(first[0]) in TOKEN_NAMES and _fold(first[-1]) in TAG_NAMES:
@@ -669,7 +643,5 @@ def _skipped(path: Path, bad: list[int], total: int, unit: str, expected: str, a
         return []
     units, first = "entries" if unit == "entry" else "lines", f"first: {unit} {bad[0]}"
     if 2 * len(bad) > total:
-        raise ForgetlabError(
-            f"{path}: {len(bad)} of {total} {units} do not fit ({first}); expected {expected}"
-        )
+        raise ForgetlabError(f"{path}: {len(bad)} of {total} {units} do not fit ({first}); expected {expected}")
     return [f"{len(bad)} of {total} {units} do not fit, skipped{also} ({first})"]

@@ -137,7 +137,10 @@ class Classification(Task):
             raise ForgetlabError(f"{name}: every label is {self.labels[0]!r}; classification needs two classes or more")
         if unseen := sorted(set(test.labels) - set(self.labels)):
             raise ForgetlabError(f"{name}: the test labels {', '.join(map(repr, unseen))} are not in the training data")
-        self._targets = {"train": label_ids(train.labels, self.labels), "test": label_ids(test.labels, self.labels)}
+        self._targets = {
+            "train": label_ids(train.labels, self.labels),
+            "test": label_ids(test.labels, self.labels),
+        }
 
     def prepare(self, model: Model, seed: int = 0) -> list[str]:
         model.add_head(self.head, self.labels, "sequence", seed)
@@ -274,13 +277,18 @@ class MaskedLM(LanguageModel):
     """Predict hidden words from both sides.
 
     Training hides 15 % of the tokens anew at each step (80 % mask, 10 % random, 10 % kept: BERT).
-    Testing hides one word of each text (`gaps`, always the same ones) where the exact floor is known, else a fixed 15 %.
+    Testing hides one word of each text (`gaps`) where the exact floor is known, else a fixed 15 %.
     """
 
     kind = "masked-lm"
 
     def __init__(
-        self, name: str, train: Examples | None, test: Examples, floor: float | None = None, gaps: Sequence[int] = ()
+        self,
+        name: str,
+        train: Examples | None,
+        test: Examples,
+        floor: float | None = None,
+        gaps: Sequence[int] = (),
     ) -> None:
         super().__init__(name, train, test, floor)
         self._gaps = torch.tensor(gaps) if gaps else None

@@ -104,7 +104,21 @@ def finetune(
     if device is not None:
         model.to(pick_device(device))
     notes = [note for one in (task, *watch) for note in one.prepare(model, seed)]
-    loop = _Loop(model, task, methods, watch, steps, lr, batch_size, seed, precision, weight_decay, clip, accumulation, limit)
+    loop = _Loop(
+        model,
+        task,
+        methods,
+        watch,
+        steps,
+        lr,
+        batch_size,
+        seed,
+        precision,
+        weight_decay,
+        clip,
+        accumulation,
+        limit,
+    )
     return loop.records(every, notes)
 
 
@@ -254,7 +268,7 @@ class _Randomness:
     def _set(self, state: tuple[Tensor, Tensor | None]) -> None:
         torch.set_rng_state(state[0])
         if state[1] is not None:
-            torch.cuda.set_rng_state(state[1], self._cuda)
+            torch.cuda.set_rng_state(state[1], self._cuda or "cuda")
 
     def __enter__(self) -> None:
         self._theirs = self._get()

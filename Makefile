@@ -1,0 +1,64 @@
+# From a bare clone: `make lab` opens the lessons, `make demo` runs the main job, `make test` runs every check.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV := .venv
+COLAB := .venv-colab
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: lab demo check test test-colab data pretrain notebooks bench clean
+
+lab: $(INSTALLED)            ## JupyterLab on lesson 00
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+demo: $(INSTALLED)           ## the main job, headless, on the embedded world
+	$(BIN)/python -m forgetlab compare --out forgetlab-report
+
+check: $(INSTALLED)          ## the fast part: lint, types, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow" tests
+
+test: $(INSTALLED)           ## everything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests
+
+test-colab: $(COLAB)/.installed  ## the notebook tests on the widget generation of Google Colab
+	$(COLAB)/bin/python -m pytest tests/notebooks
+
+data: $(INSTALLED)           ## regenerate data/tasks and the manifest, byte for byte
+	$(BIN)/python -m forgetlab.world.write
+
+# One thread each: the two run side by side, and the result does not depend on how many cores there are.
+pretrain: $(INSTALLED)       ## rebuild the shipped models (minutes), their cards and the manifest
+	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-gpt --out data/models/tiny-gpt & \
+	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-bert --out data/models/tiny-bert && wait
+	$(BIN)/python -m forgetlab.world.write
+
+notebooks: $(INSTALLED)      ## execute every lesson and write it back
+	$(BIN)/python -m tests.notebooks.execute
+
+bench: $(INSTALLED)          ## speed, as ratios within one run
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Colab's kernel and widgets in front of everything else that $(VENV) has (torch is not installed twice).
+$(COLAB)/.installed: requirements-colab.txt $(INSTALLED)
+	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
+	rm -f $(COLAB)/lib/python3.*/site-packages/behind.pth
+	$(COLAB)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-colab.txt
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(echo $(COLAB)/lib/python3.*/site-packages)/behind.pth
+	echo "$(CURDIR)" >> $$(echo $(COLAB)/lib/python3.*/site-packages)/behind.pth
+	@touch $@

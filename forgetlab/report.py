@@ -1,0 +1,202 @@
+"""What a comparison found: a plain-text table for the terminal, and a folder with a self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from html import escape
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from forgetlab import plots
+from forgetlab.errors import ForgetlabError
+from forgetlab.plots import number, wrapped
+
+Results = Mapping[str, Any]
+
+CAPTIONS = {
+    "curves": "Every task along the run. The new task is learned; the watched ones show what that costs.",
+    "trade_off": "What is learned against what is forgotten, at the end of the run; bars: deviation over seeds.",
+    "drift": "How far the weights of each layer have moved from where they were before.",
+}
+HOW_TO_READ = (
+    "The <b>new task</b> is what the model was fine-tuned on; the <b>watched</b> tasks were only measured.",
+    "<b>Forgetting</b> is what a watched task loses meanwhile: a lower score, or a higher perplexity, than before. "
+    "As one number it is the lost share, averaged over the watched tasks: 0 % is nothing, 100 % is everything.",
+    "<b>Perplexity</b> is the number of words that the model hesitates between; ×2 means twice as many. "
+    "The <b>floor</b> is the lowest that any model can reach on these texts, where it is known.",
+    "<b>±</b> is the standard deviation over seeds: a difference smaller than that may be luck.",
+    "<b>Drift</b> is the distance ‖θ − θ₀‖ that weights have moved: far is not yet forgotten, but near is mostly kept.",
+)
+STYLE = """
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 64rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+h1, p, li, code { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font: .86rem/1.4 system-ui, sans-serif; }
+th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
+td { white-space: nowrap; font-variant-numeric: tabular-nums; } td b { margin-left: .4rem; }
+small { font-weight: 400; opacity: .8; display: block; }
+figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; opacity: .85; max-width: 44rem; }
+img { width: 704px; max-width: 100%; height: auto; background: #fff; border-radius: 6px; display: block; }
+pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
+"""
+
+
+def table(results: Results) -> str:
+    """The summary as aligned plain text, one row a method, 120 columns wide with up to three watched tasks."""
+    tasks, rows = results["tasks"], results["summary"]
+    columns = []
+    for i, task in enumerate(tasks):
+        cells = [_cell(task, row, change=i > 0) for row in rows]
+        sizes = [max(map(len, parts)) for parts in zip(*cells, strict=True)]
+        lines = [" ".join(p.rjust(n) for p, n in zip(cell, sizes, strict=True) if n) for cell in cells]
+        name = wrapped(task["name"] if i else f"new: {task['name']}", max(18, len(lines[0])))
+        columns.append(([*name, task["metric"]], lines))
+    columns.append((["ms/step"], [_milliseconds(row).rjust(7) for row in rows]))
+    used = sum(2 + max(map(len, [*head, *lines])) for head, lines in columns)
+    labels = [wrapped(_label(row), max(16, 120 - used)) for row in rows]
+    height = max(len(head) for head, _ in columns)
+    grid = [list(line) for line in zip_longest(["method"], *(head for head, _ in columns), fillvalue="")]
+    for k, label in enumerate(labels):
+        grid.append([label[0], *(lines[k] for _, lines in columns)])
+        grid += [[more] for more in label[1:]]
+    widths = [max(map(len, column)) for column in zip_longest(*grid, fillvalue="")]
+    text = ["  ".join(part.ljust(n) for part, n in zip(line, widths, strict=False)).rstrip() for line in grid]
+    return "\n".join([*text[:height], "-" * max(map(len, text)), *text[height:]])
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise ForgetlabError where a report may not be written: a file, or a folder that holds something else."""
+    folder = Path(folder)
+    try:
+        fine = not folder.exists() or not any(folder.iterdir())
+        fine = fine or "forgetlab" in json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # a file, no results, or those of another program
+        fine = False
+    if not fine:
+        raise ForgetlabError(f"{folder} is no empty folder and holds no report of forgetlab; choose another folder")
+
+
+def write(results: Results, folder: str | Path) -> Path:
+    """Write report.html, its figures as PNG files and results.json into a folder; returns the path of report.html.
+
+    A new folder appears whole or not at all. In an earlier report's folder each file is replaced whole, once all
+    are written; other files in it are left alone.
+    Raises ForgetlabError where `check_folder` does, where the disk refuses, and for numbers that are not finite.
+    """
+    check_folder(folder)
+    folder = Path(folder).resolve()
+    files = _files(results)
+    draft = (folder if folder.exists() else folder.parent) / f".{folder.name}-{secrets.token_hex(4)}"
+    try:
+        draft.mkdir(parents=True)
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        if folder.exists():
+            for name in files:
+                (draft / name).replace(folder / name)
+        else:
+            draft.rename(folder)
+    except OSError as error:
+        raise ForgetlabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder / "report.html"
+
+
+def _files(results: Results) -> dict[str, bytes]:
+    source = results["runs"][0]["records"][0].get("source", "live")
+    kinds = [kind for kind in plots.FIGURES if kind != "trade_off" or len(results["tasks"]) > 1]
+    alts = {kind: plots.alt_text(kind, results) for kind in kinds}
+    figures = {kind: plots.png(plots.FIGURES[kind](results, source=source), alt) for kind, alt in alts.items()}
+    try:
+        data = json.dumps(results, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ForgetlabError(f"the results hold a number that is not finite ({error})") from error
+    page = _page(results, figures, alts).encode("utf-8", "replace")  # a file's name may be no valid text
+    images = {f"{kind}.png": figure for kind, figure in figures.items()}
+    return {**images, "results.json": data.encode(), "report.html": page}
+
+
+def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str]) -> str:
+    model, recipe = results["model"], results["runs"][0]["recipe"]
+    seeds = dict.fromkeys(str(run["recipe"]["seed"]) for run in results["runs"])
+    methods = ", ".join(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
+    watched = ", ".join(task["name"] for task in results["tasks"][1:])
+    what = (
+        f"{model['name']} ({model['parameters']:,} weights) was fine-tuned on {results['new']} for {recipe['steps']} "
+        f"steps with a learning rate of {recipe['lr']:g}; methods: {methods}; seeds: {', '.join(seeds)}; "
+        f"watched: {watched or 'nothing'}."
+    )
+    title = escape(f"What learning {results['new']} cost {model['name']}")
+    notes = list(results["notes"])
+    for run in results["runs"]:
+        if message := run["records"][-1]["message"]:
+            notes.append(f"{run['recipe']['methods']}, seed {run['recipe']['seed']}: {message}")
+    remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    images = "".join(
+        f'<figure><img alt="{escape(alts[kind])}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f"<figcaption>{CAPTIONS[kind]}</figcaption></figure>"
+        for kind, png in figures.items()
+    )
+    settings = " ".join(f"{k}={v}" for k, v in recipe.items() if v is not None and k not in ("methods", "seed"))
+    versions = ", ".join([f"forgetlab {results['forgetlab']}", *(f"{k} {v}" for k, v in results["machine"].items())])
+    command = f"<pre>{escape(results.get('command') or 'called from Python')}</pre>"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{STYLE}</style></head>
+<body><h1>{title}</h1>
+<p>{escape(what)}</p>
+<p>{escape(alts["curves"])}</p>
+<h2>Results</h2><div class="wide">{_html_table(results)}</div>
+{images}
+{f"<h2>Notes</h2><ul>{remarks}</ul>" if notes else ""}
+<h2>How to read this</h2>
+<ul>{"".join(f"<li>{line}</li>" for line in HOW_TO_READ)}</ul>
+<h2>How it was made</h2>{command}
+<p>Recipe: <code>{escape(settings)}</code></p>
+<p>{escape(versions)}. Time per step includes the scoring. All numbers are in <code>results.json</code>.</p>
+</body></html>
+"""
+
+
+def _html_table(results: Results) -> str:
+    tasks, rows = results["tasks"], results["summary"]
+    lines = ["<th scope=col>method</th>"]
+    for i, task in enumerate(tasks):
+        role = f"{'watched' if i else 'new'}, {task['metric']}"
+        lines[0] += f"<th scope=col>{escape(task['name'])}<small>{escape(role)}</small></th>"
+    lines[0] += "<th scope=col>ms/step</th>"
+    for row in rows:
+        label = escape(_label(row)).replace("+", "<wbr>+").replace(",", "<wbr>,")  # where a line may break
+        line = f"<th scope=row>{label}</th>"
+        for i, task in enumerate(tasks):
+            *score, change = _cell(task, row, change=i > 0)
+            line += f"<td>{' '.join(filter(None, score))}{f'<b>{change}</b>' if change else ''}</td>"
+        lines.append(f"{line}<td>{_milliseconds(row)}</td>")
+    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _cell(task: Mapping[str, Any], row: Mapping[str, Any], change: bool) -> tuple[str, ...]:
+    """(before, "→", after, spread, change) as text; what is not known or not wanted is empty."""
+    metric, score = task["metric"], row["tasks"][task["name"]]
+    if "diverged" in row["status"]:  # weights that are nan still give an accuracy, which means nothing
+        score = {"before": score["before"], "after": None, "spread": None, "change": None}
+    spread, changed = score["spread"], score["change"]
+    deviation = "" if spread is None else "±" + number(spread, "score" if spread < 10 else metric)
+    sign = "×" if metric == "perplexity" else "+" if changed and changed > 0 else ""
+    told = sign + number(changed, metric) if change and changed is not None else ""
+    return number(score["before"], metric), "→", number(score["after"], metric), deviation, told
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return row["method"] if row["status"] == ["done"] else f"{row['method']} ({', '.join(row['status'])})"
+
+
+def _milliseconds(row: Mapping[str, Any]) -> str:
+    return number(row["seconds_per_step"] and row["seconds_per_step"] * 1000)

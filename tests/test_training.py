@@ -1,0 +1,241 @@
+"""The loop against a plain one written out here, its stops and its promises."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from forgetlab import ForgetlabError, finetune, task
+from forgetlab.methods import Method, Part
+from forgetlab.models import Model
+from tests.conftest import small_model
+
+
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def last(records):
+    return list(records)[-1]
+
+
+def test_it_does_what_a_plain_loop_does() -> None:
+    new = task("sentiment", size=200)
+    model = small_model()
+    list(finetune(model, new, steps=7, lr=3e-3, batch_size=16, seed=5, every=3))
+
+    plain = small_model()
+    new.prepare(plain, seed=5)
+    plain.train()
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=3e-3, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(5)
+    order = torch.randperm(200, generator=generator)
+    for step in range(7):
+        rows = order[step * 16 : (step + 1) * 16].tolist()
+        texts = [new.train.texts[i] for i in rows]
+        targets = torch.tensor([new.labels.index(new.train.labels[i]) for i in rows])
+        batch = plain.tokenizer(texts, padding=True, return_tensors="pt")
+        hidden = plain.body.bert(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        logits = plain.heads["sentiment"].linear((hidden * mask).sum(1) / mask.sum(1))
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_same_seed_same_bits_and_another_seed_others() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        model = small_model()
+        torch.rand(seed)  # whatever the global generator has done
+        final = last(finetune(model, task("sentiment", size=100), steps=6, seed=seed, watch=[task("masked-lm")], limit=32))
+        runs.append((weights(model), final.scores))
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    assert not same(runs[0][0], runs[2][0])
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    for _ in finetune(small_model(), task("sentiment", size=64), steps=4, every=2):
+        pass
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_watching_does_not_change_the_training() -> None:
+    plain, watched = small_model(), small_model()
+    list(finetune(plain, task("sentiment", size=100), steps=6, every=6))
+    list(finetune(watched, task("sentiment", size=100), steps=6, every=1, watch=[task("masked-lm"), task("k-shot")]))
+    a, b = weights(plain), weights(watched)
+    assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_accumulation_gives_the_same_run() -> None:
+    whole, split = small_model(), small_model()
+    list(finetune(whole, task("sentiment", size=100), steps=5, batch_size=32, lr=1e-3))
+    list(finetune(split, task("sentiment", size=100), steps=5, batch_size=32, lr=1e-3, accumulation=4))
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_records(bert: Model) -> None:
+    records = list(finetune(bert, task("sentiment", size=100), steps=25, every=10, watch=[task("masked-lm")], limit=16))
+    assert [r.step for r in records] == [0, 10, 20, 25]
+    assert [r.status for r in records] == ["running", "running", "running", "done"]
+    assert records[0].loss is None
+    assert records[0].drift == 0
+    assert list(records[1].scores) == ["sentiment", "masked-lm"]
+    assert records[-1].drift > records[1].drift > 0
+    assert records[-1].drift == pytest.approx(math.hypot(*records[-1].drift_per_layer.values()))
+    assert all(r.source == "live" for r in records)
+    assert json.loads(json.dumps(records[-1].as_dict(), allow_nan=False))["step"] == 25
+
+
+def test_drift_is_the_distance_from_the_weights_before(bert: Model) -> None:
+    before = weights(bert)
+    final = last(finetune(bert, task("sentiment", size=64), steps=5))
+    after = weights(bert)
+    assert "heads.sentiment.linear.weight" in after  # the new head is no drift: it had no past
+    expected = math.sqrt(sum(float(((after[n] - before[n]).double() ** 2).sum()) for n in before))
+    assert final.drift == pytest.approx(expected, rel=1e-4)
+
+
+def test_closing_leaves_a_usable_model(bert: Model) -> None:
+    before = weights(bert)
+    run = finetune(bert, task("sentiment", size=64), steps=50, every=1)
+    next(run)
+    next(run)
+    next(run)
+    run.close()
+    assert not bert.training
+    assert all(p.grad is None and p.requires_grad for p in bert.parameters())
+    assert not same(before, {n: p for n, p in weights(bert).items() if n in before})
+    bert.restore()
+    assert same(before, weights(bert))
+    assert last(finetune(bert, task("sentiment", size=64), steps=2)).status == "done"
+
+
+def test_a_diverging_run_says_so_and_can_be_undone(bert: Model) -> None:
+    before = weights(bert)
+    final = last(finetune(bert, task("sentiment", size=64), steps=40, lr=1e30, watch=[task("masked-lm")], limit=16))
+    assert final.status == "diverged"
+    assert "learning rate 1e+30" in final.message
+    assert final.step < 40
+    json.dumps(final.as_dict(), allow_nan=False)
+    bert.restore()
+    assert same(before, weights(bert))
+
+
+def test_a_method_can_stop_the_run(bert: Model) -> None:
+    class Enough(Method):
+        name = "enough"
+
+        def should_stop(self, record, run):
+            return "seen enough" if record.step >= 4 else None
+
+    final = last(finetune(bert, task("sentiment", size=64), steps=50, every=2, methods=[Enough()]))
+    assert (final.step, final.status, final.message) == (4, "stopped", "seen enough")
+
+
+def test_a_penalty_of_the_simple_kind_goes_through_autograd(bert: Model) -> None:
+    class Shrink(Method):
+        name = "shrink"
+
+        def penalty(self, run):
+            return 10.0 * (run.model.heads["sentiment"].linear.weight ** 2).sum()
+
+    plain = small_model()
+    list(finetune(plain, task("sentiment", size=64), steps=60, lr=1e-3))
+    final = last(finetune(bert, task("sentiment", size=64), steps=60, lr=1e-3, methods=[Shrink()]))
+    norm = float(bert.heads["sentiment"].linear.weight.detach().norm())
+    assert norm < 0.7 * float(plain.heads["sentiment"].linear.weight.detach().norm())
+    assert final.penalty["shrink"] == pytest.approx(10 * norm**2, rel=1e-4)
+
+
+def test_each_example_comes_once_before_any_comes_again(bert: Model) -> None:
+    seen: list[int] = []
+    new = task("sentiment", size=48)
+    original = new.batch
+    new.batch = lambda model, index, generator: (seen.extend(index.tolist()), original(model, index, generator))[1]
+    list(finetune(bert, new, steps=6, batch_size=16, every=6))
+    assert sorted(seen[:48]) == list(range(48))
+    assert sorted(seen[48:]) == list(range(48))
+    assert seen[:48] != seen[48:]
+
+
+def test_parts_are_weighted_by_their_count(bert: Model) -> None:
+    class Double(Method):
+        name = "double"
+
+        def augment(self, parts, run):
+            return [Part(parts[0].task, 8), Part(parts[0].task, 8)]
+
+    halves = small_model()
+    list(finetune(halves, task("sentiment", size=64), steps=3, batch_size=16, methods=[Double()]))
+    list(finetune(bert, task("sentiment", size=64), steps=3, batch_size=16))
+    for a, b in zip(halves.parameters(), bert.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_causal_training_lowers_the_loss(gpt: Model) -> None:
+    records = list(finetune(gpt, task("causal-lm:notices", size=200), steps=60, lr=3e-3, every=30))
+    perplexities = [r.scores["causal-lm:notices"]["perplexity"] for r in records]
+    assert perplexities[0] > 400  # near the vocabulary's size: it knows nothing
+    assert perplexities[-1] < 0.2 * perplexities[0]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_mixed_precision_learns_too(precision: str) -> None:
+    exact, mixed = small_model(causal=True), small_model(causal=True)
+    settings = {"steps": 30, "lr": 3e-3, "every": 30}
+    a = last(finetune(exact, task("causal-lm:notices", size=200), **settings))
+    b = last(finetune(mixed, task("causal-lm:notices", size=200), precision=precision, **settings))
+    assert b.loss == pytest.approx(a.loss, rel=0.05)
+    assert b.loss != a.loss
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_cuda() -> None:
+    cpu, cuda = small_model(), small_model()
+    a = last(finetune(cpu, task("sentiment", size=100), steps=10, device="cpu"))
+    b = last(finetune(cuda, task("sentiment", size=100), steps=10, device="cuda"))
+    assert b.loss == pytest.approx(a.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1}, "lr must be a number above 0, got -1"),
+        ({"lr": float("nan")}, "lr must be a number above 0, got nan"),
+        ({"lr": "fast"}, "lr must be a number above 0, got 'fast'"),
+        ({"steps": 0}, "steps must be a whole number above 0, got 0"),
+        ({"steps": 2.5}, "steps must be a whole number above 0, got 2.5"),
+        ({"batch_size": 65}, "batch_size 65 is larger than the 64 training examples of sentiment; use 64 or less"),
+        ({"batch_size": 10, "accumulation": 3}, "batch_size 10 cannot be split evenly over 3 passes"),
+        ({"precision": "int8"}, "precision must be float32, bfloat16 or float16, got 'int8'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not at hand here"),
+        ({"watch": [task("sentiment")]}, "two tasks have the same name: sentiment, sentiment"),
+        ({"watch": [task("causal-lm")]}, "needs a causal language model; small-bert has a masked"),
+    ],
+)
+def test_bad_arguments(bert: Model, options: dict, message: str) -> None:
+    with pytest.raises(ForgetlabError) as caught:
+        finetune(bert, task("sentiment", size=64), **options)  # refused at the call, not at the first record
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zero_shot_task_cannot_be_trained(bert: Model) -> None:
+    with pytest.raises(ForgetlabError, match="can be watched, not trained"):
+        finetune(bert, task("minimal-pairs"))
