@@ -206,6 +206,8 @@ def _pretrain(options: argparse.Namespace) -> None:
         _progress(f"step {step}   loss {loss:.3f} nats   {time.perf_counter() - start:.0f} s")
     _clear()
     model.save(out)
+    if options.name:
+        (out / "README.md").write_text(pretraining.card(options.name, model, step, options.seed), encoding="utf-8")
     print(f"saved {out} ({sum(p.numel() for p in model.parameters()):,} weights, {time.perf_counter() - start:.0f} s)")
 
 

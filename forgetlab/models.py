@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +181,8 @@ class Model(nn.Module):
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        self.body.save_pretrained(folder)
+        with _quiet_transformers():
+            self.body.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.heads:
             heads = {name: {"level": h.level, "labels": h.labels} for name, h in self.heads.items()}
@@ -241,25 +243,21 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
 def _from_transformers(source: str, given: str, revision: str | None) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-    from transformers.utils import logging
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     local = Path(source).is_dir()
     try:
-        logging.set_verbosity_error()
-        if local:
-            logging.disable_progress_bar()
-        config = AutoConfig.from_pretrained(source, **options)
-        architecture = (config.architectures or [""])[0]
-        if "ForMaskedLM" in architecture or "ForPreTraining" in architecture:
-            loader = AutoModelForMaskedLM
-        elif "ForCausalLM" in architecture or "LMHeadModel" in architecture:
-            loader = AutoModelForCausalLM
-        else:
-            loader = AutoModel
-        body = loader.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        with _quiet_transformers(bars=not local):
+            config = AutoConfig.from_pretrained(source, **options)
+            architecture = (config.architectures or [""])[0]
+            if "ForMaskedLM" in architecture or "ForPreTraining" in architecture:
+                loader = AutoModelForMaskedLM
+            elif "ForCausalLM" in architecture or "LMHeadModel" in architecture:
+                loader = AutoModelForCausalLM
+            else:
+                loader = AutoModel
+            body = loader.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except SafetensorError as error:
         raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error})") from None
     except (OSError, ValueError, KeyError) as error:
@@ -272,16 +270,29 @@ def _from_transformers(source: str, given: str, revision: str | None) -> tuple[A
             f"{near}; as a hub id it could not be fetched (offline, or no such model): "
             "download it where there is a network and give its folder"
         ) from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if local and bars:
-            logging.enable_progress_bar()
     if tokenizer.pad_token is None:
         # padding is masked out everywhere, so that any existing token serves
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
     return body, tokenizer
+
+
+@contextmanager
+def _quiet_transformers(bars: bool = False) -> Iterator[None]:
+    """Only errors, and progress bars only where something is downloaded."""
+    from transformers.utils import logging
+
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load_heads(model: Model, folder: Path) -> None:

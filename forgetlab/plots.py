@@ -228,7 +228,7 @@ def _line(records: Sequence[Mapping[str, Any]], task: Task) -> Line:
 def _end(tasks: Sequence[Task], values: Sequence[Array]) -> tuple[float, float]:
     """(forgetting, new score) of a run, as `trade_off` defines them; nan where a value is missing."""
     kept = []
-    for task, (before, *_, after) in zip(tasks[1:], values[1:], strict=True):
+    for task, (before, after) in zip(tasks[1:], [line[[0, -1]] for line in values[1:]], strict=True):
         if before:
             kept.append(np.clip(before / after if task["metric"] == "perplexity" else after / before, 0, 1))
     return 1 - float(np.mean(kept)) if kept else 0.0, float(values[0][-1])

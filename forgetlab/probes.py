@@ -154,7 +154,8 @@ def write(model: Model, count: int, *, seed: int, temperature: float = 1.0, max_
     past = None
     with torch.inference_mode():
         for _ in range(max_tokens):
-            out = model.backbone(input_ids=ids[:, -1:], past_key_values=past, use_cache=True)
+            seen = torch.ones_like(ids)
+            out = model.backbone(input_ids=ids[:, -1:], attention_mask=seen, past_key_values=past, use_cache=True)
             past = out.past_key_values
             logits = model.lm_logits(out.last_hidden_state[:, -1]).float() / temperature
             chosen = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(model.device)

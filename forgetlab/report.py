@@ -40,8 +40,8 @@ h1, p, li, code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font: .86rem/1.4 system-ui, sans-serif; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
 td { white-space: nowrap; font-variant-numeric: tabular-nums; } td b { margin-left: .4rem; }
-small { font-weight: 400; opacity: .8; display: block; }
-figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; opacity: .85; max-width: 44rem; }
+small { font-weight: 400; opacity: .8; display: block; } figure { margin: 1.5rem 0; }
+figcaption { font-size: .9rem; opacity: .85; }
 img { width: 704px; max-width: 100%; height: auto; background: #fff; border-radius: 6px; display: block; }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
 """
@@ -85,9 +85,9 @@ def check_folder(folder: str | Path) -> None:
 def write(results: Results, folder: str | Path) -> Path:
     """Write report.html, its figures as PNG files and results.json into a folder; returns the path of report.html.
 
-    A new folder appears whole or not at all. In an earlier report's folder each file is replaced whole, once all
-    are written; other files in it are left alone.
-    Raises ForgetlabError where `check_folder` does, where the disk refuses, and for numbers that are not finite.
+    A new folder appears whole or not at all; in a folder that exists, each file is replaced whole once all are
+    written, and other files are left alone. Raises ForgetlabError where `check_folder` does, where the disk
+    refuses, and for numbers that are not finite.
     """
     check_folder(folder)
     folder = Path(folder).resolve()
@@ -110,14 +110,14 @@ def write(results: Results, folder: str | Path) -> Path:
 
 
 def _files(results: Results) -> dict[str, bytes]:
-    source = results["runs"][0]["records"][0].get("source", "live")
-    kinds = [kind for kind in plots.FIGURES if kind != "trade_off" or len(results["tasks"]) > 1]
-    alts = {kind: plots.alt_text(kind, results) for kind in kinds}
-    figures = {kind: plots.png(plots.FIGURES[kind](results, source=source), alt) for kind, alt in alts.items()}
     try:
         data = json.dumps(results, indent=1, allow_nan=False)
     except ValueError as error:
         raise ForgetlabError(f"the results hold a number that is not finite ({error})") from error
+    source = results["runs"][0]["records"][0].get("source", "live")
+    kinds = [kind for kind in plots.FIGURES if kind != "trade_off" or len(results["tasks"]) > 1]
+    alts = {kind: plots.alt_text(kind, results) for kind in kinds}
+    figures = {kind: plots.png(plots.FIGURES[kind](results, source=source), alt) for kind, alt in alts.items()}
     page = _page(results, figures, alts).encode("utf-8", "replace")  # a file's name may be no valid text
     images = {f"{kind}.png": figure for kind, figure in figures.items()}
     return {**images, "results.json": data.encode(), "report.html": page}
@@ -146,7 +146,6 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
     )
     settings = " ".join(f"{k}={v}" for k, v in recipe.items() if v is not None and k not in ("methods", "seed"))
     versions = ", ".join([f"forgetlab {results['forgetlab']}", *(f"{k} {v}" for k, v in results["machine"].items())])
-    command = f"<pre>{escape(results.get('command') or 'called from Python')}</pre>"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{STYLE}</style></head>
@@ -158,7 +157,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 {f"<h2>Notes</h2><ul>{remarks}</ul>" if notes else ""}
 <h2>How to read this</h2>
 <ul>{"".join(f"<li>{line}</li>" for line in HOW_TO_READ)}</ul>
-<h2>How it was made</h2>{command}
+<h2>How it was made</h2><pre>{escape(results.get("command") or "called from Python")}</pre>
 <p>Recipe: <code>{escape(settings)}</code></p>
 <p>{escape(versions)}. Time per step includes the scoring. All numbers are in <code>results.json</code>.</p>
 </body></html>
@@ -199,4 +198,4 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _milliseconds(row: Mapping[str, Any]) -> str:
-    return number(row["seconds_per_step"] and row["seconds_per_step"] * 1000)
+    return "–" if row["seconds_per_step"] is None else number(row["seconds_per_step"] * 1000)

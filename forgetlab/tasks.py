@@ -281,6 +281,7 @@ class MaskedLM(LanguageModel):
     """
 
     kind = "masked-lm"
+    mask_rate = MASK_RATE
 
     def __init__(
         self,
@@ -307,7 +308,7 @@ class MaskedLM(LanguageModel):
             inner = ~torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids))))
             draw = torch.rand(ids.shape, generator=generator).masked_fill(~inner, 2.0)
             lowest = draw == draw.min(dim=1, keepdim=True).values  # at least one in each text
-            hidden = ((draw < MASK_RATE) | lowest) & inner
+            hidden = ((draw < self.mask_rate) | lowest) & inner
             how = torch.rand(ids.shape, generator=generator)
             random_ids = torch.randint(len(tokenizer), ids.shape, generator=generator)
             train = split == "train"

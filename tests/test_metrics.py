@@ -3,6 +3,8 @@
 import doctest
 import math
 import warnings
+from importlib import import_module
+from pkgutil import iter_modules
 
 import numpy as np
 import pytest
@@ -37,9 +39,10 @@ def normal(seed, *shape):
 
 
 def test_the_examples_in_the_docstrings_hold():
-    result = doctest.testmod(metrics)
-    assert result.attempted > 10
-    assert result.failed == 0
+    modules = [import_module(f"{metrics.__name__}.{found.name}") for found in iter_modules(metrics.__path__)]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.attempted for result in results) > 10
+    assert sum(result.failed for result in results) == 0
 
 
 # --- transfer ---
@@ -80,9 +83,7 @@ def test_scores_of_tasks_not_yet_seen_may_be_missing():
     assert forward_transfer(above, [NAN, 0.5]) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "metric", [backward_transfer, forgetting_measure, lambda R: forward_transfer(R, [0, 0])]
-)
+@pytest.mark.parametrize("metric", [backward_transfer, forgetting_measure, lambda R: forward_transfer(R, [0, 0])])
 def test_transfer_refuses_other_shapes(metric):
     for bad, shape in (([[1.0]], "(1, 1)"), ([[1.0, 2.0]], "(1, 2)"), ([1.0, 2.0], "(2,)")):
         with pytest.raises(ForgetlabError, match="T >= 2") as error:
@@ -254,9 +255,7 @@ def test_drift_of_half_precision_does_not_overflow():
 
 
 def test_drift_of_a_module_leaves_out_new_heads_counters_and_tied_copies():
-    model = torch.nn.ModuleDict(
-        {"wte": torch.nn.Embedding(5, 3), "lm_head": torch.nn.Linear(3, 5, bias=False)}
-    )
+    model = torch.nn.ModuleDict({"wte": torch.nn.Embedding(5, 3), "lm_head": torch.nn.Linear(3, 5, bias=False)})
     model["lm_head"].weight = model["wte"].weight
     model.register_buffer("steps", torch.tensor(1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -385,9 +384,7 @@ def softmax(logits):
 
 
 def slow_shift(before, after, rare):
-    totals = dict.fromkeys(
-        ["kl", "entropy_before", "entropy_after", "rare_mass_before", "rare_mass_after"], 0.0
-    )
+    totals = dict.fromkeys(["kl", "entropy_before", "entropy_after", "rare_mass_before", "rare_mass_after"], 0.0)
     for b, a in zip(before.tolist(), after.tolist(), strict=True):
         p, q = softmax(b), softmax(a)
         totals["kl"] += sum(x * math.log(x / y) for x, y in zip(p, q, strict=True)) / len(before)
@@ -400,7 +397,7 @@ def slow_shift(before, after, rare):
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 6])
 def test_output_shift_against_loops_in_chunks_of_any_size(rows, monkeypatch):
-    monkeypatch.setattr(metrics, "_CHUNK", rows * 11)
+    monkeypatch.setattr(metrics.representation, "_CHUNK", rows * 11)
     before, after = normal(0, 2, 3, 11), 2 * normal(1, 2, 3, 11)
     expected = slow_shift(before.reshape(6, 11), after.reshape(6, 11), [1, 4])
     assert output_shift(before, after, rare=torch.tensor([4, 1, 4])) == pytest.approx(expected, abs=1e-6)
@@ -420,9 +417,7 @@ def test_output_shift_where_a_word_is_impossible():
     assert (shift["rare_mass_before"], shift["rare_mass_after"]) == pytest.approx((0, 1 / 3))
     assert output_shift(third, half)["kl"] == math.inf  # the other direction
     assert output_shift(half, half)["kl"] == 0
-    assert (
-        output_shift(normal(0, 200, 50), normal(0, 200, 50) + 3)["kl"] >= 0
-    )  # rounding alone would be below
+    assert output_shift(normal(0, 200, 50), normal(0, 200, 50) + 3)["kl"] >= 0  # rounding alone would be below
     assert math.isnan(output_shift(third, third * NAN)["kl"])
 
 
@@ -465,9 +460,7 @@ def test_calibration_against_loops(bins):
 def test_calibration_bins_include_their_upper_edge():
     # 0.55 and 0.6 share the bin (0.5, 0.6] and cancel; a bin [0.6, 0.7) would part them
     probabilities, labels = [[0.55, 0.45], [0.6, 0.4]], [1, 0]
-    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(
-        abs(0 - 0.55 + 1 - 0.6) / 2
-    )
+    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(abs(0 - 0.55 + 1 - 0.6) / 2)
     assert expected_calibration_error(torch.eye(3), torch.arange(3)) == 0
     assert expected_calibration_error(torch.eye(3), [1, 2, 0]) == 1
 
@@ -605,9 +598,7 @@ def test_probe_ignores_scale_shift_and_constant_features():
     (x, y), (test_x, test_y) = blobs(0), blobs(1)
     expected = kshot_probe(x, y, test_x, test_y, k=5, seed=0)
     factors = torch.logspace(-4, 4, 10)
-    assert kshot_probe(x * factors + 3, y, test_x * factors + 3, test_y, k=5, seed=0) == pytest.approx(
-        expected
-    )
+    assert kshot_probe(x * factors + 3, y, test_x * factors + 3, test_y, k=5, seed=0) == pytest.approx(expected)
     constant = torch.full((60, 1), 0.1, dtype=torch.float64)  # 15 times 0.1 leaves a deviation of 1e-17
     wider = [torch.cat([x, constant], dim=1), torch.cat([test_x, constant + 1e-3 * normal(2, 60, 1)], dim=1)]
     assert kshot_probe(wider[0], y, wider[1], test_y, k=5, seed=0) == pytest.approx(expected)

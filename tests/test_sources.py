@@ -144,9 +144,7 @@ def test_huge_cell_and_the_global_limit(tmp_path):
 
 def test_ragged_and_empty_rows(tmp_path):
     good = [f"text number {i},{'ab'[i % 2]}" for i in range(9)]
-    path = write(
-        tmp_path, "data.csv", "\n".join(["text,label", *good, "one, two, three,a", ",b", "last,", "", "z,a"])
-    )
+    path = write(tmp_path, "data.csv", "\n".join(["text,label", *good, "one, two, three,a", ",b", "last,", "", "z,a"]))
     found = read(path)
     assert len(found) == 10
     assert found.notes == (
@@ -197,9 +195,7 @@ def test_one_class_is_no_error_here(tmp_path):
     assert read(write(tmp_path, "data.csv", "text,label\na b,x\nc d,x\n")).labels == ("x", "x")
 
 
-@pytest.mark.parametrize(
-    "names", [("premise", "hypothesis"), ("Sentence1", "sentence2"), ("question1", "question2")]
-)
+@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("Sentence1", "sentence2"), ("question1", "question2")])
 def test_pairs(tmp_path, names):
     rows = [(f"a man sleeps {i}", f"a person rests {i}", "yes" if i % 2 else "no") for i in range(6)]
     path = write_csv(tmp_path, "data.tsv", [(*names, "label"), *rows], "\t")
@@ -372,9 +368,7 @@ def test_conll_other_columns(tmp_path):
     assert read(path, label=1).tags == (("NNP", "VBZ"), ("NNP", "."))
     refused(path, "unknown column 9; known: 0, 1, 2, 3", label=9)
     assert read(path, kind="text").texts == ("EU rejects", "Peter .")
-    universal = (
-        "# text = Im Haus\n1-2\tIm\t_\t_\t_\n1\tIn\tin\tADP\t_\n2\tdem\tder\tDET\t_\n3\tHaus\tHaus\tNOUN\t_\n"
-    )
+    universal = "# text = Im Haus\n1-2\tIm\t_\t_\t_\n1\tIn\tin\tADP\t_\n2\tdem\tder\tDET\t_\n3\tHaus\tHaus\tNOUN\t_\n"
     found = read(write(tmp_path, "data.conllu", universal))
     assert (found.words, found.tags) == ((("In", "dem", "Haus"),), (("ADP", "DET", "NOUN"),))
 
@@ -387,9 +381,7 @@ def test_conll_broken_lines(tmp_path):
     assert read(write(tmp_path, "tabs.conll", "a\tO\t\nb\tB-X\t\n")).tags == (("O", "B-X"),)
     refused(write(tmp_path, "data.conll", "just\nwords\n"), "expected lines of one token and its tag")
     refused(write_csv(tmp_path, "data.csv", [("text", "label"), *ROWS]), "expected|do not fit", kind="tags")
-    refused(
-        write(tmp_path, "data.conll", "-DOCSTART-\n\n# only\n"), "expected lines of one token and its tag"
-    )
+    refused(write(tmp_path, "data.conll", "-DOCSTART-\n\n# only\n"), "expected lines of one token and its tag")
 
 
 def test_one_word_texts_with_labels_are_no_conll(tmp_path):
@@ -439,9 +431,7 @@ def test_what_is_no_text(tmp_path, raw, match):
 def test_noise_is_read_or_refused_and_never_a_crash(tmp_path, name):
     draw = random.Random(0)
     for _ in range(60):
-        content = "".join(
-            draw.choice('ab "\\\n\n\t,;|#{}[]:1é-O\x0c\u2028') for _ in range(draw.randrange(1, 60))
-        )
+        content = "".join(draw.choice('ab "\\\n\n\t,;|#{}[]:1é-O\x0c\u2028') for _ in range(draw.randrange(1, 60)))
         for options in ({}, {"kind": "labelled"}, {"kind": "tags"}, {"label": "a"}, {"text": 0, "label": 1}):
             with contextlib.suppress(ForgetlabError):
                 found = read(write(tmp_path, name, content), **options)
@@ -464,9 +454,7 @@ def test_split_shares_and_parts():
     assert 0.17 < len(test) / 2000 < 0.23
     assert set(train.texts) | set(test.texts) == set(many(2000).texts)
     assert not set(train.texts) & set(test.texts)
-    assert all(
-        "ab"[int(text.split()[1]) % 2] == label for text, label in zip(test.texts, test.labels, strict=True)
-    )
+    assert all("ab"[int(text.split()[1]) % 2] == label for text, label in zip(test.texts, test.labels, strict=True))
     small, valid, same = split(many(2000), valid=0.1)
     assert same == test
     assert set(small.texts) | set(valid.texts) == set(train.texts)

@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.sources.examples import Examples, folded
+from forgetlab.sources.paragraphs import passages
+
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # Tests, tools and generated tables: not the text that people read.
@@ -27,20 +31,42 @@ _CODE_WORDS = 80  # per passage of source code; as long as a passage of prose
 _LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
 
 
-def python_docs() -> Iterator[str]:
+def machine_text(name: str, *, limit: int = 300_000) -> Examples:
+    """Real text from this machine: "python-docs" (English), "python-source" or "licences" (legal English).
+
+    limit: the most words. Raises ForgetlabError for another name, and where this machine has no such text.
+    """
+    if name not in _PASSAGES:
+        raise unknown("machine text", name, _PASSAGES)
+    texts: dict[str, str] = {}  # by folded text: each passage once, in order
+    words = 0
+    for passage in _PASSAGES[name]():
+        key = folded(passage)
+        if key in texts or key.count(" ") < 3:  # scraps
+            continue
+        words += len(passage.split())
+        if words > limit:
+            break
+        texts[key] = passage
+    if not texts:
+        raise ForgetlabError(f"{name}: this machine has no such text of up to {limit} words; give a file instead")
+    return Examples("text", tuple(texts.values()))
+
+
+def _python_docs() -> Iterator[str]:
     """The prose of the language reference (`pydoc` topics), then of the standard library's docstrings."""
     try:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError:  # some distributions package it apart
         topics = {}
     for name in sorted(topics):
-        yield " ".join(_prose(topics[name]))
+        yield from passages(" ".join(_prose(topics[name])))
     for _, tree in _modules():
         for node in _documented(tree):
-            yield " ".join(_prose(ast.get_docstring(node) or ""))
+            yield from passages(" ".join(_prose(ast.get_docstring(node) or "")))
 
 
-def python_source() -> Iterator[str]:
+def _python_source() -> Iterator[str]:
     """The functions of the standard library without their docstrings, long ones in several pieces."""
     for source, tree in _modules():
         lines = source.split("\n")
@@ -49,7 +75,7 @@ def python_source() -> Iterator[str]:
                 yield from _code(lines, node)
 
 
-def licences() -> Iterator[str]:
+def _licences() -> Iterator[str]:
     """The licence texts of Python, of the system (where it keeps them), and of the installed packages."""
     folders = [Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix), Path("/usr/share/common-licenses")]
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
@@ -65,13 +91,14 @@ def licences() -> Iterator[str]:
 def _licence(file: Path) -> Iterator[str]:
     if file.suffix.lower() in ("", ".txt", ".md", ".rst") and file.is_file():
         with contextlib.suppress(OSError):  # unreadable for this user: one licence less
-            yield "\n".join(_prose(file.read_text(encoding="utf-8", errors="replace")))
+            yield from passages("\n".join(_prose(file.read_text(encoding="utf-8", errors="replace"))))
 
 
-DOCUMENTS: dict[str, Callable[[], Iterator[str]]] = {
-    "python-docs": python_docs,
-    "python-source": python_source,
-    "licences": licences,
+# Generators of passages.
+_PASSAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "python-docs": _python_docs,
+    "python-source": _python_source,
+    "licences": _licences,
 }
 
 
@@ -121,14 +148,14 @@ def _is_prose(block: str) -> bool:
 def _code(lines: list[str], function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
     start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
     kept = range(start, (function.end_lineno or start) + 1)
+    apart = range(0)
     if ast.get_docstring(function, clean=False) is not None:  # that is documentation: another domain
         docstring = function.body[0]
-        kept_lines = [lines[i - 1] for i in kept if not docstring.lineno <= i <= (docstring.end_lineno or 0)]
-    else:
-        kept_lines = [lines[i - 1] for i in kept]
+        apart = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
+    code = [lines[i - 1] for i in kept if i not in apart]
     piece: list[str] = []
     length = 0
-    for line in textwrap.dedent("\n".join(kept_lines)).split("\n"):
+    for line in textwrap.dedent("\n".join(code)).split("\n"):
         if length and length + len(line.split()) > _CODE_WORDS:
             yield "\n".join(piece)
             piece, length = [], 0

@@ -1,0 +1,135 @@
+"""Steps per second of a watched run, against a bare PyTorch loop and transformers' Trainer, in one run.
+
+python benchmarks/training.py [--repeats 7] [--steps 100] [--device auto]
+Prints medians and ratios, and writes benchmarks/results/training-DEVICE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from forgetlab import finetune, load, task
+from forgetlab.models import Model
+from forgetlab.recipes import device_name
+
+BATCH, LR, EVERY = 32, 1e-3, 5
+WATCH = ("masked-lm", "entities", "acceptability")
+
+
+def watched(model: Model, steps: int) -> int:
+    """forgetlab: three watched tasks and the new one, a record every 5 steps."""
+    tasks = [task(name) for name in WATCH]
+    run = finetune(model, task("sentiment"), watch=tasks, steps=steps, lr=LR, batch_size=BATCH, every=EVERY)
+    return sum(1 for _ in run)
+
+
+def unwatched(model: Model, steps: int) -> int:
+    """forgetlab with records at the start and the end only."""
+    return sum(1 for _ in finetune(model, task("sentiment"), steps=steps, lr=LR, batch_size=BATCH, every=steps))
+
+
+def bare(model: Model, steps: int) -> int:
+    """What one writes by hand: the same batches, loss and optimizer, nothing watched."""
+    new = task("sentiment")
+    new.prepare(model)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.cat([torch.randperm(new.size(), generator=generator) for _ in range(1 + steps * BATCH // new.size())])
+    encoded = new.encoded(model, "train")
+    targets = torch.tensor([new.labels.index(label) for label in new.train.labels])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
+    model.train()
+    for step in range(steps):
+        index = order[step * BATCH : (step + 1) * BATCH]
+        batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
+        loss = torch.nn.functional.cross_entropy(model.logits(batch, "sentiment"), targets[index].to(model.device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps
+
+
+def trainer(model: Model, steps: int) -> int:
+    """transformers' Trainer on the same data, not watching."""
+    from transformers import BertForSequenceClassification, Trainer, TrainingArguments
+
+    new = task("sentiment")
+    encoded = new.encoded(model, "train")
+    rows = [
+        {"input_ids": encoded.columns["input_ids"][i], "attention_mask": encoded.columns["attention_mask"][i], "labels": y}
+        for i, y in enumerate(new.labels.index(label) for label in new.train.labels)
+    ]
+    classifier = BertForSequenceClassification(model.config)
+    classifier.bert.load_state_dict(model.body.bert.state_dict(), strict=False)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=BATCH,
+            learning_rate=LR,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            use_cpu=model.device.type == "cpu",
+        )
+        Trainer(classifier, arguments, train_dataset=rows).train()
+    return steps
+
+
+def measure(run: Callable[[Model, int], int], device: str, steps: int) -> float:
+    """Seconds of one run on a fresh model; loading is not counted, preparing the data is."""
+    model = load("tiny-bert", device=device)
+    start = time.perf_counter()
+    run(model, steps)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    runs = {"bare loop": bare, "forgetlab, unwatched": unwatched, "forgetlab, watched": watched, "Trainer": trainer}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for name in runs:
+        measure(runs[name], options.device, 5)  # warm-up
+    for _ in range(options.repeats):  # interleaved, so that a slow spell of the machine hits all alike
+        for name in runs:
+            seconds[name].append(measure(runs[name], options.device, options.steps))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{options.steps} steps of batch {BATCH}, medians of {options.repeats}")
+    for name, median in medians.items():
+        rate = options.steps / median
+        print(f"  {name:<22}{median:7.2f} s {rate:8.1f} steps/s   ×{medians['bare loop'] / median:.2f} of the bare loop")
+    device = device_name(load("tiny-bert", device=options.device))
+    result = {
+        "device": device,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "steps": options.steps,
+        "seconds": seconds,
+        "medians": medians,
+    }
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    kind = options.device if options.device != "auto" else load("tiny-bert").device.type
+    (folder / f"training-{kind}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

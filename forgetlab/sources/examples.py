@@ -1,0 +1,74 @@
+"""Examples, wherever they come from, and their split into sides that share no text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.sources.notes import count
+
+Kind = Literal["text", "labelled", "pairs", "tags"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What was read: parallel tuples, one entry per example, and notes on what was done on the way."""
+
+    kind: Kind
+    texts: tuple[str, ...]  # empty for tags
+    pairs: tuple[str, ...] | None = None  # the second sentence of each pair
+    labels: tuple[str, ...] | None = None  # class names
+    words: tuple[tuple[str, ...], ...] | None = None
+    tags: tuple[tuple[str, ...], ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts if self.words is None else self.words)
+
+
+def split(examples: Examples, *, test: float = 0.2, valid: float = 0.0, seed: int = 0) -> tuple[Examples, ...]:
+    """Split into (train, test), or (train, valid, test) where `valid` is above 0, by a hash of each text.
+
+    test, valid: the shares, about. The hash decides, so that equal texts (but for case and spaces) stand on
+    one side, and a text stands on the same side whatever else is in the file; only where a side would be
+    empty, the text nearest to it moves. Pairs go by their first sentence.
+    Raises ForgetlabError for shares that leave nothing to train on, and for fewer than 4 different texts.
+    """
+    if not (0 < test < 1 and valid >= 0 and test + valid < 1):
+        raise ForgetlabError(f"test={test}, valid={valid}: expected shares with a sum below 1, such as 0.2, 0.1")
+    texts = examples.texts if examples.words is None else [" ".join(words) for words in examples.words]
+    keys = [folded(text) for text in texts]
+    places = {key: _place(key, seed) for key in keys}
+    if len(places) < 4:
+        raise ForgetlabError(f"{count(len(places), 'different text')}: expected at least 4 to split")
+    tests = sum(place < test for place in places.values())
+    tests = min(max(tests, 1), len(places) - (2 if valid else 1))
+    held = sum(place < test + valid for place in places.values())
+    held = min(max(held, tests + 1), len(places) - 1) if valid else tests
+    ranked = sorted(places, key=places.__getitem__)
+    side = {key: "test" if i < tests else "valid" if i < held else "train" for i, key in enumerate(ranked)}
+    names = ("train", "valid", "test") if valid else ("train", "test")
+    return tuple(take(examples, [i for i, key in enumerate(keys) if side[key] == name]) for name in names)
+
+
+def folded(text: str) -> str:
+    """The text without what does not tell texts apart: case and the number of spaces."""
+    return " ".join(text.lower().split())
+
+
+def _place(key: str, seed: int) -> float:
+    """A number from 0 to 1 that depends on nothing but these two."""
+    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8, key=str(seed).encode()[:64])
+    return int.from_bytes(digest.digest(), "big") / 2**64
+
+
+def take(examples: Examples, keep: Sequence[int]) -> Examples:
+    """The examples with these numbers, in this order, with all the notes."""
+    columns: dict[str, Any] = {}
+    for name in ("texts", "pairs", "labels", "words", "tags"):
+        values = getattr(examples, name)
+        columns[name] = values and tuple(values[i] for i in keep)
+    return replace(examples, **columns)

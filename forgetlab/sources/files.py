@@ -1,0 +1,148 @@
+"""Files of any usual format read as examples: loading, decoding, finding out what the file holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import get_args
+
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.sources.conll import looks_like_conll, read_conll
+from forgetlab.sources.csv_tables import csv_table
+from forgetlab.sources.examples import Examples, Kind, take
+from forgetlab.sources.json_tables import json_table, starts_with_object
+from forgetlab.sources.notes import count
+from forgetlab.sources.paragraphs import passages
+from forgetlab.sources.tables import Column, examples_in
+
+JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
+CSV_SUFFIXES = {".csv", ".tsv", ".tab", ".psv"}
+CONLL_SUFFIXES = {".conll", ".conllu", ".iob", ".iob2", ".bio"}
+
+
+def read(
+    path: str | Path,
+    *,
+    text: Column = None,
+    label: Column = None,
+    pair: Column = None,
+    kind: Kind | None = None,
+    limit: int | None = None,
+) -> Examples:
+    """Read a file of CSV, TSV, JSON, JSON lines, CoNLL columns or plain text, whichever it is.
+
+    text, label, pair: columns, by name or 0-based number; found by their usual names or their contents where
+    left out (for CoNLL columns: `text` is the token, `label` the tag; first and last where left out).
+    kind: what is wanted; the richest kind that the file has where left out.
+    limit: the most examples to keep, spread evenly over the file (many files are sorted by class).
+    Raises ForgetlabError for a file that cannot be read, is not text, or lacks what was asked for.
+    """
+    if kind is not None and kind not in get_args(Kind):
+        raise unknown("kind of examples", kind, get_args(Kind))
+    if limit is not None and limit < 1:
+        raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
+    if (pair is not None and kind not in (None, "pairs")) or (label is not None and kind == "text"):
+        raise ForgetlabError(f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out')
+    path = Path(path).expanduser()
+    content, notes = _decode(path, _load(path))
+    found = _parse(path, content, text, label, pair, kind)
+    if kind == "text" and found.words is not None:
+        found = Examples("text", tuple(" ".join(words) for words in found.words), notes=found.notes)
+    if not len(found):
+        raise ForgetlabError(f"{path}: no examples found ({'; '.join(found.notes) or 'nothing below the header'})")
+    if limit is not None and limit < len(found):
+        notes.append(f"{limit} of {len(found)} examples kept, spread evenly over the file")
+        found = take(found, [i * len(found) // limit for i in range(limit)])
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _parse(path: Path, content: str, text: Column, label: Column, pair: Column, kind: Kind | None) -> Examples:
+    """The examples in the format that the options, the suffix and the content speak for, in this order."""
+    suffix = path.suffix.lower()
+    lines = content.split("\n")
+    is_table = kind in ("labelled", "pairs") or (text, label, pair) != (None, None, None)
+    is_conll = suffix in CONLL_SUFFIXES or (suffix not in JSON_SUFFIXES and not is_table and looks_like_conll(lines))
+    if kind == "tags" or (is_conll and kind in (None, "text")):
+        return read_conll(path, lines, text, label)
+    if suffix in JSON_SUFFIXES or starts_with_object(content):
+        return examples_in(path, json_table(path, content), text, label, pair, kind)
+    content = re.sub(r"\Asep=.\n", "\n", content)  # Excel's first line
+    is_table = is_table or suffix in CSV_SUFFIXES
+    if is_table or kind != "text":
+        table = csv_table(path, content, (text, label, pair), is_table)
+        if table is not None:
+            return examples_in(path, table, text, label, pair, kind)
+    return Examples("text", tuple(passages(content)))
+
+
+_BOMS = [
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),  # before UTF-16, whose mark it starts with
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+]
+_BINARIES = {
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"BZh": "a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "an xz archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it first",
+    b"PK\x03\x04": "a zip archive (.xlsx, .docx and .pt files are too); unpack it, or save it as CSV or text",
+    b"PAR1": "a Parquet file; save it as CSV or JSON lines",
+    b"ARROW1": "an Arrow file; save it as CSV or JSON lines",
+    b"%PDF-": "a PDF; save it as text",
+    b"SQLite format 3": "an SQLite database; export a table as CSV",
+}
+_NOT_CP1252 = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+
+
+def _load(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            files = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+            raise ForgetlabError(f"{path} is a folder; give a file{f', such as {files[0]}' if files else ''}")
+        if not path.exists():
+            folder = path.parent
+            if not folder.is_dir():
+                raise ForgetlabError(f"no file {path}: there is no folder {folder}")
+            names = sorted(entry.name for entry in folder.iterdir())
+            near = get_close_matches(path.name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "nothing there has a similar name"
+            raise ForgetlabError(f"no file {path}; {hint}")
+        if not path.is_file():
+            raise ForgetlabError(f"{path} is not an ordinary file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ForgetlabError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _decode(path: Path, raw: bytes) -> tuple[str, list[str]]:
+    """The text with "\\n" line ends, and notes on how it was decoded."""
+    notes = []
+    looks_like = next((what for magic, what in _BINARIES.items() if raw.startswith(magic)), None)
+    if raw[8:9] == b"{" and int.from_bytes(raw[:8], "little") < len(raw):
+        looks_like = "a safetensors file: weights, not data"
+    if looks_like is not None:
+        raise ForgetlabError(f"{path} looks like {looks_like}")
+    encoding = next((encoding for mark, encoding in _BOMS if raw.startswith(mark)), "utf-8")
+    try:
+        content = raw.decode(encoding)
+    except UnicodeDecodeError:
+        if encoding in ("utf-16", "utf-32"):
+            raise ForgetlabError(f"{path} is marked as {encoding} but is not; save it as UTF-8") from None
+        content = raw.decode("utf-8", "replace")
+        broken = content.count("\ufffd")
+        if sum(character > "\x7f" for character in content) > 10 * broken:
+            notes.append(f"{count(broken, 'broken byte')} in the UTF-8 read as \ufffd")
+        else:
+            encoding = "cp1252" if _NOT_CP1252.isdisjoint(raw) else "latin-1"
+            content = raw.decode(encoding)
+            notes.append(f"read as {encoding} (not UTF-8)")
+    if "\0" in content:
+        raise ForgetlabError(f"{path} looks like a binary file (it has NUL bytes); expected text, best in UTF-8")
+    content = content.removeprefix("\ufeff")
+    if not content.strip():
+        raise ForgetlabError(f"{path} is empty")
+    return content.replace("\r\n", "\n").replace("\r", "\n"), notes
