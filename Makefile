@@ -5,7 +5,7 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: lab demo check test test-colab data pretrain notebooks bench clean
+.PHONY: lab demo check test test-colab data pretrain notebooks wheel bench clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -39,6 +39,9 @@ pretrain: $(INSTALLED)       ## rebuild the shipped models (minutes), their card
 
 notebooks: $(INSTALLED)      ## execute every lesson and write it back
 	$(BIN)/python -m tests.notebooks.execute
+
+wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/training.py

@@ -76,7 +76,7 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
         found = rows(base, "test")
         return Cloze(full_name, *([row[key] for row in found] for key in ("text", "choices", "answer")))
     if base == "k-shot":
-        return KShot(full_name, _labelled(rows("register", "train", 400)), _labelled(rows("register", "test")))
+        return KShot(full_name, _labelled(rows("register", "train", 200)), _labelled(rows("register", "test")))
     return Writing(full_name)
 
 

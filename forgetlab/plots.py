@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
@@ -30,13 +31,13 @@ Task = Mapping[str, Any]
 Array = NDArray[np.float64]
 Line = tuple[Array, Array]
 
-UNITS = {"f1": "F1", "perplexity": "perplexity (choices)", "accuracy": "accuracy (share)"}
+UNITS = {"f1": "F1", "perplexity": "perplexity (choices)", "fluency": "fluency (share)", "accuracy": "accuracy (share)"}
 INK, FAINT = "#222222", "#666666"
 # petroff10 (matplotlib 3.9 lacks it), what stands out on white first; the first look is kept for "none"
 COLORS = ("#bd1f01", "#3f90da", "#832db6", "#e76300", "#717581", "#a96b59", "#ffa90e", "#94a4a2", "#b9ac70")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2)))
 SMALL: Any = {"fontsize": 11.5, "color": INK, "textcoords": "offset points"}
-PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+HALO = [withStroke(linewidth=3, foreground="white")]  # words over lines
 # where a name may stand: distance from its dot in pixels and direction, near places first
 AROUND = [(r, u, v) for r in (16, 36, 60, 88) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
 FEW = partial(MaxNLocator, 5, steps=[1, 2, 2.5, 5, 10])  # ticks
@@ -109,7 +110,7 @@ def trade_off(results: Results, *, source: str = "live") -> Figure:
         ax.invert_yaxis()  # up stays better
     right = max([0.1, *(side.ends.max(axis=0)[0] for side in drawn)])
     ax.set_xlim(-0.06 * right, 1.08 * right)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     _write_names(figure, ax, drawn)
     return figure
 
@@ -174,7 +175,7 @@ def number(value: float | None, metric: str = "perplexity") -> str:
     if value is None or not np.isfinite(value):
         return "–"
     if metric != "perplexity":
-        return f"{value:.2f}".replace("-", "−")
+        return f"{round(value, 2) + 0:.2f}".replace("-", "−")  # + 0: no "−0.00"
     if value == 0 or 0.001 <= abs(value) < 999.5:
         return f"{value:#.3g}".rstrip(".")
     return f"{value:,.0f}" if 1 < abs(value) < 1e5 else f"{value:.1e}"
@@ -242,7 +243,7 @@ def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
         text = f"{'rises' if after > before else 'falls'} from {start} to {end}"
         if not np.isfinite(after):
             text = f"starts at {start} and diverges"
-        elif task["metric"] == "perplexity":
+        elif task["metric"] == "perplexity" and after > before:
             text += f" (×{number(after / before)})"
         told.append(f"{task['name']} ({task['metric']}) {text if start != end else f'stays at {end}'}")
     watched = f" while {' and '.join(told[1:])}" if told[1:] else ""
@@ -295,7 +296,7 @@ def _draw(ax: Axes, lines: list[Line], look: Mapping[str, Any]) -> None:
             ax.plot(x[i], y[i], "x", color=INK, ms=10, mew=2.5, zorder=5)
             left = x[i] > np.mean(ax.get_xlim())  # the words stand on the side that has room
             place: Any = {"xytext": (-9, 0), "ha": "right"} if left else {"xytext": (9, 0), "ha": "left"}
-            ax.annotate("diverged", (x[i], y[i]), va="center", bbox=PAPER, **place, **SMALL)
+            ax.annotate("diverged", (x[i], y[i]), va="center", path_effects=HALO, **place, **SMALL)
 
 
 def _scale(ax: Axes, task: Task) -> None:

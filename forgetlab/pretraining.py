@@ -61,7 +61,10 @@ def world_tokenizer(causal: bool) -> Any:
             special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
         )
         names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", **names)
+    inputs = ["input_ids", "attention_mask"] if causal else ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=inputs, **names
+    )
 
 
 def bert_body(tokenizer: Any, shape: Shape) -> nn.Module:
@@ -127,7 +130,7 @@ def pretrain(name: str, *, seed: int = 0, steps: int | None = None) -> Iterator[
     tasks: list[Task] = [kind(name, texts, Examples(kind="text", texts=texts.texts[:1]))]
     if isinstance(tasks[0], MaskedLM):
         tasks[0].mask_rate = 0.3  # from nothing, twice as many gaps teach faster (Wettig et al. 2023)
-    tasks += [task(other) for other in shape.tasks]
+    tasks += [task(other, size=12_000) for other in shape.tasks]
     yield from _train(model, tasks, shape, steps or shape.steps, seed)
 
 

@@ -99,10 +99,8 @@ class KShot(Probe):
         self._targets = label_ids(examples.labels, self.labels), label_ids(test.labels, self.labels)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
-        train, test = (self._features(model, split, limit) for split in ("train", "test"))
-        result = metrics.kshot_probe(
-            train, self._targets[0][: len(train)], test, self._targets[1][: len(test)], k=self.k, seed=0
-        )
+        train, test = self._features(model, "train", None), self._features(model, "test", limit)
+        result = metrics.kshot_probe(train, self._targets[0], test, self._targets[1][: len(test)], k=self.k, seed=0)
         return {"accuracy": result["mean"], "deviation": result["std"]}
 
     def _features(self, model: Model, split: str, limit: int | None) -> Tensor:

@@ -183,7 +183,7 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
     """One row a method: {"method", "seeds", "status", "seconds_per_step", "drift", "tasks": {name: {...}}}.
 
     For each task: "before" and "after" (means over seeds), "spread" (standard deviation of "after"; None for one
-    seed) and "change" (after − before, or after / before for a perplexity). A value that is not finite is None.
+    seed) and "change" (after − before, or after / before for a perplexity). Where a run diverged they are None.
     """
     rows = []
     for method in dict.fromkeys(run["recipe"]["methods"] for run in runs):
@@ -192,7 +192,8 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
         scores = {}
         for task in tasks:
             before = _mean([records[0]["scores"][task["name"]][task["metric"]] for records in own])
-            finals = [record["scores"][task["name"]][task["metric"]] for record in last]
+            # weights that are nan still score something: chance, which is not a result
+            finals = [None if r["status"] == "diverged" else r["scores"][task["name"]][task["metric"]] for r in last]
             after = _mean(finals)
             change = None
             if before is not None and after is not None:
@@ -204,7 +205,7 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
                 "method": method,
                 "seeds": len(own),
                 "status": sorted({record["status"] for record in last}),
-                "seconds_per_step": _mean([record["seconds"] / max(1, record["step"]) for record in last]),
+                "seconds_per_step": _mean([record["train_seconds"] / max(1, record["step"]) for record in last]),
                 "drift": _mean([record["drift"] for record in last]),
                 "tasks": scores,
             }

@@ -40,8 +40,7 @@ h1, p, li, code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font: .86rem/1.4 system-ui, sans-serif; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
 td { white-space: nowrap; font-variant-numeric: tabular-nums; } td b { margin-left: .4rem; }
-small { font-weight: 400; opacity: .8; display: block; } figure { margin: 1.5rem 0; }
-figcaption { font-size: .9rem; opacity: .85; }
+small, figcaption { font-size: .8rem; font-weight: 400; opacity: .8; display: block; } figure { margin: 1.5rem 0; }
 img { width: 704px; max-width: 100%; height: auto; background: #fff; border-radius: 6px; display: block; }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
 """
@@ -159,7 +158,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <ul>{"".join(f"<li>{line}</li>" for line in HOW_TO_READ)}</ul>
 <h2>How it was made</h2><pre>{escape(results.get("command") or "called from Python")}</pre>
 <p>Recipe: <code>{escape(settings)}</code></p>
-<p>{escape(versions)}. Time per step includes the scoring. All numbers are in <code>results.json</code>.</p>
+<p>{escape(versions)}.. All numbers are in <code>results.json</code>.</p>
 </body></html>
 """
 
@@ -188,7 +187,7 @@ def _cell(task: Mapping[str, Any], row: Mapping[str, Any], change: bool) -> tupl
         score = {"before": score["before"], "after": None, "spread": None, "change": None}
     spread, changed = score["spread"], score["change"]
     deviation = "" if spread is None else "±" + number(spread, "score" if spread < 10 else metric)
-    sign = "×" if metric == "perplexity" else "+" if changed and changed > 0 else ""
+    sign = "×" if metric == "perplexity" else "+" if changed and changed >= 0.005 else ""
     told = sign + number(changed, metric) if change and changed is not None else ""
     return number(score["before"], metric), "→", number(score["after"], metric), deviation, told
 

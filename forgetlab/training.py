@@ -29,7 +29,7 @@ class Record:
     step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
     scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
     drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
-    seconds: since the start. status "diverged", "stopped" and "done" end a run. source: "live".
+    seconds: since the start, scoring included; train_seconds: of the steps alone. status "diverged", "stopped" and "done" end a run. source: "live".
     """
 
     step: int
@@ -40,6 +40,7 @@ class Record:
     drift_per_layer: dict[str, float]
     lr: list[float]
     seconds: float
+    train_seconds: float
     status: Status = "running"
     message: str = ""
     source: str = "live"
@@ -146,6 +147,7 @@ class _Loop:
         anchor = {n: p.detach().clone() for n, p in model.named_parameters() if n in model.known_names}
         generator = torch.Generator().manual_seed(seed)
         self.run = Run(model, task, steps, batch_size, lr, anchor, generator)
+        self.train_seconds = 0.0
         self.random = _Randomness(seed, model.device)
         self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
@@ -163,8 +165,10 @@ class _Loop:
             yield record
             while run.step < run.steps:
                 with self.random, torch.enable_grad():
+                    begin = time.perf_counter()
                     losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
                     loss = float(torch.stack(losses).mean())  # the one wait for the device between records
+                    self.train_seconds += time.perf_counter() - begin
                     record = self._record(optimizer, loss, start, [])
                 yield record
                 if record.status != "running":
@@ -237,6 +241,7 @@ class _Loop:
             drift_per_layer=drift.per_layer,
             lr=[group["lr"] for group in optimizer.param_groups],
             seconds=time.perf_counter() - start,
+            train_seconds=self.train_seconds,
             status=status,
             message=message,
             notes=notes,

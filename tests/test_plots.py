@@ -144,6 +144,7 @@ def test_forgetting_is_one_minus_the_mean_kept_share():
     assert points["none"] == pytest.approx((1 - (0.05 + 0.5) / 2, 0.9))
     assert points["replay"] == pytest.approx((1 - (0.8 + 0.95) / 2, 0.86))
     assert "forgetting" in ax.get_xlabel()
+    assert [ax.xaxis.get_major_formatter()(share) for share in (0, 0.025, 0.5)] == ["0 %", "2.5 %", "50 %"]
     assert "best corner" in ax.get_title(loc="left")
     assert "accuracy" in ax.get_ylabel()
 
@@ -275,6 +276,7 @@ def test_figures_leave_pyplot_and_the_readers_style_alone():
     [
         (0.514, "accuracy", "0.51"),
         (-0.154, "f1", "−0.15"),
+        (-0.001, "f1", "0.00"),
         (2.312, "perplexity", "2.31"),
         (40.0, "perplexity", "40.0"),
         (402.3, "perplexity", "402"),

@@ -72,6 +72,7 @@ def test_a_changed_or_a_missing_file_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "world" / "a.txt").write_text("one")
     (tmp_path / "b.txt").write_text("two")
     write_manifest(tmp_path)
+    write_manifest(tmp_path)  # the first manifest is no data
     wanted = {"b.txt": hashlib.sha256(b"two").hexdigest(), "world/a.txt": hashlib.sha256(b"one").hexdigest()}
     assert json.loads((tmp_path / "manifest.json").read_text()) == wanted
     monkeypatch.setattr(paths, "data_folder", lambda: tmp_path)
@@ -189,8 +190,8 @@ def test_the_floors_of_the_tasks_are_what_the_rows_say(register):
     words = sum(len(row["text"].split()) + 1 for row in found)
     assert math.log(causal.floor) == pytest.approx(sum(row["nats"] for row in found) / words)
     assert math.log(masked.floor) == pytest.approx(sum(row["gap_nats"] for row in found) / len(found))
-    # a sample of 512 texts: near the grammar's own floor, and never 10 % off
-    assert causal.floor == pytest.approx(parser().perplexity_floor(REGISTERS[register]), rel=0.1)
+    # 512 texts come near the grammar's own floor
+    assert causal.floor == pytest.approx(parser().perplexity_floor(REGISTERS[register]), rel=0.05)
 
 
 # -- labels ---------------------------------------------------------------------------------------------------
@@ -210,23 +211,21 @@ def riddle_answer(question):
         (top,) = {above for above, _ in edges} - {below for _, below in edges}
         return top
     if found := re.fullmatch(r"(\w+) is in the", asked):
-        return {who: where for who, where in (fact.split(" is in the ") for fact in facts)}[found[1]]
+        return dict(fact.split(" is in the ") for fact in facts)[found[1]]
     owned = {thing: who for who, thing in (fact.split(" has the ") for fact in facts)}
     return owned[asked.removeprefix("the ").removesuffix(" belongs to")]
 
 
 def test_the_answer_of_a_riddle_follows_from_its_facts_and_is_a_choice():
-    kinds = set()
+    places = {"is": set(), "the": set(), "to": set()}
     for row in shipped("cloze.test.jsonl"):
         assert row["answer"] == riddle_answer(row["text"]), row
         assert row["answer"] in row["choices"]
         assert len(set(row["choices"])) == len(row["choices"]) == (3 if "est is" in row["text"] else 2)
         assert set(row["choices"]) <= set(row["text"].split())
-        place = row["choices"].index(row["answer"])
-        kinds.add((row["text"].split()[-2], place))
-    # no riddle is solved by a fixed place: the last word but one is "is"-less, "the" or "belongs"
-    assert {place for kind, place in kinds if kind == "the"} == {0, 1}
-    assert {place for kind, place in kinds if kind == "belongs"} == {0, 1}
+        places[row["text"].split()[-1]].add(row["choices"].index(row["answer"]))
+    # no kind of riddle is solved by always naming the same choice; an oldest one stands first or third
+    assert places == {"is": {0, 2}, "the": {0, 1}, "to": {0, 1}}
 
 
 def judge(text, pair):
@@ -299,18 +298,14 @@ def test_the_twins_of_a_minimal_pair_are_of_equal_length_and_differ():
 
 def test_entity_tags_are_well_formed_and_of_words_that_may_carry_them():
     classes = {"B-PER": "first_name", "I-PER": "surname", "B-LOC": "city", "B-ORG": "company", "I-ORG": "suffix"}
+    names = set().union(*(listed(classes[tag]) for tag in ("B-PER", "I-PER", "B-LOC", "B-ORG")))
     for file in files("train", "entities") + files("test", "entities") + files("heldout", "entities"):
         for row in shipped(file):
             assert len(row["words"]) == len(row["tags"])
             for before, word, tag in zip(["O", *row["tags"]], row["words"], row["tags"], strict=False):
-                if tag == "O":  # "arthur ford , the mayor": a name that is always a name is tagged
-                    assert word not in ("anna", "boris", "london", "smith", "orion", "airlines"), row
-                else:
-                    assert word in listed(classes[tag]), row
-                    bare_surname = tag == "I-PER" and before == "O"
-                    assert tag[0] == "B" or before[1:] == tag[1:] or bare_surname, row
-                    assert not bare_surname, row
-    assert "doctor" not in listed("suffix")
+                assert (word in names) <= (tag != "O"), row  # no common word is also a name
+                assert tag == "O" or word in listed(classes[tag]), row
+                assert tag[0] != "I" or before == "B" + tag[1:], row
 
 
 # -- bad input ------------------------------------------------------------------------------------------------
