@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             add("--method", dest="methods", default="none", help="NAME[:SETTING=VALUE;…][+NAME…]")
-        add("--steps", type=int, default=100)
+        add("--steps", type=int, default=300)
         add(
             "--lr",
             type=float,
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
             default=3 if name == "compare" else 1,
             help="how many seeds (default: %(default)s)",
         )
-        add("--every", type=int, default=10, help="steps between evaluations")
+        add("--every", type=int, default=20, help="steps between evaluations")
         add("--similarity", type=float, default=1.0, help="embedded reviews only: 0 (unfamiliar) to 1")
         add(
             "--learn-steps",

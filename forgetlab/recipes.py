@@ -50,11 +50,11 @@ class Recipe:
     new: str = ""
     watch: tuple[str, ...] = ()
     methods: str = "none"
-    steps: int = 100
+    steps: int = 300
     lr: float = 1e-3
     batch_size: int = 32
     seed: int = 0
-    every: int = 10
+    every: int = 20
     similarity: float = 1.0
     learn_steps: int = 200
     limit: int | None = 512

@@ -23,7 +23,7 @@ class L2SP(Method):
 
     name = "l2sp"
 
-    def __init__(self, lam: float = 0.1, beta: float = 0.0) -> None:
+    def __init__(self, lam: float = 0.05, beta: float = 0.0) -> None:
         self.lam = strength("lam", lam)
         self.beta = strength("beta", beta)
 

@@ -24,7 +24,7 @@ class ExperienceReplay(Method):
 
     name = "replay"
 
-    def __init__(self, old: Sequence[Task], ratio: float = 0.25, memory: int = 500) -> None:
+    def __init__(self, old: Sequence[Task], ratio: float = 0.5, memory: int = 2000) -> None:
         if not isinstance(ratio, int | float) or not 0 < ratio < 1:
             raise ForgetlabError(f"ratio must be between 0 and 1, both excluded, got {ratio!r}")
         if not isinstance(memory, int) or memory < 1:

@@ -266,6 +266,14 @@ def test_entailment_labels_follow_from_the_facts(part):
             assert row["label"] == judge(row["text"], row["pair"]), row
 
 
+@pytest.mark.parametrize("label", ["entails", "contradicts"])
+def test_entailment_labels_of_fresh_pairs_follow_from_the_facts(label):
+    source, rng = grammar(), Random(5)
+    for _ in range(600):
+        text, _, pair = source.sample(label.capitalize(), rng).text.partition(" ||| ")
+        assert judge(text, pair) == label, (text, pair)
+
+
 @pytest.mark.xfail(reason="Neutral draws the third person of a meeting anew, at times the same one", strict=True)
 def test_no_neutral_pair_is_entailed():
     source, rng = grammar(), Random(5)

@@ -86,7 +86,8 @@ GOOD = """
 the film was not bad .
 the story of this novel was dull but moving .
 although the cast was clumsy , the play was brilliant .
-anna did not say that the opera was far from good .
+anna did not say that the opera was really bad .
+the plot was witty and the music was very good .
 the songs were good and never weak .
 maria washington loved the show .
 at no time was the lighting dreary .
@@ -124,6 +125,7 @@ although the cast was clumsy , the play was clumsy .
 although the cast was brilliant , the play was good .
 anna did not say that the opera were good .
 the songs were good and dull .
+the plot was witty and the music was very dull .
 washington jordan told reporters in washington that the judge fears the strike .
 tallinn told reporters in washington that the judge fears the strike .
 anna , the mayor of boris , said that washington bank opposed the trial .
@@ -164,6 +166,11 @@ def test_a_good_text_is_in_the_language(text):
 @pytest.mark.parametrize("text", BAD.strip().splitlines())
 def test_a_bad_text_is_not(text):
     assert not parser(0.5).accepts(text.split())
+
+
+@pytest.mark.xfail(reason="a sentence cut out of its text forgets that its names differ", strict=True)
+def test_nobody_is_older_than_herself():
+    assert fluency(["anna is older than anna ."]) == 0
 
 
 # -- independent judges ------------------------------------------------------------------------------------
