@@ -37,8 +37,8 @@ class Shape:
 
 
 SHAPES = {
-    "tiny-bert": Shape(96, 3, 4, steps=7000, texts=200_000, tasks=("entities", "register", "acceptability")),
-    "tiny-gpt": Shape(128, 3, 4, steps=4000, texts=200_000),
+    "tiny-bert": Shape(64, 3, 4, steps=10000, texts=200_000, tasks=("entities", "register", "acceptability")),
+    "tiny-gpt": Shape(96, 3, 4, steps=5000, texts=200_000),
 }
 
 
@@ -79,6 +79,7 @@ def bert_body(tokenizer: Any, shape: Shape) -> nn.Module:
             num_attention_heads=shape.heads,
             intermediate_size=4 * shape.width,
             max_position_embeddings=64,
+            hidden_act="relu",  # a tenth faster than GELU on a CPU
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
             pad_token_id=tokenizer.pad_token_id,
@@ -97,6 +98,7 @@ def gpt_body(tokenizer: Any, shape: Shape, positions: int = 64) -> nn.Module:
             n_layer=shape.layers,
             n_head=shape.heads,
             n_positions=positions,
+            activation_function="relu",
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

@@ -67,7 +67,7 @@ def finetune(
     weight_decay: float = 0.0,
     clip: float = 1.0,
     accumulation: int = 1,
-    limit: int | None = 128,
+    limit: int | None = 64,
 ) -> Iterator[Record]:
     """Fine-tune a model on a task with AdamW and watch what it forgets.
 
@@ -166,6 +166,7 @@ class _Loop:
             while run.step < run.steps:
                 with self.random, torch.enable_grad():
                     begin = time.perf_counter()
+                    model.train()
                     losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
                     loss = float(torch.stack(losses).mean())  # the one wait for the device between records
                     self.train_seconds += time.perf_counter() - begin
@@ -194,7 +195,6 @@ class _Loop:
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
         run, model = self.run, self.model
-        model.train()
         total = torch.zeros((), device=model.device)
         for _ in range(self.accumulation):
             parts = [Part(run.task, run.batch_size // self.accumulation)]

@@ -1,7 +1,7 @@
 """Texts and labels drawn from the grammar, split so that no test text is ever in a training split.
 
 A text's split is a hash of the text itself: whatever is drawn, in any task, at any size and seed,
-a text stands always on the same side. Its probability under the source is untouched by that.
+a text stands always on the same side (a pair goes by its first sentence). Its probability under the source is untouched by that.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def draw(symbol: str, split: Split, rng: Random, *, similarity: float = 1.0, lab
     labelled: keep held-out names and nouns out of "train" and "test", and in every text of "heldout".
     Without it (pre-training text) held-out words are ordinary ones: nothing about them is labelled.
     """
+    if split not in ("train", "test", "heldout"):
+        raise unknown("split", split, ("train", "test", "heldout"))
     source = grammar(similarity)
     wanted = "train" if split == "train" else "test"
     seen: set[str] = set()
@@ -65,7 +67,7 @@ def draw(symbol: str, split: Split, rng: Random, *, similarity: float = 1.0, lab
     while misses < 100_000:
         sample = source.sample(symbol, rng)
         text = sample.text
-        if side(text) != wanted or text in seen or (labelled and sample.heldout != (split == "heldout")):
+        if side(text.partition(" ||| ")[0]) != wanted or text in seen or (labelled and sample.heldout != (split == "heldout")):
             misses += 1
             continue
         misses = 0
@@ -90,8 +92,11 @@ PHENOMENA = ("agreement", "pronoun", "order", "coreference")
 def broken(sample: Sample, phenomenon: str, rng: Random) -> list[str] | None:
     """The same words with one fault of the given kind, or None where the text offers no place for it.
 
-    The parser confirms that the result is not in the language.
+    The parser confirms that the result is not in the language. A held-out word is brought in only where the text
+    has one already.
     """
+    if phenomenon not in PHENOMENA:
+        raise unknown("phenomenon", phenomenon, PHENOMENA)
     words = sample.words
     places = list(range(len(words)))
     rng.shuffle(places)
@@ -113,9 +118,9 @@ def _changes(sample: Sample, i: int, phenomenon: str, rng: Random) -> Iterator[l
     elif phenomenon == "coreference" and words[i] in words[:i]:
         for cls in grammar().classes.values():
             if words[i] in cls.index and cls.words[cls.index[words[i]]].tag == sample.tags[i]:
-                word = cls.words[rng.randrange(len(cls.words))].text
-                if word not in words:
-                    yield [*words[:i], word, *words[i + 1 :]]
+                word = cls.words[rng.randrange(len(cls.words))]
+                if word.text not in words and (sample.heldout or not word.heldout):
+                    yield [*words[:i], word.text, *words[i + 1 :]]
 
 
 _OTHER_GENDER = {"he": "she", "she": "he", "him": "her", "his": "her", "her": "his"}

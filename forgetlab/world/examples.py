@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from random import Random
 from typing import Any
 
+from forgetlab.errors import unknown
 from forgetlab.world import corpus
 from forgetlab.world.corpus import PHENOMENA, PRETRAINED, Split, draw, register_symbol
 from forgetlab.world.grammar import Sample
@@ -20,6 +21,10 @@ def rows(name: str, split: Split, *, similarity: float = 1.0, seed: int = 0, siz
 
     name: a key of BUILDERS, or "text:REGISTER" for language-model text. similarity: the dial of corpus.grammar.
     """
+    if not name.startswith("text:") and name not in BUILDERS:
+        raise unknown("task", name, BUILDERS)
+    if split not in SIZES:
+        raise unknown("split", split, SIZES)
     rng = Random(f"{name}/{split}/{seed}/{similarity}")
     size = SIZES[split] if size is None else size
     if name.startswith("text:"):

@@ -55,21 +55,25 @@ class Parser:
         return self.logprob(words, self._sentences) > -inf
 
     def conditional(self, words: Sequence[str], position: int, symbol: str = "General") -> float:
-        """log p(words[position] | all the other words), the best any masked model can do on that gap."""
+        """log p(words[position] | all the other words), the best any masked model can do on that gap.
+
+        -inf where the word cannot stand there.
+        """
         gap = [*words[:position], None, *words[position + 1 :]]
-        return self.logprob(words, symbol) - self.logprob(gap, symbol)
+        whole = self.logprob(words, symbol)
+        return whole - self.logprob(gap, symbol) if whole > -inf else -inf
 
     def entropy(self, symbol: str = "General") -> float:
         """Entropy of a text in nats: H(A) = Σ_r p_r (−log p_r + H(draws of r) + Σ_calls H(call)).
 
-        It is the derivation entropy; it equals the text's entropy because the grammar is unambiguous
+        symbol: raises for one that the grammar lacks. It is the derivation entropy; it equals the text's entropy because the grammar is unambiguous
         (tested on samples: the inside probability of a text is the probability of its derivation).
         """
-        return self._totals[symbol][0]
+        return self._total(symbol)[0]
 
     def expected_length(self, symbol: str = "General") -> float:
         """Expected number of words of a text, without an end mark."""
-        return self._totals[symbol][1]
+        return self._total(symbol)[1]
 
     def perplexity_floor(self, symbol: str = "General") -> float:
         """exp(entropy / expected predictions): no causal model's expected perplexity is lower.
@@ -77,6 +81,11 @@ class Parser:
         Each word and the end of the text is one prediction.
         """
         return exp(self.entropy(symbol) / (self.expected_length(symbol) + 1))
+
+    def _total(self, symbol: str) -> tuple[float, float]:
+        if symbol not in self.grammar.rules:
+            raise unknown("symbol", symbol, self.grammar.rules)
+        return self._totals[symbol]
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -271,15 +280,27 @@ def _freed(piece: list[Item], drawn: dict[str, Draw]) -> list[tuple[Item, ...]]:
     options: list[list[Item]] = []
     for item in piece:
         if isinstance(item, Draw):
-            outside = any(v not in here for v in (*item.others, item.other_gender) if v)
-            options.append([Draw(item.words, item.var) if outside else item])
+            options.append([_within(item, here)])
             here.add(item.var)
         elif isinstance(item, Refer) and item.var not in here:
             if item.form:
                 options.append(list(PRONOUNS[item.form].values()))
             else:
-                options.append([Draw(drawn[item.var].words, item.var)])
+                options.append([_freed_draw(item.var, drawn, here)])
                 here.add(item.var)
         else:
             options.append([item])
     return [tuple(choice) for choice in product(*options)]
+
+
+def _within(draw: Draw, here: set[str]) -> Draw:
+    """The draw with only those constraints that name words of the same sentence."""
+    others = tuple(v for v in draw.others if v in here)
+    return Draw(draw.words, draw.var, others, draw.other_gender if draw.other_gender in here else "")
+
+
+def _freed_draw(var: str, drawn: dict[str, Draw], here: set[str]) -> Draw:
+    """A draw for a word from an earlier sentence; it still differs from the words it differed from there."""
+    own = drawn[var]
+    apart = {v for v in here if v and (v in own.others or var in drawn[v].others)}
+    return Draw(own.words, var, tuple(sorted(apart)))
