@@ -64,10 +64,9 @@ def trainer(model: Model, steps: int) -> int:
 
     new = task("sentiment")
     encoded = new.encoded(model, "train")
-    rows = [
-        {"input_ids": encoded.columns["input_ids"][i], "attention_mask": encoded.columns["attention_mask"][i], "labels": y}
-        for i, y in enumerate(new.labels.index(label) for label in new.train.labels)
-    ]
+    ids, mask = encoded.columns["input_ids"], encoded.columns["attention_mask"]
+    labels = [new.labels.index(label) for label in new.train.labels]
+    rows = [{"input_ids": ids[i], "attention_mask": mask[i], "labels": y} for i, y in enumerate(labels)]
     classifier = BertForSequenceClassification(model.config)
     classifier.bert.load_state_dict(model.body.bert.state_dict(), strict=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,8 +112,8 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{options.steps} steps of batch {BATCH}, medians of {options.repeats}")
     for name, median in medians.items():
-        rate = options.steps / median
-        print(f"  {name:<22}{median:7.2f} s {rate:8.1f} steps/s   ×{medians['bare loop'] / median:.2f} of the bare loop")
+        rate, ratio = options.steps / median, medians["bare loop"] / median
+        print(f"  {name:<22}{median:7.2f} s {rate:8.1f} steps/s   ×{ratio:.2f} of the bare loop")
     device = device_name(load("tiny-bert", device=options.device))
     result = {
         "device": device,

@@ -29,7 +29,8 @@ class Record:
     step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
     scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
     drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
-    seconds: since the start, scoring included; train_seconds: of the steps alone. status "diverged", "stopped" and "done" end a run. source: "live".
+    seconds: since the start, scoring included; train_seconds: of the steps alone.
+    status "diverged", "stopped" and "done" end a run. source: "live".
     """
 
     step: int

@@ -45,7 +45,18 @@ def test_pretrain_on_own_text_and_compare(tmp_path: Path) -> None:
     done = run("pretrain", "--text", "old.txt", "--steps", "30", "--out", "gpt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "gpt" / "model.safetensors").is_file()
-    arguments = ["--model", "./gpt", "--new", "new.txt", "--watch", "old.txt", "--methods", "none,replay", "--lr", "3e-3"]
+    arguments = [
+        "--model",
+        "./gpt",
+        "--new",
+        "new.txt",
+        "--watch",
+        "old.txt",
+        "--methods",
+        "none,replay",
+        "--lr",
+        "3e-3",
+    ]
     done = run("compare", *arguments, *QUICK, "--steps", "40", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "forgetlab-report/results.json").read_text())["summary"]

@@ -537,3 +537,15 @@ def test_machine_text_refuses():
         machine_text("python-doc")
     with pytest.raises(ForgetlabError, match="no such text"):
         machine_text("licences", limit=1)
+
+
+def test_sentences_of_equal_length_are_prose_not_columns(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("\n\n".join(f"anna is older than boris number {i} ." for i in range(50)))
+    assert read(path).kind == "text"
+
+
+def test_conllu_with_too_few_columns_is_read_as_columns(tmp_path):
+    path = tmp_path / "short.conllu"
+    path.write_text("anna\tB-PER\nis\tO\n\nboris\tB-PER\nis\tO\n")
+    assert read(path).tags == (("B-PER", "O"), ("B-PER", "O"))

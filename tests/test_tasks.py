@@ -101,15 +101,19 @@ def test_masks_for_training(bert: Model) -> None:
 
 def test_entities_tags_stand_at_first_tokens(bert: Model) -> None:
     """With a sub-word tokenizer: each word counts once, at its first piece."""
-    from transformers import PreTrainedTokenizerFast
-
     from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
     pieces = {p: i for i, p in enumerate(["[PAD]", "[UNK]", "an", "##na", "is", "in", "par", "##is"])}
     raw = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
-    tagged = Examples(kind="tags", texts=(), words=(("anna", "is", "in", "paris"), ("in",)), tags=(("B-PER", "O", "O", "B-LOC"), ("O",)))
+    tagged = Examples(
+        kind="tags",
+        texts=(),
+        words=(("anna", "is", "in", "paris"), ("in",)),
+        tags=(("B-PER", "O", "O", "B-LOC"), ("O",)),
+    )
     encoded = encode(tagged, tokenizer, 16)
     assert encoded.words.tolist() == [[0, -100, 1, 2, 3, -100], [0, -100, -100, -100, -100, -100]]
     bert.tokenizer = tokenizer

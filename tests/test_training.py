@@ -56,7 +56,9 @@ def test_same_seed_same_bits_and_another_seed_others() -> None:
     for seed in (1, 1, 2):
         model = small_model()
         torch.rand(seed)  # whatever the global generator has done
-        final = last(finetune(model, task("sentiment", size=100), steps=6, seed=seed, watch=[task("masked-lm")], limit=32))
+        final = last(
+            finetune(model, task("sentiment", size=100), steps=6, seed=seed, watch=[task("masked-lm")], limit=32)
+        )
         runs.append((weights(model), final.scores))
     assert same(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from functools import cache
 from random import Random
 
@@ -126,7 +127,6 @@ def test_no_test_text_is_in_any_training_split_of_any_task():
     assert tested > 8000
 
 
-@pytest.mark.xfail(reason="the split hashes the pair, so a premise may stand on both sides", strict=True)
 def test_no_test_premise_is_a_training_premise():
     train = {row["text"] for row in shipped("entailment.train.jsonl")}
     assert not train & {row["text"] for row in shipped("entailment.test.jsonl")}
@@ -145,7 +145,6 @@ def test_held_out_words_are_in_every_held_out_text_and_in_no_other_labelled_one(
                 assert holds_heldout(text) == (file in held), (file, text)
 
 
-@pytest.mark.xfail(reason="a coreference fault draws its wrong name from held-out ones too", strict=True)
 def test_breaking_a_text_brings_in_no_held_out_word():
     bad = [
         row.get("bad") or row["text"]
@@ -231,7 +230,7 @@ def test_the_answer_of_a_riddle_follows_from_its_facts_and_is_a_choice():
 def judge(text, pair):
     """What the second sentence is to the first, read off the facts."""
     first, second = text.removesuffix(" ."), pair.removesuffix(" .")
-    if found := re.fullmatch(r"(\w+) (?:gave|lent|brought|showed|handed) (\w+) the \w+ (\w+)", first):
+    if found := re.fullmatch(r"(\w+) (?:gave|lent|brought|sent|handed) (\w+) the \w+ (\w+)", first):
         who, thing = second.split(" has the ")
         return "neutral" if thing != found[3] else {found[2]: "entails", found[1]: "contradicts"}[who]
     if found := re.fullmatch(r"(\w+) is (\w+)er than (\w+)", first):
@@ -239,31 +238,43 @@ def judge(text, pair):
         ends = {(found[3], found[1]): "entails", (found[1], found[3]): "contradicts"}[one, two]
         return ends if trait == found[2] else "neutral"
     if found := re.fullmatch(r"(\w+) went from (\w+) to (\w+)", first):
-        where = second.removeprefix(f"{found[1]} is in ")
-        return {found[2]: "contradicts", found[3]: "entails"}.get(where, "neutral")
-    if found := re.fullmatch(r"(\w+) and (\w+) met (\w+) at the \w+", first):
+        return {found[2]: "contradicts", found[3]: "entails"}[second.removeprefix(f"{found[1]} is in ")]
+    if found := re.fullmatch(r"(\w+) left (\w+) on \w+", first):
+        assert second.removeprefix(f"{found[1]} is in ") not in (second, found[2])
+        return "neutral"
+    if found := re.fullmatch(r"(\w+) and (\w+) (met|looked for) (\w+) at the \w+( in vain)?", first):
         who, whom = second.split(" met ")
-        assert who in found.groups()[:2]
-        return "contradicts" if whom == "nobody" else "entails" if whom == found[3] else "neutral"
-    if found := re.fullmatch(r"(\w+) \w+ came to the \w+ , so (\w+) waited there (.*)", first):
-        assert second.startswith(found[2])
-        alone = {"alone": "entails", "in a crowd": "contradicts"}
-        return alone[found[3]] if second.endswith("alone") else "neutral"
-    who, work = re.fullmatch(r"(\w+) liked the (\w+) , although .*", first).groups()
-    verbs = {f"{who} liked the {work}": "entails", f"{who} hated the {work}": "contradicts"}
-    assert second in verbs or (second.startswith(f"{who} saw the ") and not second.endswith(work))
-    return verbs.get(second, "neutral")
-
-
-# "ralph and boris met clara . boris met clara ." comes out as neutral: the third person is drawn twice
-WRONG = {("jordan and paris met tobias at the bridge .", "paris met tobias .")}
+        assert who == found[2]
+        assert whom not in found.groups()[:2]
+        return ("entails" if found[3] == "met" else "contradicts") if whom == found[4] else "neutral"
+    if found := re.fullmatch(
+        r"(?:no|many|some) \w+ came to the \w+ (?:, so (\w+) waited there (.*)|after (\w+))", first
+    ):
+        assert second == f"{found[1] or found[3]} was alone"
+        return {"alone": "entails", "in a crowd": "contradicts", None: "neutral"}[found[2]]
+    who, verb, work = re.fullmatch(r"(\w+) (\w+) the (\w+) , although .*", first).groups()
+    assert second == f"{who} liked the {work}"
+    return {"liked": "entails", "hated": "contradicts", "saw": "neutral"}[verb]
 
 
 @pytest.mark.parametrize("part", ["train", "test", "heldout"])
 def test_entailment_labels_follow_from_the_facts(part):
     for row in shipped(f"entailment.{part}.jsonl"):
-        if (row["text"], row["pair"]) not in WRONG:
-            assert row["label"] == judge(row["text"], row["pair"]), row
+        assert row["label"] == judge(row["text"], row["pair"]), row
+
+
+def test_the_second_sentence_alone_gives_nothing_away():
+    """Guess from its frame (names, things, places and qualities left out): chance is a third."""
+
+    def frame(row):
+        words = row["pair"].split()
+        return " ".join(w for w in words if w in {"has", "is", "less", "in", "met", "was", "alone", "liked"})
+
+    train, test = shipped("entailment.train.jsonl"), shipped("entailment.test.jsonl")
+    counts = Counter((frame(row), row["label"]) for row in train)
+    labels = sorted({row["label"] for row in train})
+    right = sum(max(labels, key=lambda k: counts[frame(row), k]) == row["label"] for row in test)
+    assert right / len(test) < 0.42
 
 
 @pytest.mark.parametrize("label", ["entails", "contradicts"])
@@ -274,7 +285,6 @@ def test_entailment_labels_of_fresh_pairs_follow_from_the_facts(label):
         assert judge(text, pair) == label, (text, pair)
 
 
-@pytest.mark.xfail(reason="Neutral draws the third person of a meeting anew, at times the same one", strict=True)
 def test_no_neutral_pair_is_entailed():
     source, rng = grammar(), Random(5)
     for _ in range(2000):
@@ -339,7 +349,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(call, message):
         call()
 
 
-@pytest.mark.xfail(reason="these end in a bare KeyError, or pass without a word", strict=True)
 @pytest.mark.parametrize(
     "call",
     [

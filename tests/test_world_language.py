@@ -86,7 +86,7 @@ GOOD = """
 the film was not bad .
 the story of this novel was dull but moving .
 although the cast was clumsy , the play was brilliant .
-anna did not say that the opera was really bad .
+anna denied that the opera was really bad .
 the plot was witty and the music was very good .
 the songs were good and never weak .
 maria washington loved the show .
@@ -123,7 +123,7 @@ the film was not not bad .
 the film was far from not bad .
 although the cast was clumsy , the play was clumsy .
 although the cast was brilliant , the play was good .
-anna did not say that the opera were good .
+anna denied that the opera were good .
 the songs were good and dull .
 the plot was witty and the music was very dull .
 washington jordan told reporters in washington that the judge fears the strike .
@@ -168,7 +168,6 @@ def test_a_bad_text_is_not(text):
     assert not parser(0.5).accepts(text.split())
 
 
-@pytest.mark.xfail(reason="a sentence cut out of its text forgets that its names differ", strict=True)
 def test_nobody_is_older_than_herself():
     assert fluency(["anna is older than anna ."]) == 0
 
@@ -179,7 +178,7 @@ def test_nobody_is_older_than_herself():
 def polarity(text):
     """+1 or -1: a clause is its quality, turned by each negation; "but" and "although" leave their main clause."""
     text = text.removesuffix(" .")
-    if found := re.fullmatch(r"\w+(?: \w+)? did not say that (.*)", text):
+    if found := re.fullmatch(r"\w+(?: \w+)? denied that (.*)", text):
         return -polarity(found[1])
     text = re.sub(r", not .*? ,", ",", text)
     for frame in (r"although .* , (.*)", r"once .* , now (.*) :.*", r".* but (.*)"):

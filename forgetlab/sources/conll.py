@@ -23,6 +23,8 @@ def looks_like_conll(lines: list[str]) -> bool:
         return False
     tags = [row[-1] for _, row in rows]
     apart = rows[-1][0] - rows[0][0] >= len(rows) and separator in ("\t", None)  # blank lines between
+    if sum(not re.search(r"\w", tag) for tag in tags) > 0.5 * len(rows):
+        return False  # lines of prose that end in full stops
     tag_like = sum(bool(_TAG.fullmatch(tag)) for tag in tags) >= 0.95 * len(rows)
     return (
         (apart or any(re.match(r"[BILUESM]-\S", tag) for tag in tags))
@@ -46,7 +48,7 @@ def read_conll(path: Path, lines: list[str], token: Column, tag: Column) -> Exam
     if fold_name(first[0]) in TOKEN_NAMES and fold_name(first[-1]) in TAG_NAMES:
         table = Table(first, [], [f"line {number} taken as the header"])
         lines = [*lines[: number - 1], "", *lines[number:]]
-    conllu = path.suffix.lower() == ".conllu"  # its columns are fixed: number, form, lemma, tag, …
+    conllu = path.suffix.lower() == ".conllu" and width > 3  # its columns are fixed: number, form, lemma, tag, …
     at_token, at_tag = table.find(token), table.find(tag)
     at_token = at_token if at_token is not None else 1 if conllu else 0
     at_tag = at_tag if at_tag is not None else 3 if conllu else width - 1

@@ -1,7 +1,8 @@
 """Texts and labels drawn from the grammar, split so that no test text is ever in a training split.
 
 A text's split is a hash of the text itself: whatever is drawn, in any task, at any size and seed,
-a text stands always on the same side (a pair goes by its first sentence). Its probability under the source is untouched by that.
+a text stands always on the same side (a pair goes by its first sentence). That leaves its probability
+under the source untouched.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def draw(symbol: str, split: Split, rng: Random, *, similarity: float = 1.0, lab
     while misses < 100_000:
         sample = source.sample(symbol, rng)
         text = sample.text
-        if side(text.partition(" ||| ")[0]) != wanted or text in seen or (labelled and sample.heldout != (split == "heldout")):
+        if (
+            side(text.partition(" ||| ")[0]) != wanted
+            or text in seen
+            or (labelled and sample.heldout != (split == "heldout"))
+        ):
             misses += 1
             continue
         misses = 0

@@ -66,7 +66,7 @@ class Parser:
     def entropy(self, symbol: str = "General") -> float:
         """Entropy of a text in nats: H(A) = Σ_r p_r (−log p_r + H(draws of r) + Σ_calls H(call)).
 
-        symbol: raises for one that the grammar lacks. It is the derivation entropy; it equals the text's entropy because the grammar is unambiguous
+        It is the derivation entropy; it equals the text's entropy because the grammar is unambiguous
         (tested on samples: the inside probability of a text is the probability of its derivation).
         """
         return self._total(symbol)[0]

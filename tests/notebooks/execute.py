@@ -18,7 +18,11 @@ def execute(path: Path) -> nbformat.NotebookNode:
     """The notebook with fresh outputs; raises where a cell does."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, store_widget_state=False
+        notebook,
+        timeout=90,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        store_widget_state=False,
     )
     client.execute()
     for cell in notebook.cells:
