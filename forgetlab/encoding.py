@@ -93,15 +93,14 @@ def _row(encodings: Any, i: int, tokenizer: Any, max_length: int, end_mark: bool
     elif cut:
         ids, words, end = ids[: max_length - len(begin)], words[: max_length - len(begin)], []
     ids = [*begin, *ids, *end]
-    row = {
+    row: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": [1] * len(ids),
         "words": [IGNORE] * len(begin) + words + [IGNORE] * len(end),
         "cut": cut,
     }
     if types is not None:
-        row["token_type_ids"] = [0] * len(begin) + types + [0] * len(end)
-        row["token_type_ids"] = row["token_type_ids"][: len(ids)]
+        row["token_type_ids"] = ([0] * len(begin) + types + [0] * len(end))[: len(ids)]
     return row
 
 

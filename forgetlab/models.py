@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class Model(nn.Module):
     @property
     def backbone(self) -> nn.Module:
         """The transformers model below every head."""
-        return self.body.base_model
+        return cast(Any, self.body).base_model
 
     @property
     def causal(self) -> bool:
@@ -90,7 +90,7 @@ class Model(nn.Module):
     @property
     def max_length(self) -> int:
         """The longest sequence, in tokens, that the backbone takes."""
-        positions = getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "n_positions", 512)
+        positions: int = getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 512)
         if self.config.model_type in ("roberta", "xlm-roberta", "camembert"):
             positions -= self.config.pad_token_id + 1  # RoBERTa counts positions from the padding id
         return min(positions, 512)
@@ -180,9 +180,9 @@ class Model(nn.Module):
         """Write an ordinary transformers folder, with the named heads in two files beside it."""
         from safetensors.torch import save_file
 
-        folder = Path(folder)
+        folder, body = Path(folder), cast(Any, self.body)
         with _quiet_transformers():
-            self.body.save_pretrained(folder)
+            body.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.heads:
             heads = {name: {"level": h.level, "labels": h.labels} for name, h in self.heads.items()}

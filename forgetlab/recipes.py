@@ -198,7 +198,8 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
             change = None
             if before is not None and after is not None:
                 change = after / before if task["metric"] == "perplexity" else after - before
-            spread = statistics.stdev(finals) if after is not None and len(finals) > 1 else None
+            known = [value for value in finals if value is not None]
+            spread = statistics.stdev(known) if after is not None and len(known) > 1 else None
             scores[task["name"]] = {"before": before, "after": after, "spread": spread, "change": change}
         rows.append(
             {
@@ -248,7 +249,7 @@ def _setting(method: str, text: str) -> tuple[str, Any]:
     try:
         number = float(value)
     except ValueError:
-        number = None  # type: ignore[assignment]
+        number = None
     if not equals or number is None:
         raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
     return key.strip(), int(number) if number.is_integer() and "." not in value and "e" not in value.lower() else number
@@ -294,7 +295,7 @@ def _resolve(name: str, model: Model, role: str, recipe: Recipe) -> tuple[Task, 
     return (MaskedLM if model.lm_kind == "masked" else CausalLM)(short, train, test), notes
 
 
-def _learn(model: Model, missing: list[Task], others: list[Task], recipe: Recipe) -> None:
+def _learn(model: Model, missing: Sequence[Task], others: Sequence[Task], recipe: Recipe) -> None:
     first, *rest = [*missing, *others]
     steps = finetune(
         model,

@@ -98,7 +98,7 @@ jordan washington told reporters in washington that the judge fears the strike .
 paris washington , the mayor of paris , said that washington bank opposed the trial .
 jordan flew from jordan to paris on monday .
 shares of jordan rose ten percent on friday .
-ford motors bought paris media for six million today .
+ford motors bought paris for six million today .
 the ministers near the market walk to the park .
 the minister who knows the pilots walks to the park .
 the ministers who know the pilot who helps the doctors have seen the storm .

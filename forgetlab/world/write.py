@@ -20,7 +20,7 @@ def write_tasks(folder: Path) -> None:
         for split in ("train", "test", "heldout"):
             if (split == "heldout" and name not in HELDOUT) or (split == "train" and name in ZERO_SHOT):
                 continue
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(name, split))  # type: ignore[arg-type]
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(name, split))
             (folder / f"{name.replace(':', '-')}.{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
