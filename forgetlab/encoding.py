@@ -59,7 +59,10 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
         encodings = tokenizer(list(examples.texts), list(examples.pairs), **options)
     else:
         encodings = tokenizer(list(examples.texts), **options)
-    rows = [_row(encodings, i, tokenizer, max_length, end_mark) for i in range(len(encodings["input_ids"]))]
+    # looked up once: on a tokenizer these are slow properties
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id) if end_mark else (None, None)
+    begin, end = ([] if mark is None else [mark] for mark in marks)
+    rows = [_row(encodings, i, max_length, begin, end, end_mark) for i in range(len(encodings["input_ids"]))]
     longest = max(len(row["input_ids"]) for row in rows)
     padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "words": IGNORE}
     columns = {
@@ -75,7 +78,7 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
     )
 
 
-def _row(encodings: Any, i: int, tokenizer: Any, max_length: int, end_mark: bool) -> dict[str, Any]:
+def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[int], end_mark: bool) -> dict[str, Any]:
     ids = list(encodings["input_ids"][i])
     word_ids = encodings.word_ids(i)
     words = [
@@ -83,8 +86,6 @@ def _row(encodings: Any, i: int, tokenizer: Any, max_length: int, end_mark: bool
         for w, before in zip(word_ids, [None, *word_ids[:-1]], strict=True)
     ]
     types = list(encodings["token_type_ids"][i]) if "token_type_ids" in encodings else None
-    end = [tokenizer.eos_token_id] if end_mark and tokenizer.eos_token_id is not None else []
-    begin = [tokenizer.bos_token_id] if end_mark and tokenizer.bos_token_id is not None else []
     room = max_length - len(begin) - len(end)
     cut = len(ids) > room
     if cut and not end_mark:  # keep the closing mark of an encoder's sequence

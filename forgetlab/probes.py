@@ -42,9 +42,8 @@ class MinimalPairs(Probe):
             Examples(kind="text", texts=tuple(t for pair in zip(good, bad, strict=True) for t in pair)),
         )
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         _needs_lm(self.name, model)
-        return super().prepare(model, seed)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         texts = self.test.texts[: None if limit is None else 2 * limit]
@@ -66,9 +65,8 @@ class Cloze(Probe):
         self.choices = [tuple(cs) for cs in choices]
         self.answers = tuple(answers)
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         _needs_lm(self.name, model)
-        return super().prepare(model, seed)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         asked = list(zip(self.choices, self.answers, strict=True))[:limit]
@@ -127,9 +125,11 @@ class Writing(Probe):
         super().__init__(name, None, Examples(kind="text", texts=("",)))
         self.count = count
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         if model.lm_kind != "causal":
             raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
+
+    def remarks(self, model: Model, *splits: str) -> list[str]:
         return []
 
     def _score(self, model: Model, limit: int | None) -> Scores:

@@ -112,7 +112,9 @@ def prepare(recipe: Recipe) -> Bench:
         watch.append(one)
         notes += more
     missing = [t for t in watch if isinstance(t, Classification | Tagging) and t.head not in model.heads]
-    notes += [note for one in (new, *watch) for note in one.prepare(model, recipe.seed)]
+    for one in (new, *watch):
+        one.prepare(model, recipe.seed)
+    notes += new.remarks(model, "train", "test") + [note for one in watch for note in one.remarks(model, "test")]
     if missing:
         _learn(model, missing, [t for t in watch if t not in missing and t.size()], recipe)
         notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")

@@ -46,13 +46,13 @@ class Task(ABC):
         self._encoded: dict[tuple[int, str], tuple[object, Encoded]] = {}
         self._ready: dict[tuple[int, int | None, str], tuple[object, list[dict[str, Tensor]]]] = {}
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
-        """Make the model ready for the task (its head, from `seed` if new); returns remarks on the data, in words."""
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
+
+    def remarks(self, model: Model, *splits: str) -> list[str]:
+        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know."""
         notes = []
-        for split in ("train", "test"):
-            examples = self.train if split == "train" else self.test
-            if examples is None:
-                continue
+        for split in splits:
             encoded = self.encoded(model, split)
             if encoded.truncated:
                 notes.append(
@@ -142,9 +142,8 @@ class Classification(Task):
             "test": label_ids(test.labels, self.labels),
         }
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         model.add_head(self.head, self.labels, "sequence", seed)
-        return super().prepare(model, seed)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.encoded(model, split).take(index) | {"targets": self._targets[split][index]}
@@ -186,9 +185,8 @@ class Tagging(Task):
         numbers = {tag: i for i, tag in enumerate(self.labels)}
         return torch.tensor([[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in tags])
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         model.add_head(self.head, self.labels, "token", seed)
-        return super().prepare(model, seed)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         encoded = self.encoded(model, split)
@@ -237,12 +235,11 @@ class LanguageModel(Task):
     metric = "perplexity"
     higher_is_better = False
 
-    def prepare(self, model: Model, seed: int = 0) -> list[str]:
+    def prepare(self, model: Model, seed: int = 0) -> None:
         wanted = "masked" if self.kind == "masked-lm" else "causal"
         if model.lm_kind != wanted:
             has = f"has a {model.lm_kind} language-model head" if model.lm_kind else "has no language-model head"
             raise ForgetlabError(f"the task {self.name} needs a {wanted} language model; {model.name} {has}")
-        return super().prepare(model, seed)
 
     def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
         """(places, vocabulary) logits where the batch asks for a prediction."""

@@ -105,7 +105,9 @@ def finetune(
         raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
     if device is not None:
         model.to(pick_device(device))
-    notes = [note for one in (task, *watch) for note in one.prepare(model, seed)]
+    for one in (task, *watch):
+        one.prepare(model, seed)
+    notes = task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
     loop = _Loop(
         model,
         task,
