@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -231,6 +232,8 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
             raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
     elif source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ForgetlabError(f"there is no folder {name}")
+    elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
+        raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
     body, tokenizer = _from_transformers(source, str(name), revision)
     model = Model(body, tokenizer, name=Path(source).name if Path(source).is_dir() else source)
     if Path(source, HEADS_FILE).is_file():

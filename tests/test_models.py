@@ -205,7 +205,7 @@ def test_checkpoints_that_cannot_be_opened(tmp_path: Path, bert: Model) -> None:
 
 
 def test_unknown_names_and_hub_ids_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ForgetlabError, match="unknown model 'tiny-brt'; did you mean 'tiny-bert'"):
         load("tiny-brt")
     with pytest.raises(ForgetlabError, match="could not be fetched .* give its folder"):
