@@ -46,7 +46,7 @@ class Task(ABC):
         self._encoded: dict[tuple[int, str], tuple[object, Encoded]] = {}
         self._ready: dict[tuple[int, int | None, str], tuple[object, list[dict[str, Tensor]]]] = {}
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
+    def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
         """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
 
     def remarks(self, model: Model, *splits: str) -> list[str]:
