@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: lab demo check test test-colab data pretrain notebooks wheel bench clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
 demo: $(INSTALLED)           ## the main job, headless, on the embedded world
 	$(BIN)/python -m forgetlab compare --out forgetlab-report
