@@ -73,8 +73,8 @@ def output_shift(
     a position counts (not padding). Returns means over positions: `kl` = KL(p_before ‖ p_after),
     `entropy_before`, `entropy_after` in nats; with `rare`, `rare_mass_before`, `rare_mass_after`, 0 to 1.
     Raises ForgetlabError for shapes that differ, no position, or an id outside the vocabulary.
-    Source: Kullback & Leibler 1951; the direction is before ‖ after. This KL grows where the new model rules out what the old one said; the
-    penalty of RLHF, KL(p_after ‖ p_before), does not.
+    Source: Kullback & Leibler 1951, in the direction before ‖ after. It grows where the new model rules out what
+    the old one said; the penalty of RLHF, KL(p_after ‖ p_before), does not.
 
     >>> round(output_shift(torch.zeros(2, 4), torch.zeros(2, 4))["entropy_after"], 4)  # ln 4
     1.3863
