@@ -50,7 +50,7 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
     examples: of any kind; pairs become one sequence of two segments. max_length: in tokens; longer texts are
     cut and counted. end_mark: add the begin and end tokens that a causal language model is trained with.
     """
-    if not len(examples.texts or examples.words or ()):
+    if not len(examples):
         raise ForgetlabError("there is no text to encode")
     options: dict[str, Any] = {"add_special_tokens": not end_mark}
     if examples.words is not None:
@@ -103,6 +103,11 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
     if types is not None:
         row["token_type_ids"] = ([0] * len(begin) + types + [0] * len(end))[: len(ids)]
     return row
+
+
+def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:
+    """Which token ids are of the text itself, not padding or marks; a bool tensor like `ids`."""
+    return ~torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids)), device=ids.device))
 
 
 def unknown_share(encoded: Encoded, tokenizer: Any) -> float:

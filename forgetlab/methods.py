@@ -5,7 +5,7 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,3 @@ class Method:
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     while True:
         yield from rows[torch.randperm(len(rows), generator=generator)]
-
-
-MethodMaker = Callable[..., Method]

@@ -110,7 +110,7 @@ def gpt_body(tokenizer: Any, shape: Shape, positions: int = 64) -> nn.Module:
 
 
 def world_texts(count: int, seed: int) -> Examples:
-    """Distinct pre-training texts of the general registers, none of them on the test side."""
+    """Pre-training texts of the general registers, none of them on the test side."""
     stream = corpus.draw("General", "train", Random(seed), labelled=False)
     return Examples(kind="text", texts=tuple(next(stream).text for _ in range(count)))
 

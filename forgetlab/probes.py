@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.encoding import encode, label_ids
+from forgetlab.encoding import encode, inner_tokens, label_ids
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
 from forgetlab.sources import Examples
@@ -187,8 +187,7 @@ def _causal_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
 def _masked_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
     """Σ_i log p(token i | the others): one row for each token hidden."""
     ids = batch["input_ids"]
-    special = torch.tensor(sorted(set(model.tokenizer.all_special_ids)), device=ids.device)
-    rows, places = (~torch.isin(ids, special)).nonzero(as_tuple=True)
+    rows, places = inner_tokens(ids, model.tokenizer).nonzero(as_tuple=True)
     total = torch.zeros(len(ids), device=ids.device)
     for r, p in zip(rows.split(512), places.split(512), strict=True):
         part = {name: column[r] for name, column in batch.items()}

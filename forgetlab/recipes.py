@@ -234,7 +234,7 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
         if name == "replay":
             if old is None:
                 continue
-            options["old"] = [task for task in old if task.size()]
+            options["old"] = old
         made.append(METHODS[name](**options))
     return made
 

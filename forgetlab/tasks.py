@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.encoding import IGNORE, Encoded, encode, label_ids, unknown_share
+from forgetlab.encoding import IGNORE, Encoded, encode, inner_tokens, label_ids, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
 from forgetlab.sources import Examples
@@ -76,7 +76,7 @@ class Task(ABC):
 
     def size(self) -> int:
         """How many training examples there are."""
-        return 0 if self.train is None else len(self.train.texts or self.train.words or ())
+        return 0 if self.train is None else len(self.train)
 
     def batch(self, model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """A training batch on the model's device. index: (B,) rows. generator: draws the masks, if any."""
@@ -101,7 +101,7 @@ class Task(ABC):
             self._ready[key] = (
                 model.tokenizer,
                 [
-                    _to(self._collate(model, "test", index, generator) | {"index": index}, model.device)
+                    _to(self._collate(model, "test", index, generator), model.device)
                     for index in encoded.evaluation_batches(limit)
                 ],
             )
@@ -132,11 +132,7 @@ class Classification(Task):
         self.head = head or name
         assert train.labels is not None
         assert test.labels is not None
-        self.labels = tuple(sorted(set(train.labels)))
-        if len(self.labels) < 2:
-            raise ForgetlabError(f"{name}: every label is {self.labels[0]!r}; classification needs two classes or more")
-        if unseen := sorted(set(test.labels) - set(self.labels)):
-            raise ForgetlabError(f"{name}: the test labels {', '.join(map(repr, unseen))} are not in the training data")
+        self.labels = _classes(name, "label", train.labels, test.labels)
         self._targets = {
             "train": label_ids(train.labels, self.labels),
             "test": label_ids(test.labels, self.labels),
@@ -172,12 +168,7 @@ class Tagging(Task):
         self.head = head or name
         assert train.tags is not None
         assert test.tags is not None
-        counts = Counter(tag for tags in train.tags for tag in tags)
-        self.labels = tuple(sorted(counts))
-        if len(self.labels) < 2:
-            raise ForgetlabError(f"{name}: every tag is {self.labels[0]!r}; tagging needs two tags or more")
-        if unseen := sorted({tag for tags in test.tags for tag in tags} - set(self.labels)):
-            raise ForgetlabError(f"{name}: the test tags {', '.join(map(repr, unseen))} are not in the training data")
+        self.labels = _classes(name, "tag", chain(*train.tags), chain(*test.tags))
         self._numbers = {"train": self._table(train.tags), "test": self._table(test.tags)}
 
     def _table(self, tags: Sequence[Sequence[str]]) -> Tensor:
@@ -302,7 +293,7 @@ class MaskedLM(LanguageModel):
             hidden = encoded.words[index, : ids.shape[1]] == self._gaps[index].unsqueeze(1)
             replaced = ids.masked_fill(hidden, tokenizer.mask_token_id)
         else:
-            inner = ~torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids))))
+            inner = inner_tokens(ids, tokenizer)
             draw = torch.rand(ids.shape, generator=generator).masked_fill(~inner, 2.0)
             lowest = draw == draw.min(dim=1, keepdim=True).values  # at least one in each text
             hidden = ((draw < self.mask_rate) | lowest) & inner
@@ -317,6 +308,17 @@ class MaskedLM(LanguageModel):
             "places": hidden.flatten().nonzero().squeeze(1),
             "targets": ids[hidden],
         }
+
+
+def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:
+    """The classes of a labelled task, sorted; raises where there is one only, or the test data have others."""
+    classes = tuple(sorted(set(train)))
+    if len(classes) < 2:
+        needs = "classification needs two classes" if what == "label" else "tagging needs two tags"
+        raise ForgetlabError(f"{name}: every {what} is {classes[0]!r}; {needs} or more")
+    if unseen := sorted(set(test) - set(classes)):
+        raise ForgetlabError(f"{name}: the test {what}s {', '.join(map(repr, unseen))} are not in the training data")
+    return classes
 
 
 def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
