@@ -14,9 +14,9 @@ class Frozen(Method):
     name = "frozen"
 
     def parameter_groups(self, groups: list[Group], run: Run) -> list[Group]:
-        kept = []
+        kept, old = [], set(run.weights.values())
         for group in groups:
-            pairs = [(n, p) for n, p in zip(group["names"], group["params"], strict=True) if n not in run.anchor]
+            pairs = [(n, p) for n, p in zip(group["names"], group["params"], strict=True) if p not in old]
             if pairs:
                 kept.append({**group, "names": [n for n, _ in pairs], "params": [p for _, p in pairs]})
         return kept

@@ -5,12 +5,13 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetlab.models import Model
 from forgetlab.tasks import Task
@@ -35,7 +36,9 @@ class Run:
     """What a method may see of a run.
 
     anchor: name → copy of each weight before the fine-tune, new heads left out (θ* in the formulas).
+    weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
+    groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
     """
 
     model: Model
@@ -44,15 +47,29 @@ class Run:
     batch_size: int
     lr: float
     anchor: dict[str, Tensor]
+    weights: dict[str, nn.Parameter]
     generator: torch.Generator
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    groups: list[Group] = field(default_factory=list)
     step: int = 0
     _orders: dict[tuple[int, int], Iterator[Tensor]] = field(default_factory=dict)
 
     def anchored(self) -> tuple[list[Tensor], list[Tensor]]:
         """(weights, their values before the fine-tune) of everything that is trained and was there before."""
-        named = dict(self.model.named_parameters())
-        pairs = [(named[name], old) for name, old in self.anchor.items() if named[name].requires_grad]
-        return [p for p, _ in pairs], [old for _, old in pairs]
+        names = [name for name, p in self.weights.items() if p.requires_grad]
+        return [self.weights[name] for name in names], [self.anchor[name] for name in names]
+
+    def trained(self) -> list[nn.Parameter]:
+        """Every weight that the optimizer moves, new ones included, in its order; those switched off left out."""
+        return [p for group in self.groups for p in group["params"] if p.requires_grad]
+
+    def gradient(self, part: Part) -> list[Tensor]:
+        """The gradient of the mean loss on a fresh batch of `part`, one tensor for each of `trained()`."""
+        batch, weights = self.batch(part), self.trained()
+        with self.autocast():
+            loss = part.task.loss(self.model, batch)
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(weights, found, strict=True)]
 
     def batch(self, part: Part) -> dict[str, Tensor]:
         """A training batch for a part: rows in a fresh random order, each once before any comes again."""
@@ -66,20 +83,37 @@ class Run:
 
 
 class Method:
-    """A remedy. Override the hooks it needs; `name` is what reports and curves call it."""
+    """A remedy. Override the hooks it needs; `name` is what reports and curves call it.
+
+    In the order of a run: setup, parameter_groups, check; then at each step before_step, augment, batch_penalty,
+    observe_gradients, add_penalty_gradient, adjust_gradients, after_step; at each record penalty and should_stop.
+    """
 
     name = "none"
 
     def setup(self, run: Run) -> None:
-        """Before the first step, with the model still as it was."""
+        """Before the first step, with the model still as it was; what changes its structure does so here."""
 
     def parameter_groups(self, groups: list[Group], run: Run) -> list[Group]:
         """The optimizer's groups ("params", "lr", "names"); what is in none of them is frozen for the run."""
         return groups
 
+    def check(self, run: Run) -> None:
+        """Raise ForgetlabError where the methods of a run contradict each other; what is trained is known by now."""
+
+    def before_step(self, run: Run) -> None:
+        """Before a step; each group's "lr" holds its base rate anew, to be scaled here."""
+
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         """The parts of the next batch; the loss is their mean, weighted by count."""
         return parts
+
+    def batch_penalty(self, task: Task, batch: Mapping[str, Tensor], run: Run) -> Tensor | None:
+        """A term that depends on the batch, added to its mean loss, or None."""
+        return None
+
+    def observe_gradients(self, run: Run) -> None:
+        """The gradient of the loss is in place, that of no penalty yet."""
 
     def penalty(self, run: Run) -> Tensor | None:
         """The term added to the loss, a scalar that can be differentiated, or None."""
@@ -98,8 +132,16 @@ class Method:
         """After the optimizer's step."""
 
     def should_stop(self, record: Record, run: Run) -> str | None:
-        """A reason in words to end the run here, or None."""
+        """A reason in words to end the run here, or None; it may put other weights back first."""
         return None
+
+    def for_task(self, task: Task, run: Run) -> AbstractContextManager[Any]:
+        """The state of the model in which a task is trained and scored, such as without another task's adapters."""
+        return nullcontext()
+
+    def costs(self, run: Run) -> dict[str, float]:
+        """What it costs beyond plain fine-tuning: "bytes" of memory, "added_parameters"; asked after the setup."""
+        return {}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")

@@ -72,6 +72,8 @@ class Model(nn.Module):
         self.name = name
         self.lm_kind = _lm_kind(body)
         self._pretrained: Weights = {}
+        self._undo: list[Callable[[], None]] = []
+        self._shared: dict[int, Tensor] | None = None
         self.remember()
 
     @property
@@ -126,8 +128,22 @@ class Model(nn.Module):
 
     def hidden(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states, (B, L, width)."""
+        if self._shared is not None and id(batch) in self._shared:
+            return self._shared[id(batch)]
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
-        return self.backbone(**inputs).last_hidden_state
+        hidden = self.backbone(**inputs).last_hidden_state
+        if self._shared is not None:
+            self._shared[id(batch)] = hidden
+        return hidden
+
+    @contextmanager
+    def shared_forward(self) -> Iterator[None]:
+        """Within it, every loss on the same batch (the same object) shares one pass through the backbone."""
+        self._shared = {}
+        try:
+            yield
+        finally:
+            self._shared = None
 
     def logits(self, batch: Batch, head: str) -> Tensor:
         """Logits of a named head: (B, labels), or (B, L, labels) for a token head."""
@@ -154,6 +170,10 @@ class Model(nn.Module):
             f"{type(body).__name__}: its language-model head is of a kind that forgetlab does not know"
         )
 
+    def on_restore(self, undo: Callable[[], None]) -> None:
+        """Have `undo` called by `restore`, last one first: for changes of the structure, such as adapters."""
+        self._undo.append(undo)
+
     # -- before and after ---------------------------------------------------------------------------
 
     def snapshot(self) -> Weights:
@@ -166,8 +186,10 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def restore(self, weights: Weights | None = None) -> None:
-        """Bring back the loaded weights (or `weights`, a snapshot) in place; heads added since are dropped."""
+        """Bring back the loaded weights (or `weights`, a snapshot) in place; what was added since is dropped."""
         weights = self._pretrained if weights is None else weights
+        while self._undo:
+            self._undo.pop()()
         for name in [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]:
             del self.heads[name]
         own = self.state_dict()

@@ -21,7 +21,7 @@ class Probe(Task):
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.encoded(model, split).take(index)
 
-    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
         raise ForgetlabError(f"{self.name} is a zero-shot task: it can be watched, not trained")
 
 

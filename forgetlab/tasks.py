@@ -111,8 +111,16 @@ class Task(ABC):
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]: ...
 
     @abstractmethod
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        """(places, classes) in float32: one row for each prediction that the batch asks for."""
+
+    def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(places,) the batch row that each prediction belongs to."""
+        return batch["places"] // batch["input_ids"].shape[1]
+
     def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss of a batch in nats, a scalar that can be differentiated."""
+        """Mean cross-entropy over the predictions of a batch in nats, a scalar that can be differentiated."""
+        return F.cross_entropy(self.logits(model, batch), batch["targets"])
 
     @abstractmethod
     def _score(self, model: Model, limit: int | None) -> Scores: ...
@@ -144,13 +152,16 @@ class Classification(Task):
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.encoded(model, split).take(index) | {"targets": self._targets[split][index]}
 
-    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-        return F.cross_entropy(model.logits(batch, self.head).float(), batch["targets"])
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        return model.logits(batch, self.head).float()
+
+    def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return torch.arange(len(batch["targets"]), device=batch["targets"].device)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         right, loss, n = torch.zeros((), device=model.device), torch.zeros((), device=model.device), 0
         for batch in self.test_batches(model, limit):
-            logits = model.logits(batch, self.head).float()
+            logits = self.logits(model, batch)
             right += (logits.argmax(-1) == batch["targets"]).sum()
             loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
             n += len(logits)
@@ -192,20 +203,17 @@ class Tagging(Task):
             "rows": index[rows[starts]],
         }
 
-    def _logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
         head = model.heads[self.head]
         hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
         return head(hidden, batch["attention_mask"]).float()
-
-    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-        return F.cross_entropy(self._logits(model, batch), batch["targets"])
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         predicted: list[list[str]] = []
         gold: list[list[str]] = []
         loss, n = torch.zeros((), device=model.device), 0
         for batch in self.test_batches(model, limit):
-            logits = self._logits(model, batch)
+            logits = self.logits(model, batch)
             loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
             n += len(logits)
             sentences: dict[int, tuple[list[str], list[str]]] = {}
@@ -235,9 +243,6 @@ class LanguageModel(Task):
     def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
         """(places, vocabulary) logits where the batch asks for a prediction."""
         return model.lm_logits(model.hidden(batch).flatten(0, 1)[batch["places"]]).float()
-
-    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-        return F.cross_entropy(self.logits(model, batch), batch["targets"])
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         sums, counts = torch.zeros((), device=model.device), 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -29,8 +29,11 @@ class Record:
     step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
     scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
     drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
+    costs: in the first record, "trained_parameters", "added_parameters" and "bytes" that the methods hold beyond
+    plain fine-tuning; setup_seconds: what they took before the first step.
     seconds: since the start, scoring included; train_seconds: of the steps alone.
-    status "diverged", "stopped" and "done" end a run. source: "live".
+    status "diverged", "stopped" and "done" end a run; where a method stopped it, the record that made it do so comes
+    first and the last one scores the weights that were kept. source: "live".
     """
 
     step: int
@@ -42,10 +45,12 @@ class Record:
     lr: list[float]
     seconds: float
     train_seconds: float
+    setup_seconds: float = 0.0
     status: Status = "running"
     message: str = ""
     source: str = "live"
     notes: list[str] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, ready for JSON (nan and inf become None)."""
@@ -147,10 +152,13 @@ class _Loop:
         self.clip, self.accumulation, self.limit = clip, accumulation, limit
         self.weight_decay = weight_decay
         # what was there before: the weights remembered at loading, new heads left out
-        anchor = {n: p.detach().clone() for n, p in model.named_parameters() if n in model.known_names}
+        weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
+        anchor = {n: p.detach().clone() for n, p in weights.items()}
         generator = torch.Generator().manual_seed(seed)
-        self.run = Run(model, task, steps, batch_size, lr, anchor, generator)
-        self.train_seconds = 0.0
+        self.run = Run(model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast)
+        self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
+        self.rates: list[float] = []
+        self.setup_seconds = self.train_seconds = 0.0
         self.random = _Randomness(seed, model.device)
         self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
@@ -164,7 +172,10 @@ class _Loop:
                 for method in self.methods:
                     method.setup(run)
                 optimizer = self._optimizer()
-                record = self._record(optimizer, None, start, notes)
+                for method in self.methods:
+                    method.check(run)
+                self.setup_seconds = time.perf_counter() - start
+                record = self._record(None, start, notes, self._costs())
             yield record
             while run.step < run.steps:
                 with self.random, torch.enable_grad():
@@ -173,13 +184,21 @@ class _Loop:
                     losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
                     loss = float(torch.stack(losses).mean())  # the one wait for the device between records
                     self.train_seconds += time.perf_counter() - begin
-                    record = self._record(optimizer, loss, start, [])
+                    record = self._record(loss, start)
                 yield record
                 if record.status != "running":
                     return
+                with self.random:
+                    reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
+                    if reasons:
+                        kept = self._record(loss, start)
+                        record = replace(kept, status="stopped", message="; ".join(reasons))
+                if reasons:
+                    yield record
+                    return
         finally:
-            for p, required in trainable.items():
-                p.requires_grad_(required)
+            for p in model.parameters():
+                p.requires_grad_(trainable.get(p, True))
                 p.grad = None
             model.eval()
 
@@ -194,10 +213,24 @@ class _Loop:
         for p in self.model.parameters():
             p.requires_grad_(p in trained)
         fused = self.model.device.type in ("cpu", "cuda")
-        return torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=fused)
+        self.run.groups = optimizer.param_groups
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+    def _costs(self) -> dict[str, float]:
+        totals = {"added_parameters": 0.0, "bytes": 0.0}
+        for method in self.methods:
+            for name, value in method.costs(self.run).items():
+                totals[name] = totals.get(name, 0.0) + value
+        return totals | {"trained_parameters": float(sum(p.numel() for p in self.run.trained()))}
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
         run, model = self.run, self.model
+        for group, rate in zip(run.groups, self.rates, strict=True):
+            group["lr"] = rate
+        for method in self.methods:
+            method.before_step(run)
         total = torch.zeros((), device=model.device)
         for _ in range(self.accumulation):
             parts = [Part(run.task, run.batch_size // self.accumulation)]
@@ -205,17 +238,19 @@ class _Loop:
                 parts = method.augment(parts, run)
             for part in parts:
                 batch = run.batch(part)
-                with self._autocast():
-                    loss = part.task.loss(model, batch) * (part.count / run.batch_size)
+                with self._autocast(), self._state(part.task):
+                    loss = self._loss(part.task, batch) * (part.count / run.batch_size)
                 self.scaler.scale(loss).backward()
                 total += loss.detach()
         self.scaler.unscale_(optimizer)
+        for method in self.methods:
+            method.observe_gradients(run)
         for method in self.methods:
             method.add_penalty_gradient(run)
         for method in self.methods:
             method.adjust_gradients(run)
         if self.clip:
-            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self.clip)
+            nn.utils.clip_grad_norm_(run.trained(), self.clip)
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad()
@@ -224,36 +259,59 @@ class _Loop:
             method.after_step(run)
         return total
 
-    def _record(self, optimizer: torch.optim.Optimizer, loss: float | None, start: float, notes: list[str]) -> Record:
+    def _loss(self, task: Task, batch: dict[str, Tensor]) -> Tensor:
+        if not self.learns_from_batches:
+            return task.loss(self.model, batch)
+        with self.model.shared_forward():
+            loss = task.loss(self.model, batch)
+            for method in self.learns_from_batches:
+                if (more := method.batch_penalty(task, batch, self.run)) is not None:
+                    loss = loss + more
+        return loss
+
+    @contextmanager
+    def _state(self, task: Task) -> Iterator[None]:
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.for_task(task, self.run))
+            yield
+
+    def _record(
+        self,
+        loss: float | None,
+        start: float,
+        notes: Sequence[str] = (),
+        costs: dict[str, float] | None = None,
+    ) -> Record:
         run, model = self.run, self.model
+        scores = {}
         with torch.no_grad(), self._autocast():
-            scores = {task.name: task.score(model, self.limit) for task in self.tasks}
+            for task in self.tasks:
+                with self._state(task):
+                    scores[task.name] = task.score(model, self.limit)
             values = {method.name: method.penalty(run) for method in self.methods}
-        drift = parameter_drift(run.anchor, dict(model.named_parameters()))
+        drift = parameter_drift(run.anchor, run.weights)
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
         if loss is not None and not (math.isfinite(loss) and math.isfinite(drift.total)):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
-        record = Record(
+        return Record(
             step=run.step,
             loss=loss,
             scores=scores,
             penalty={name: float(value) for name, value in values.items() if value is not None},
             drift=drift.total,
             drift_per_layer=drift.per_layer,
-            lr=[group["lr"] for group in optimizer.param_groups],
+            lr=[group["lr"] for group in run.groups],
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds,
+            setup_seconds=self.setup_seconds,
             status=status,
             message=message,
-            notes=notes,
+            notes=list(notes),
+            costs=costs or {},
         )
-        if status == "running":
-            reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
-            if reasons:
-                record = Record(**{**vars(record), "status": "stopped", "message": "; ".join(reasons)})
-        return record
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype is None:

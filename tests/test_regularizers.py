@@ -24,7 +24,9 @@ def perturbed_run(model: Model) -> Run:
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator))
-    return Run(model, task("sentiment", size=64), 10, 8, 1e-3, anchor, generator)
+    weights = {n: p for n, p in model.named_parameters() if n in anchor}
+    groups = [{"params": list(model.parameters()), "lr": 1e-3}]
+    return Run(model, task("sentiment", size=64), 10, 8, 1e-3, anchor, weights, generator, groups=groups)
 
 
 def test_l2sp_penalty_is_half_lambda_times_the_squared_distance(bert: Model) -> None:

@@ -43,7 +43,8 @@ class L2SP(Method):
             torch._foreach_add_(grads(new), new, alpha=self.beta)
 
     def _new(self, run: Run) -> list[Tensor]:
-        return [p for n, p in run.model.named_parameters() if n not in run.anchor and p.requires_grad]
+        old = set(run.weights.values())
+        return [p for p in run.trained() if p not in old]
 
 
 def grads(weights: list[Tensor]) -> list[Tensor]:
