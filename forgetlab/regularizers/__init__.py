@@ -1,5 +1,6 @@
-"""Remedies that add a term to the loss: on the weights (quadratic) or on the outputs."""
+"""Remedies that add a term to the loss: a pull on the weights, or on the outputs."""
 
-from forgetlab.regularizers.quadratic import L2SP
+from forgetlab.regularizers.quadratic import EWC, L2SP, MAS, OnlineEWC, Quadratic
+from forgetlab.regularizers.si import SI
 
-__all__ = ["L2SP"]
+__all__ = ["EWC", "L2SP", "MAS", "SI", "OnlineEWC", "Quadratic"]

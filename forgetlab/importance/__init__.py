@@ -1,0 +1,18 @@
+"""Which weights matter to which task: Fisher information, MAS importance, and what their overlap means."""
+
+from forgetlab.importance.files import check_importance, load_importance, save_importance
+from forgetlab.importance.fisher import Estimator, Importance, fisher_diagonal, mas_importance
+from forgetlab.importance.quadrants import Quadrants, put_back, quadrants
+
+__all__ = [
+    "Estimator",
+    "Importance",
+    "Quadrants",
+    "check_importance",
+    "fisher_diagonal",
+    "load_importance",
+    "mas_importance",
+    "put_back",
+    "quadrants",
+    "save_importance",
+]

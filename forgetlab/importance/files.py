@@ -1,0 +1,51 @@
+"""Importance on disk as safetensors, and whether it belongs to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from forgetlab.errors import ForgetlabError
+
+
+def save_importance(importance: Mapping[str, Tensor], path: str | Path, **about: str) -> None:
+    """Write {parameter name: tensor} as one safetensors file. about: what it is of, kept as the file's metadata."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in importance.items()}
+    save_file(tensors, path, metadata={"format": "pt", **about})
+
+
+def load_importance(path: str | Path) -> dict[str, Tensor]:
+    """Read what `save_importance` wrote. Raises ForgetlabError for a file that is missing, damaged or not finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        importance: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise ForgetlabError(f"there is no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise ForgetlabError(f"{path} cannot be read as safetensors: {error}") from None
+    for name, value in importance.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ForgetlabError(f"{path}: {name} holds numbers that are not finite")
+    return importance
+
+
+def check_importance(
+    importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor], needed: Collection[str] = ()
+) -> None:
+    """Raise ForgetlabError for the importance of another model: an unknown name or shape, a `needed` name missing."""
+    for name, value in importance.items():
+        if name not in parameters:
+            raise ForgetlabError(f"importance of another model: this one has no parameter {name}")
+        if value.shape != parameters[name].shape:
+            given, wanted = tuple(value.shape), tuple(parameters[name].shape)
+            raise ForgetlabError(f"importance of another model: {name} has the shape {given}, here it is {wanted}")
+    for name in needed:
+        if name not in importance:
+            raise ForgetlabError(f"importance of another model: it has nothing for the parameter {name}")

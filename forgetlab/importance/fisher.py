@@ -1,0 +1,337 @@
+"""How important is each weight to a task: the diagonal Fisher information, by five estimators, and MAS.
+
+With g = ∂ log p(y|x) / ∂θ, the model in eval mode and θ fixed:
+
+    exact      mean_x Σ_y p(y|x) g_y²
+    sample     mean_x g²  with y drawn from p(y|x), averaged over draws
+    empirical  mean_x g²  with y the true label; it vanishes once a model fits its labels
+    gnb        B · (mean gradient)² with drawn labels: the one form on batches that is unbiased
+    batched    mean over batches of (mean gradient)² with true labels: the common shortcut, wrong; for comparison
+
+Where an example asks for several predictions (tags, hidden words, next words), y is all of them together; they are
+independent given x, so that the exact sum over y splits into one sum for each place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.importance import per_example
+from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
+from forgetlab.models import Model
+from forgetlab.tasks import Task
+
+Estimator = Literal["auto", "exact", "sample", "empirical", "gnb", "batched"]
+How = Literal["auto", "hooks", "vmap", "loop"]
+Importance = dict[str, Tensor]
+# An objective s: (logits of some places, which of the batch's places they are) → one number for each of them.
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+FEW_CLASSES = 16
+MOST_PASSES = 1000
+
+
+def fisher_diagonal(
+    model: nn.Module,
+    task: Task | Iterable[tuple[Tensor, ...]],
+    *,
+    estimator: Estimator = "auto",
+    examples: int = 200,
+    draws: int = 4,
+    batch_size: int = 32,
+    method: How = "auto",
+    seed: int = 0,
+    logits: Callable[[nn.Module, Any], Tensor] | None = None,
+) -> Importance:
+    """The diagonal of the Fisher information of a task, for every parameter of the model.
+
+    model, task: a forgetlab Model and a Task; or any torch module and batches of (inputs, …, targets) with one
+    prediction for each row, `logits(module, batch)` → (rows, classes) where calling the module on the inputs is
+    not enough. estimator: see above; "auto" is exact for one prediction among up to 16 classes, else sample.
+    examples: how many training examples of the task, drawn by `seed`. draws: labels drawn for each example.
+    batch_size: examples at a time; it changes the result of "batched" only.
+    method: "hooks" (per-layer, fast), "vmap", "loop" (one example at a time); "auto" uses hooks for every layer
+    that they are right for, as checked against the loop on two examples, and the others for the rest.
+
+    Returns {parameter name: tensor of its shape}, ≥ 0, in nats per squared unit of the weight, float32.
+    Raises ForgetlabError for unknown names, no data, or "exact" on a head with too many classes (it says the cost).
+    Source: Kirkpatrick et al. 2017, eq. 3; van de Ven 2025 for the estimators. Differs from most public EWC code,
+    which is "batched". Per example, not per prediction: longer texts weigh more.
+    """
+    _check(estimator, get_args(Estimator), "estimator")
+    _check(method, get_args(How), "method")
+    _whole("examples", examples)
+    _whole("draws", draws)
+    _whole("batch_size", batch_size)
+    reader = _reader(model, task, examples, batch_size, seed, logits)
+    generator = torch.Generator().manual_seed(seed)
+
+    def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
+        kind = _resolve(estimator, values, reader, batch)
+        return _log_likelihoods(kind, values, reader, batch, draws, generator)
+
+    with _ready(reader.module):
+        if estimator in ("gnb", "batched"):
+            return _from_batches(reader, estimator, draws, generator)
+        return _mean_over_examples(reader, objectives, torch.square, method)
+
+
+def mas_importance(
+    model: nn.Module,
+    task: Task | Iterable[tuple[Tensor, ...]],
+    *,
+    examples: int = 200,
+    batch_size: int = 32,
+    method: How = "auto",
+    seed: int = 0,
+    logits: Callable[[nn.Module, Any], Tensor] | None = None,
+) -> Importance:
+    """How sensitive the outputs are to each weight: mean_x |∂‖f(x)‖² / ∂θ|, absolute value for each example.
+
+    f(x) are the logits (of every place of the text, squared and summed); no labels are used. Arguments, result and
+    errors as in `fisher_diagonal`. Source: Aljundi et al. 2018, eq. 3. Differs from code that takes the absolute
+    value of a batch's gradient, where examples cancel.
+    """
+    _check(method, get_args(How), "method")
+    _whole("examples", examples)
+    _whole("batch_size", batch_size)
+    reader = _reader(model, task, examples, batch_size, seed, logits)
+
+    def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
+        yield lambda some, _: some.square().sum(-1)
+
+    with _ready(reader.module):
+        return _mean_over_examples(reader, objectives, torch.abs, method)
+
+
+def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, seed: int, logits: Any) -> Reader:
+    if isinstance(task, Task):
+        if not isinstance(model, Model):
+            raise ForgetlabError("a task needs a model of forgetlab.load; for another module give batches instead")
+        return of_task(model, task, examples, batch_size, seed)
+    return of_batches(model, task, logits)
+
+
+def _resolve(estimator: Estimator, logits: Tensor, reader: Reader, batch: Batch) -> Estimator:
+    classes = logits.shape[1]
+    most = int(torch.bincount(reader.owners(batch)).max())
+    if estimator == "auto":
+        return "exact" if classes <= FEW_CLASSES and most == 1 else "sample"
+    if estimator == "exact" and most * classes > MOST_PASSES:
+        raise ForgetlabError(
+            f"the exact Fisher of a head with {classes:,} classes and up to {most} predictions in a text would take "
+            f"{most * classes:,} backward passes for each batch; use estimator='sample' (one for each draw) or 'gnb'"
+        )
+    return estimator
+
+
+def _log_likelihoods(
+    estimator: Estimator, logits: Tensor, reader: Reader, batch: Batch, draws: int, generator: torch.Generator
+) -> Iterator[Objective]:
+    """Objectives w · log p(y): the sum of their squared gradients is the estimate for each example."""
+    logits = logits.detach()
+    ones = torch.ones(len(logits), device=logits.device)
+
+    def weighted(w: Tensor, y: Tensor) -> Objective:
+        return lambda some, which: w[which] * some.log_softmax(-1).gather(1, y[which].unsqueeze(1)).squeeze(1)
+
+    if estimator == "empirical":
+        yield weighted(ones, reader.targets(batch))
+    elif estimator == "exact":  # (√p g)² = p g²
+        owners, root = reader.owners(batch), logits.softmax(-1).sqrt()
+        counts = torch.bincount(owners)
+        rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
+        for place in range(int(counts.max())):
+            for label in range(logits.shape[1]):
+                yield weighted(root[:, label] * (rank == place), torch.full_like(owners, label))
+    else:
+        for _ in range(draws):  # drawn on the CPU: the same labels on every device
+            y = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+            yield weighted(ones / draws**0.5, y)
+
+
+def _mean_over_examples(
+    reader: Reader,
+    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
+    h: per_example.Shape,
+    method: How,
+) -> Importance:
+    """Mean over examples of Σ over objectives of h(∂s/∂θ)."""
+    named = dict(reader.module.named_parameters())
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
+    hooked = _right_hooks(reader) if method == "auto" else set(named) if method == "hooks" else set()
+    others = {name: p for name, p in named.items() if name not in hooked}
+    count = 0
+    for batch in reader.batches():
+        rows = reader.rows(batch)
+        count += rows
+        if hooked:
+            asked: list[Objective] = []
+            for name, value in _by_hooks(reader, batch, objectives, h, asked).items():
+                if name in hooked:
+                    sums[name] += value
+        else:
+            with torch.no_grad():
+                asked = list(objectives(reader.logits(batch), batch))
+        if others:
+            for name, value in _by_rows(reader, batch, asked, others, h, method).items():
+                sums[name] += value
+    return {name: value / count for name, value in sums.items()}
+
+
+def _by_hooks(
+    reader: Reader,
+    batch: Batch,
+    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
+    h: per_example.Shape,
+    asked: list[Objective],
+) -> Importance:
+    rows, owners = reader.rows(batch), reader.owners(batch)
+    with per_example.recording(reader.module, rows) as calls:
+        logits = reader.logits(batch)
+    places = torch.arange(len(logits), device=logits.device)
+    asked += objectives(logits, batch)
+    names: dict[Tensor, str] = {p: name for name, p in reader.module.named_parameters()}
+    sums: Importance = {}
+    for i, objective in enumerate(asked):
+        total = objective(logits, places).sum()
+        found = per_example.totals(calls, total, owners, rows, reader.of_places, h, keep=i + 1 < len(asked))
+        for p, value in found.items():
+            sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
+    return sums
+
+
+def _by_rows(
+    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: Any, method: How
+) -> Importance:
+    if method in ("auto", "vmap") and reader.plain:
+        try:
+            return _by_vmap(reader, batch, asked, wanted, h)
+        except (RuntimeError, ValueError):
+            if method == "vmap":
+                raise
+    elif method == "vmap":
+        raise ForgetlabError("vmap cannot trace the attention masks of transformers; use method='hooks' or 'loop'")
+    return _by_loop(reader, batch, asked, wanted, h)
+
+
+def _by_loop(
+    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: per_example.Shape
+) -> Importance:
+    """One example at a time: slow, and right for anything that autograd is right for."""
+    owners = reader.owners(batch)
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
+    for i in range(reader.rows(batch)):
+        logits, own = reader.logits(reader.take(batch, i, i + 1)), (owners == i).nonzero().squeeze(1)
+        for k, objective in enumerate(asked):
+            total, last = objective(logits, own).sum(), k + 1 == len(asked)
+            grads = torch.autograd.grad(total, list(wanted.values()), retain_graph=not last, allow_unused=True)
+            for name, grad in zip(wanted, grads, strict=True):
+                if grad is not None:
+                    sums[name] += h(grad.float())
+    return sums
+
+
+def _by_vmap(
+    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: per_example.Shape
+) -> Importance:
+    from torch.func import functional_call, grad, vmap
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = reader.module
+
+        def forward(self, row: Batch) -> Tensor:
+            return reader.logits(row)
+
+    wrapped = Wrapped()
+    weights = {f"module.{name}": p.detach() for name, p in wanted.items()}
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
+    places = torch.arange(reader.rows(batch), device=next(iter(wanted.values())).device)
+    for objective in asked:
+
+        def total(w: dict[str, Tensor], row: Batch, i: Tensor, s: Objective = objective) -> Tensor:
+            logits = functional_call(wrapped, w, (tuple(t.unsqueeze(0) for t in row),))
+            return s(logits, i.unsqueeze(0)).sum()
+
+        for name, value in vmap(grad(total), in_dims=(None, 0, 0))(weights, batch, places).items():
+            sums[name.removeprefix("module.")] += h(value.float()).sum(0)
+    return sums
+
+
+def _right_hooks(reader: Reader) -> set[str]:
+    """Names of the parameters for which hooks and loop agree on two examples: a layer may do what no hook sees."""
+    batch = next(reader.batches())
+    pair = reader.take(batch, 0, min(2, reader.rows(batch)))
+    named = dict(reader.module.named_parameters())
+
+    def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
+        yield lambda some, _: some.square().sum(-1)
+
+    asked: list[Objective] = []
+    fast = _by_hooks(reader, pair, objectives, torch.square, asked)
+    slow = _by_loop(reader, pair, asked, named, torch.square)
+    largest = max(float(value.max()) for value in slow.values())
+    right = set()
+    for name, value in slow.items():
+        error = float((fast.get(name, torch.zeros_like(value)) - value).abs().max())
+        if error <= 1e-3 * float(value.max()) + 1e-8 * largest:  # key biases: exactly 0 but for rounding
+            right.add(name)
+    return right
+
+
+def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: torch.Generator) -> Importance:
+    """Squares of whole batches' gradients: Σ_x g for drawn labels (gnb), or the mean gradient for true ones."""
+    named = dict(reader.module.named_parameters())
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
+    count, batches = 0, 0
+    for batch in reader.batches():
+        logits = reader.logits(batch)
+        rows, places = reader.rows(batch), torch.arange(len(logits), device=logits.device)
+        kind: Estimator = "sample" if estimator == "gnb" else "empirical"
+        asked = list(_log_likelihoods(kind, logits, reader, batch, draws, generator))
+        for i, objective in enumerate(asked):
+            total = objective(logits, places).sum() / (1 if estimator == "gnb" else rows)
+            keep = i + 1 < len(asked)
+            grads = torch.autograd.grad(total, list(named.values()), retain_graph=keep, allow_unused=True)
+            for name, grad in zip(named, grads, strict=True):
+                if grad is not None:
+                    sums[name] += grad.float().square()  # gnb: E (Σ_x g_x)² = Σ_x E g_x², as each E g_x = 0
+        count, batches = count + rows, batches + 1
+    return {name: value / (count if estimator == "gnb" else batches) for name, value in sums.items()}
+
+
+class _ready:
+    """Eval mode and every parameter differentiable; as before afterwards."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.training = self.module.training
+        self.required = {p: p.requires_grad for p in self.module.parameters()}
+        self.module.eval().requires_grad_(True)
+        self.grad = torch.enable_grad()
+        self.grad.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.grad.__exit__(*error)
+        self.module.train(self.training)
+        for p, required in self.required.items():
+            p.requires_grad_(required)
+
+
+def _check(value: str, known: Iterable[str], what: str) -> None:
+    if value not in known:
+        raise unknown(what, str(value), list(known))
+
+
+def _whole(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ForgetlabError(f"{name} must be a whole number above 0, got {value!r}")

@@ -1,0 +1,193 @@
+"""Per-example gradients without a loop: each layer's input and the gradient at its output are enough.
+
+For one backward pass over a batch this gives Σ_x h(∂s_x/∂θ) with h the square or the absolute value, for every
+parameter, at about the cost of the ordinary weight gradients. The trap: on sequences the gradient of one example is
+itself a sum over positions, which must be taken before h; (δ²)ᵀ(a²) would drop the cross-position terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHUNK = 2**18  # elements of per-example gradients held at a time: they stay in the processor's cache
+Shape = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Call:
+    """One use of a layer in a forward pass: its input and output, one row for each example or each place."""
+
+    layer: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+class Contribution:
+    """What one call adds to the per-example gradients of one parameter.
+
+    examples(lo, hi): (hi − lo, *shape) dense gradients. total(h): Σ_x h(gradient), by a shorter way where there is one.
+    """
+
+    def __init__(self, shape: torch.Size, a: Tensor, d: Tensor) -> None:
+        self.shape, self.a, self.d = shape, a, d
+
+    def examples(self, lo: int, hi: int) -> Tensor:
+        raise NotImplementedError
+
+    def total(self, h: Shape) -> Tensor:
+        return add_up([self], len(self.d), self.shape, h)
+
+
+class _Matrix(Contribution):
+    """Weight of a linear layer: G_x = Σ_t δ_xt a_xtᵀ, (out, in)."""
+
+    def examples(self, lo: int, hi: int) -> Tensor:
+        return torch.bmm(self.d[lo:hi].transpose(1, 2), self.a[lo:hi])
+
+    def total(self, h: Shape) -> Tensor:
+        if self.d.shape[1] == 1:  # no positions to add up: h(δ aᵀ) = h(δ) h(a)ᵀ for the square and the absolute value
+            return h(self.d[:, 0]).T @ h(self.a[:, 0])
+        return super().total(h)
+
+
+class _Vector(Contribution):
+    """Bias or scale: G_x = Σ_t δ_xt ∘ a_xt, with a = 1 for a bias."""
+
+    def examples(self, lo: int, hi: int) -> Tensor:
+        return (self.d[lo:hi] * self.a[lo:hi]).sum(1).reshape(-1, *self.shape)
+
+
+class _Rows(Contribution):
+    """Embedding: the rows δ of each (example, token), added up over the places where the token stands."""
+
+    def examples(self, lo: int, hi: int) -> Tensor:
+        dense = self.d.new_zeros(hi - lo, *self.shape)
+        rows = torch.arange(hi - lo, device=self.d.device).unsqueeze(1).expand_as(self.a[lo:hi])
+        return dense.index_put_((rows, self.a[lo:hi]), self.d[lo:hi], accumulate=True)
+
+    def total(self, h: Shape) -> Tensor:
+        vocabulary, width = self.shape
+        keys = self.a + vocabulary * torch.arange(len(self.a), device=self.a.device).unsqueeze(1)
+        found, place = keys.flatten().unique(return_inverse=True)
+        sums = self.d.new_zeros(len(found), width).index_add_(0, place, self.d.flatten(0, 1))
+        return self.d.new_zeros(self.shape).index_add_(0, found % vocabulary, h(sums))
+
+
+def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, h: Shape) -> Tensor:
+    """Σ_x h(Σ of the contributions of example x): tied weights are summed before h is taken."""
+    total = torch.zeros(shape, device=contributions[0].d.device)
+    size = max(1, CHUNK // max(1, shape.numel()))
+    for lo in range(0, count, size):
+        hi = min(count, lo + size)
+        gradient = contributions[0].examples(lo, hi)
+        for more in contributions[1:]:
+            gradient = gradient + more.examples(lo, hi)
+        total += h(gradient).sum(0)
+    return total
+
+
+def knows(layer: nn.Module) -> bool:
+    """Whether a layer's own parameters are of a kind that is handled here."""
+    if isinstance(layer, nn.Embedding):
+        return layer.max_norm is None and not layer.scale_grad_by_freq
+    return isinstance(layer, nn.Linear | nn.LayerNorm) or _kind(layer) in ("Conv1D", "RMSNorm")
+
+
+def _kind(layer: nn.Module) -> str:
+    name = type(layer).__name__
+    return "RMSNorm" if name.endswith("RMSNorm") else name
+
+
+def contributions(call: Call, a: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Contribution]]:
+    """(parameter, contribution) of one call. a: (B, T, in), or (B, T) token ids; d: (B, T, out) gradients."""
+    layer: Any = call.layer
+    if isinstance(layer, nn.Embedding):
+        if layer.padding_idx is not None:
+            d = d.masked_fill((a == layer.padding_idx).unsqueeze(-1), 0.0)
+        yield layer.weight, _Rows(layer.weight.shape, a, d)
+        return
+    if isinstance(layer, nn.Linear):
+        yield layer.weight, _Matrix(layer.weight.shape, a, d)
+    elif _kind(layer) == "Conv1D":  # GPT-2 keeps its weights as (in, out)
+        yield layer.weight, _Matrix(layer.weight.shape, d, a)
+    elif isinstance(layer, nn.LayerNorm):
+        normal = F.layer_norm(a, layer.normalized_shape, eps=layer.eps)
+        if layer.weight is not None:
+            yield layer.weight, _Vector(layer.weight.shape, normal, d)
+    else:
+        eps = getattr(layer, "variance_epsilon", getattr(layer, "eps", None)) or torch.finfo(a.dtype).eps
+        normal = a * torch.rsqrt(a.square().mean(-1, keepdim=True) + eps)
+        yield layer.weight, _Vector(layer.weight.shape, normal, d)
+    if (bias := getattr(layer, "bias", None)) is not None:
+        yield bias, _Vector(bias.shape, d.new_ones(()).expand_as(d), d)
+
+
+@contextmanager
+def recording(module: nn.Module, rows: int) -> Iterator[list[Call]]:
+    """Record each use of a known layer within the context; `rows` is the number of examples in the batch."""
+    calls: list[Call] = []
+
+    def spread(_: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        # position ids come once for the whole batch; each example needs its own rows to have its own gradient
+        ids = inputs[0]
+        if ids.dim() == 1 and len(ids) != rows:
+            ids = ids.unsqueeze(0)
+        return (ids.expand(rows, -1) if ids.dim() == 2 and len(ids) == 1 else ids, *inputs[1:])
+
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(output, Tensor) and output.requires_grad:
+            calls.append(Call(layer, inputs[0].detach(), output))
+
+    handles = []
+    for layer in module.modules():
+        if knows(layer) and any(True for _ in layer.parameters(recurse=False)):
+            handles.append(layer.register_forward_hook(record))
+            if isinstance(layer, nn.Embedding):
+                handles.append(layer.register_forward_pre_hook(spread))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def totals(
+    calls: Sequence[Call], objective: Tensor, owners: Tensor, rows: int, of_places: set[nn.Module], h: Shape, keep: bool
+) -> dict[Tensor, Tensor]:
+    """Σ_x h(∂s_x/∂θ) for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
+
+    objective: the scalar Σ_x s_x. owners: (places,) the example of each place, ascending. of_places: the layers whose
+    rows are places instead of examples. keep: keep the graph for another objective.
+    """
+    deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=keep, allow_unused=True)
+    found: dict[Tensor, list[Contribution]] = {}
+    for call, delta in zip(calls, deltas, strict=True):
+        if delta is None:
+            continue
+        a, d = call.input, delta.float()
+        if call.layer in of_places:
+            a, d = _by_example(a, owners, rows), _by_example(d, owners, rows)
+        if len(d) != rows:
+            continue  # not one row for each example: the check against the loop will notice
+        features = 0 if isinstance(call.layer, nn.Embedding) else 1
+        a = a.reshape(rows, -1, *a.shape[a.dim() - features :])
+        d = d.reshape(rows, -1, d.shape[-1])
+        for parameter, contribution in contributions(call, a if not features else a.float(), d):
+            found.setdefault(parameter, []).append(contribution)
+    return {p: parts[0].total(h) if len(parts) == 1 else add_up(parts, rows, p.shape, h) for p, parts in found.items()}
+
+
+def _by_example(values: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """(places, …) → (rows, K, …), zeros where an example has fewer than K places."""
+    counts = torch.bincount(owners, minlength=rows)
+    rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
+    padded = values.new_zeros(rows, int(counts.max()), *values.shape[1:])
+    padded[owners, rank] = values
+    return padded

@@ -1,0 +1,94 @@
+"""Where examples and predictions come from: a forgetlab model and task, or any module with batches of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.models import Model
+from forgetlab.tasks import Task
+
+Batch = Any  # a mapping of tensors for a task, else what the caller's batches are
+
+
+@dataclass
+class Reader:
+    """What the estimators need of a model and its data.
+
+    logits(batch): (places, classes). owners(batch): (places,) the row that each place belongs to, ascending.
+    targets(batch): (places,) true classes. rows(batch): number of examples. take(batch, lo, hi): a batch of these only.
+    of_places: layers that see one row for each place instead of each example. plain: vmap may be tried.
+    """
+
+    module: nn.Module
+    batches: Callable[[], Iterator[Batch]]
+    logits: Callable[[Batch], Tensor]
+    owners: Callable[[Batch], Tensor]
+    targets: Callable[[Batch], Tensor]
+    rows: Callable[[Batch], int]
+    take: Callable[[Batch, int, int], Batch]
+    of_places: set[nn.Module]
+    plain: bool
+
+
+def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int) -> Reader:
+    """`examples` training texts of a task in a random order given by `seed`, in batches of similar length."""
+    task.prepare(model)
+    if task.size() == 0:
+        raise ForgetlabError(f"the task {task.name} has no training data to measure importance on")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(task.size(), generator=generator)[:examples]
+    chosen = chosen[torch.argsort(task.encoded(model, "train").lengths[chosen], stable=True)]
+
+    def batches() -> Iterator[Batch]:
+        masks = torch.Generator().manual_seed(seed)
+        for index in chosen.split(batch_size):
+            yield task.batch(model, index, masks)
+
+    def take(batch: Mapping[str, Tensor], lo: int, hi: int) -> Batch:
+        owners, length = task.owners(batch), batch["input_ids"].shape[1]
+        own = (owners >= lo) & (owners < hi)
+        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi] for k, v in batch.items()}
+        return some | ({"places": some["places"] - lo * length} if "places" in some else {})
+
+    return Reader(
+        module=model,
+        batches=batches,
+        logits=lambda batch: task.logits(model, batch),
+        owners=task.owners,
+        targets=lambda batch: batch["targets"],
+        rows=lambda batch: len(batch["input_ids"]),
+        take=take,
+        of_places=set(model.modules()) - set(model.backbone.modules()),
+        plain=False,
+    )
+
+
+def of_batches(
+    module: nn.Module, batches: Iterable[tuple[Tensor, ...]], logits: Callable[[nn.Module, Any], Tensor] | None
+) -> Reader:
+    """Any module: batches of (inputs, …, targets), one example in each row, one prediction for each example.
+
+    logits(module, batch) → (rows, classes); by default the module is called with all but the last tensor.
+    """
+    kept = [tuple(batch) for batch in batches]
+    if not kept or not all(len(b) > 1 and all(isinstance(t, Tensor) for t in b) and len(b[0]) for b in kept):
+        raise ForgetlabError("expected batches of (inputs, targets), tensors with one row for each example")
+    device = next(module.parameters()).device
+    kept = [tuple(t.to(device) for t in batch) for batch in kept]
+    return Reader(
+        module=module,
+        batches=lambda: iter(kept),
+        logits=lambda batch: (logits(module, batch) if logits else module(*batch[:-1])).float(),
+        owners=lambda batch: torch.arange(len(batch[0]), device=device),
+        targets=lambda batch: batch[-1],
+        rows=lambda batch: len(batch[0]),
+        take=lambda batch, lo, hi: tuple(t[lo:hi] for t in batch),
+        of_places=set(),
+        plain=True,
+    )
