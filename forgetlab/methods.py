@@ -5,7 +5,7 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class Run:
     weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
+    watch: the tasks that are scored along with the new one.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Run:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     groups: list[Group] = field(default_factory=list)
     step: int = 0
+    watch: Sequence[Task] = ()
     _orders: dict[tuple[int, int], Iterator[Tensor]] = field(default_factory=dict)
 
     def anchored(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -132,7 +134,10 @@ class Method:
         """After the optimizer's step."""
 
     def should_stop(self, record: Record, run: Run) -> str | None:
-        """A reason in words to end the run here, or None; it may put other weights back first."""
+        """A reason in words to end the run here, or None; it may put other weights back first.
+
+        Asked at each record of status "running", the one before the first step included.
+        """
         return None
 
     def for_task(self, task: Task, run: Run) -> AbstractContextManager[Any]:

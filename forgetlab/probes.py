@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -139,30 +140,73 @@ class Writing(Probe):
         return {"fluency": fluency(texts), "coherence": coherence(texts)}
 
 
-def write(model: Model, count: int, *, seed: int, temperature: float = 1.0, max_tokens: int = 48) -> list[str]:
-    """Sample `count` texts from a causal model, from its begin token to its end token.
-
-    The draws come from a generator on the CPU, so that a seed gives the same text on every device.
-    """
+def write(
+    model: Model, count: int, *, seed: int, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 48
+) -> list[str]:
+    """`count` texts by a causal model; the arguments are those of `sample`."""
     generator = torch.Generator().manual_seed(seed)
+    return [text for text, _ in sample(model, count, generator, temperature, top_p, max_tokens)]
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    count: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 48,
+) -> list[tuple[str, bool]]:
+    """Texts that a causal model writes from its begin token on, each with whether it came to its end token.
+
+    generator: on the CPU, so that a seed gives the same text on every device. temperature: divides the logits, above 0.
+    top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
+    Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
+    """
+    check_sampling(temperature, top_p)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if begin is None:
+        raise ForgetlabError(f"{model.name} cannot write: its tokenizer has neither a begin nor an end token")
     ids = torch.full((count, 1), begin, device=model.device)
     done = torch.zeros(count, dtype=torch.bool, device=model.device)
     past = None
-    with torch.inference_mode():
-        for _ in range(max_tokens):
-            seen = torch.ones_like(ids)
-            out = model.backbone(input_ids=ids[:, -1:], attention_mask=seen, past_key_values=past, use_cache=True)
-            past = out.past_key_values
-            logits = model.lm_logits(out.last_hidden_state[:, -1]).float() / temperature
-            chosen = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(model.device)
-            chosen = chosen.masked_fill(done.unsqueeze(1), tokenizer.pad_token_id)
-            ids = torch.cat([ids, chosen], dim=1)
-            done |= chosen.squeeze(1) == tokenizer.eos_token_id
-            if done.all():
-                break
-    return [text.strip() for text in tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)]
+    for _ in range(min(max_tokens, model.max_length)):
+        seen = torch.ones_like(ids)
+        out = model.backbone(input_ids=ids[:, -1:], attention_mask=seen, past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
+        logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
+        probabilities = (logits / max(temperature, 1e-6)).softmax(-1).cpu()
+        if top_p < 1:
+            probabilities = nucleus(probabilities, top_p)
+        chosen = torch.multinomial(probabilities, 1, generator=generator).to(model.device)
+        chosen = chosen.masked_fill(done.unsqueeze(1), tokenizer.pad_token_id)
+        ids = torch.cat([ids, chosen], dim=1)
+        done |= chosen.squeeze(1) == tokenizer.eos_token_id
+        if done.all():
+            break
+    texts = tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
+    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The probabilities with 0 outside the smallest set of tokens whose mass is `top_p` or more.
+
+    probabilities: (B, V), rows with sum 1. Not scaled back to sum 1. Source: Holtzman et al. 2020, section 3.1.
+    """
+    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ranked.cumsum(-1) - ranked  # the mass of the more probable tokens
+    return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
+
+
+def check_sampling(temperature: float, top_p: float) -> tuple[float, float]:
+    """Both as floats; raises ForgetlabError for a temperature that is not above 0 or a top_p outside (0, 1]."""
+    for name, value, most in (("temperature", temperature, math.inf), ("top_p", top_p, 1.0)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < value <= most:
+            raise ForgetlabError(f"{name} must be a number above 0{' and at most 1' * (most == 1)}, got {value!r}")
+    return float(temperature), float(top_p)
 
 
 def log_probabilities(model: Model, texts: Sequence[str]) -> Tensor:

@@ -7,7 +7,7 @@ import inspect
 import json
 import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,50 @@ import torch
 
 import forgetlab
 from forgetlab import catalog, sources
-from forgetlab.architectures import Frozen
+from forgetlab.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.interference import AGEM, PCGrad
+from forgetlab.interpolation import WeightInterpolation
 from forgetlab.methods import Method
 from forgetlab.models import Model, load
-from forgetlab.regularizers import L2SP
-from forgetlab.replay import ExperienceReplay, Multitask
+from forgetlab.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
+from forgetlab.replay import ExperienceReplay, GenerativeReplay, Multitask
+from forgetlab.schedules import Cosine, GradualUnfreezing, LayerwiseRates, SlantedTriangular, Warmup
+from forgetlab.stopping import EarlyStopping, SafetyBrake
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
 from forgetlab.training import Precision, Record, finetune
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "none": Method,
-    "l2sp": L2SP,
-    "replay": ExperienceReplay,
-    "frozen": Frozen,
-}
+_REMEDIES: tuple[type[Method], ...] = (
+    Method,
+    L2SP,
+    EWC,
+    OnlineEWC,
+    SI,
+    MAS,
+    LwF,
+    KLAnchor,
+    ExperienceReplay,
+    GenerativeReplay,
+    Multitask,
+    Frozen,
+    Adapters,
+    LoRA,
+    ProgressiveColumns,
+    LayerwiseRates,
+    Warmup,
+    Cosine,
+    SlantedTriangular,
+    GradualUnfreezing,
+    EarlyStopping,
+    SafetyBrake,
+    PCGrad,
+    AGEM,
+    WeightInterpolation,
+)
+METHODS: dict[str, type[Method]] = {remedy.name: remedy for remedy in _REMEDIES}
+FROM_OLD_TASKS = ("old", "fisher", "importance")  # a first argument of this name takes the watched tasks
+_ANY_TEXT = sources.Examples(kind="text", texts=("a",))
+_STAND_IN = MaskedLM("stand-in", _ANY_TEXT, _ANY_TEXT)  # for checking the settings before any task is there
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -219,23 +248,23 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
 def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     """Methods from their text: "l2sp:lam=0.1,beta=0.01+replay:ratio=0.3".
 
-    old: the tasks that replay may remember; None only checks the names and values.
+    old: the tasks that a remedy may remember or measure; None only checks the names and values.
     """
     made = []
     for part in spec.split("+"):
         name, _, settings = part.strip().partition(":")
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-        options = dict(_setting(name, s) for s in settings.split(",") if s)
-        takes = set(inspect.signature(METHODS[name]).parameters) - {"old", "args", "kwargs"}
-        for option in options:
-            if option not in takes:
-                raise unknown(f"setting of {name}", option, takes)
-        if name == "replay":
-            if old is None:
-                continue
-            options["old"] = old
-        made.append(METHODS[name](**options))
+        takes = {
+            key: parameter.default
+            for key, parameter in inspect.signature(METHODS[name]).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD and key != "anchor"
+        }
+        needs = [key for key in takes if key in FROM_OLD_TASKS]
+        for key in needs:
+            del takes[key]
+        options = dict(_setting(name, text, takes) for text in settings.split(",") if text)
+        made.append(METHODS[name](**options, **{key: [_STAND_IN] if old is None else old for key in needs}))
     return made
 
 
@@ -246,15 +275,25 @@ def device_name(model: Model) -> str:
     return f"{model.device.type} ({platform.machine()})"
 
 
-def _setting(method: str, text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    try:
-        number = float(value)
-    except ValueError:
-        number = None
-    if not equals or number is None:
+def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a number, or a word where the setting's default is one."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if equals and key not in takes:
+        raise unknown(f"setting of {method}", key, takes)
+    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and not _is_number(value))):
+        return key, value
+    if not equals or not _is_number(value):
         raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
-    return key.strip(), int(number) if number.is_integer() and "." not in value and "e" not in value.lower() else number
+    found = float(value)
+    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _default_watch(recipe: Recipe, model: Model) -> list[str]:

@@ -130,17 +130,27 @@ class Task(ABC):
 
 
 class Classification(Task):
-    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy."""
+    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy.
+
+    labels: the classes, where the training data may lack some.
+    """
 
     metric = "accuracy"
     kind = "classification"
 
-    def __init__(self, name: str, train: Examples, test: Examples, head: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        train: Examples,
+        test: Examples,
+        head: str | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
         super().__init__(name, train, test)
         self.head = head or name
         assert train.labels is not None
         assert test.labels is not None
-        self.labels = _classes(name, "label", train.labels, test.labels)
+        self.labels = _classes(name, "label", labels or train.labels, test.labels)
         self._targets = {
             "train": label_ids(train.labels, self.labels),
             "test": label_ids(test.labels, self.labels),
@@ -169,17 +179,27 @@ class Classification(Task):
 
 
 class Tagging(Task):
-    """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1."""
+    """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1.
+
+    labels: the tags, where the training data may lack some.
+    """
 
     metric = "f1"
     kind = "tagging"
 
-    def __init__(self, name: str, train: Examples, test: Examples, head: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        train: Examples,
+        test: Examples,
+        head: str | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
         super().__init__(name, train, test)
         self.head = head or name
         assert train.tags is not None
         assert test.tags is not None
-        self.labels = _classes(name, "tag", chain(*train.tags), chain(*test.tags))
+        self.labels = _classes(name, "tag", labels or chain(*train.tags), chain(*test.tags))
         self._numbers = {"train": self._table(train.tags), "test": self._table(test.tags)}
 
     def _table(self, tags: Sequence[Sequence[str]]) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Group, Method, Part, Run
 from forgetlab.metrics import parameter_drift
@@ -88,13 +89,13 @@ def finetune(
     On the CPU the same arguments give the same numbers, bit for bit.
     Raises ForgetlabError, before anything is touched, for arguments that cannot work.
     """
-    _positive("steps", steps, whole=True)
-    _positive("batch_size", batch_size, whole=True)
-    _positive("every", every, whole=True)
-    _positive("accumulation", accumulation, whole=True)
-    _positive("lr", lr)
-    _positive("weight_decay", weight_decay, zero=True)
-    _positive("clip", clip, zero=True)
+    whole("steps", steps)
+    whole("batch_size", batch_size)
+    whole("every", every)
+    whole("accumulation", accumulation)
+    number("lr", lr, above=True)
+    number("weight_decay", weight_decay)
+    number("clip", clip)
     if precision not in ("float32", "bfloat16", "float16"):
         raise ForgetlabError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
     if batch_size % accumulation:
@@ -155,7 +156,7 @@ class _Loop:
         weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
         anchor = {n: p.detach().clone() for n, p in weights.items()}
         generator = torch.Generator().manual_seed(seed)
-        self.run = Run(model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast)
+        self.run = Run(model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast, watch=watch)
         self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
         self.setup_seconds = self.train_seconds = 0.0
@@ -177,25 +178,21 @@ class _Loop:
                 self.setup_seconds = time.perf_counter() - start
                 record = self._record(None, start, notes, self._costs())
             yield record
-            while run.step < run.steps:
-                with self.random, torch.enable_grad():
-                    begin = time.perf_counter()
-                    model.train()
-                    losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
-                    loss = float(torch.stack(losses).mean())  # the one wait for the device between records
-                    self.train_seconds += time.perf_counter() - begin
-                    record = self._record(loss, start)
-                yield record
-                if record.status != "running":
-                    return
+            while record.status == "running":
                 with self.random:
                     reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
                     if reasons:
-                        kept = self._record(loss, start)
+                        kept = self._record(record.loss, start)
                         record = replace(kept, status="stopped", message="; ".join(reasons))
-                if reasons:
-                    yield record
-                    return
+                if not reasons:
+                    with self.random, torch.enable_grad():
+                        begin = time.perf_counter()
+                        model.train()
+                        losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
+                        loss = float(torch.stack(losses).mean())  # the one wait for the device between records
+                        self.train_seconds += time.perf_counter() - begin
+                        record = self._record(loss, start)
+                yield record
         finally:
             for p in model.parameters():
                 p.requires_grad_(trainable.get(p, True))
@@ -343,16 +340,6 @@ class _Randomness:
     def __exit__(self, *_: object) -> None:
         self._own = self._get()
         self._set(self._theirs)
-
-
-def _positive(name: str, value: object, *, whole: bool = False, zero: bool = False) -> None:
-    """Refuse anything that is not a finite number above 0 (or 0 where `zero`)."""
-    wanted = ("a whole number" if whole else "a number") + (" of 0 or more" if zero else " above 0")
-    kinds = (int,) if whole else (int, float)
-    if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
-        raise ForgetlabError(f"{name} must be {wanted}, got {value!r}")
-    if value < 0 or (value == 0 and not zero):
-        raise ForgetlabError(f"{name} must be {wanted}, got {value!r}")
 
 
 def _finite(value: Any) -> Any:

@@ -5,9 +5,9 @@ import torch
 
 from forgetlab import ForgetlabError, finetune, task
 from forgetlab.architectures import Frozen
-from forgetlab.methods import Run
+from forgetlab.methods import Method, Run
 from forgetlab.models import Model
-from forgetlab.regularizers import L2SP
+from forgetlab.regularizers import EWC, L2SP, MAS, SI, OnlineEWC
 from tests.conftest import small_model
 
 
@@ -103,3 +103,194 @@ def test_frozen_with_nothing_new_is_refused(gpt: Model) -> None:
 def test_bad_strength(value: object) -> None:
     with pytest.raises(ForgetlabError, match="lam must be a number of 0 or more"):
         L2SP(lam=value)  # type: ignore[arg-type]
+
+
+def ones(model: Model) -> dict[str, torch.Tensor]:
+    return {name: torch.ones_like(p) for name, p in model.named_parameters()}
+
+
+def trained(*methods: Method, steps: int = 5, **options) -> tuple[Model, list]:
+    model = small_model()
+    records = list(finetune(model, task("sentiment", size=64), methods=methods, steps=steps, **options))
+    return model, records
+
+
+def same(a: Model, b: Model) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_ewc_with_every_fisher_one_is_l2sp(proximal: bool) -> None:
+    ewc, _ = trained(EWC(ones(small_model()), 2.0, proximal=proximal))
+    l2sp, _ = trained(L2SP(2.0, proximal=proximal))
+    naive, _ = trained()
+    assert not same(ewc, naive)
+    if proximal:  # s/(1+s) is rounded once for all weights, or for each
+        for p, q in zip(ewc.parameters(), l2sp.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+    else:
+        assert same(ewc, l2sp)
+
+
+@pytest.mark.parametrize("make", [EWC, OnlineEWC, MAS, lambda old, lam: SI(old, lam, walk=3)])
+@pytest.mark.parametrize("proximal", [False, True])
+def test_lambda_zero_of_any_pull_is_the_naive_run(make, proximal: bool) -> None:
+    old = [task("masked-lm", size=20)]
+    method = make(old, 0.0)
+    method.proximal = proximal
+    assert same(trained(method)[0], trained()[0])
+
+
+def test_accumulation_does_not_change_a_pulled_run() -> None:
+    fisher = {
+        n: torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) for n, p in ones(small_model()).items()
+    }
+    once, _ = trained(EWC(fisher, 5.0), batch_size=32)
+    four, _ = trained(EWC(fisher, 5.0), batch_size=32, accumulation=4)
+    for (name, p), q in zip(once.named_parameters(), four.parameters(), strict=True):
+        if "key.bias" not in name:  # its gradient is rounding noise, which AdamW blows up
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("make", [EWC, MAS, OnlineEWC])
+def test_the_fast_pull_is_autograds(make, bert: Model) -> None:
+    run = perturbed_run(bert)
+    generator = torch.Generator().manual_seed(3)
+    omega = {name: torch.rand(p.shape, generator=generator) for name, p in run.weights.items()}
+    method = make(omega, 0.7)
+    method.setup(run)
+    value = method.penalty(run)
+    expected = 0.35 * sum(float((omega[n] * (p.detach() - run.anchor[n]) ** 2).sum()) for n, p in run.weights.items())
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    slow = torch.autograd.grad(value, list(run.weights.values()))
+    method.add_penalty_gradient(run)
+    for p, gradient in zip(run.weights.values(), slow, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_the_proximal_step_is_the_closed_form_and_stable(bert: Model) -> None:
+    run = perturbed_run(bert)
+    generator = torch.Generator().manual_seed(3)
+    omega = {name: torch.rand(p.shape, generator=generator) for name, p in run.weights.items()}
+    before = {name: p.detach().clone() for name, p in run.weights.items()}
+    method = EWC(omega, 1e6, proximal=True)
+    method.setup(run)
+    method.add_penalty_gradient(run)
+    assert all(p.grad is None for p in run.weights.values())
+    method.after_step(run)
+    for name, p in run.weights.items():
+        s = 1e-3 * 1e6 * omega[name].double()
+        expected = (before[name].double() + s * run.anchor[name].double()) / (1 + s)
+        torch.testing.assert_close(p.detach().double(), expected, rtol=1e-4, atol=1e-6)
+    _, records = trained(L2SP(1e9, proximal=True), steps=20, lr=1e-2)
+    assert records[-1].drift < 1e-3  # a stiff pull holds still instead of diverging
+
+
+def test_lambda_by_pattern() -> None:
+    model, _ = trained(L2SP({"*.layer.0.*": 1e9}, proximal=True), steps=3)
+    for name, p in model.named_parameters():
+        if name in model.known_names:
+            moved = float((p.detach() - model._pretrained[name]).abs().max())
+            assert (moved < 1e-5) == (".layer.0." in name or "key.bias" in name or moved == 0.0), name
+
+
+def test_online_ewc_fades() -> None:
+    name = "w"
+    parts = [{name: torch.tensor([float(v)])} for v in (4, 2, 1)]
+    method = OnlineEWC(parts[0], gamma=0.5)
+    assert float(method.combine(parts)[name]) == pytest.approx(0.5 * (0.5 * 4 + 2) + 1)
+    assert float(OnlineEWC(parts[0], gamma=1.0).combine(parts)[name]) == float(EWC(parts[0]).combine(parts)[name]) == 7
+    method.consolidate(parts[1])
+    method.consolidate(parts[2])
+    assert float(method._given[name]) == pytest.approx(3.0)
+    with pytest.raises(ForgetlabError, match="no parameter v"):
+        method.consolidate({"v": torch.ones(1)})
+
+
+class _Loss(Method):
+    """Keeps the loss of the whole training set before each step and at the end."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def before_step(self, run: Run) -> None:
+        with torch.no_grad():
+            everything = run.task.batch(run.model, torch.arange(run.task.size()), run.generator)
+            self.values.append(float(run.task.loss(run.model, everything)))
+
+
+def test_si_gathers_the_fall_of_the_loss() -> None:
+    """Σ ω over all weights is the path integral of the gradient: how far the loss fell (small rate, whole batches)."""
+    model = small_model()
+    new = task("sentiment", size=64)
+    new.prepare(model)
+    model.remember()  # so that the head is among the weights that ω is kept of
+    si, loss = SI(lam=0.0), _Loss()
+    list(finetune(model, new, methods=[si, loss], steps=40, batch_size=64, lr=1e-4, clip=0.0))
+    loss.before_step(Run(model, new, 1, 1, 1e-4, {}, {}, torch.Generator()))
+    total = sum(float(path.sum()) for path in si._path.values())
+    assert total == pytest.approx(loss.values[0] - loss.values[-1], rel=0.05)
+    assert total > 0
+
+
+def test_si_importance_of_the_next_run() -> None:
+    model = small_model()
+    si = SI(lam=1.0, xi=0.01)
+    list(finetune(model, task("register", size=64), methods=[si], steps=5))
+    path = {name: value.clone() for name, value in si._path.items()}
+    start = dict(si._start)
+    model.remember()
+    records = list(finetune(model, task("sentiment", size=64), methods=[si], steps=3))
+    for name, value in path.items():
+        moved = model._pretrained[name] - start[name]
+        torch.testing.assert_close(si._omega[name], torch.relu(value / (moved**2 + 0.01)))
+    assert records[0].penalty["si"] == 0.0
+    assert records[-1].penalty["si"] > 0.0
+
+
+def test_a_walk_leaves_the_weights_alone() -> None:
+    model = small_model()
+    before = model.snapshot()
+    run = finetune(model, task("sentiment", size=64), methods=[SI([task("masked-lm", size=20)], walk=3)], steps=1)
+    next(run)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf"), "1", True])
+@pytest.mark.parametrize("make", [L2SP, lambda lam: EWC({}, lam), lambda lam: SI(lam=lam), lambda lam: MAS({}, lam)])
+def test_a_lambda_that_is_none(make, lam: object) -> None:
+    with pytest.raises(ForgetlabError, match="lam must be a number of 0 or more"):
+        make(lam)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 1.1, float("nan"), "a"])
+def test_gamma_outside(gamma: object) -> None:
+    with pytest.raises(ForgetlabError, match="gamma must be between 0 and 1"):
+        OnlineEWC({}, gamma=gamma)
+
+
+def test_a_fisher_of_another_model() -> None:
+    fisher = ones(small_model())
+    name = next(iter(fisher))
+    for wrong, message in [
+        ({**fisher, "body.more": torch.ones(2)}, "no parameter body.more"),
+        ({**fisher, name: torch.ones(2, 2)}, f"{name} has the shape \\(2, 2\\)"),
+        ({k: v for k, v in fisher.items() if k != name}, f"nothing for the parameter {name}"),
+    ]:
+        with pytest.raises(ForgetlabError, match=message):
+            trained(EWC(wrong))
+
+
+def test_nothing_to_protect() -> None:
+    for method in (EWC(ones(small_model())), L2SP(1.0)):
+        with pytest.raises(ForgetlabError, match="nothing to protect"):
+            trained(Frozen(), method)
+    with pytest.raises(ForgetlabError, match="minimal-pairs given, a task with training data expected"):
+        EWC([task("minimal-pairs")])
+
+
+def test_what_a_pull_holds_in_memory() -> None:
+    weights = sum(p.numel() for p in small_model().parameters())
+    _, records = trained(EWC(ones(small_model())))
+    assert records[0].costs["bytes"] == 8 * weights  # λF and the anchor
+    assert trained(L2SP(1.0))[1][0].costs["bytes"] == 4 * weights

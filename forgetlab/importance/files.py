@@ -12,11 +12,18 @@ from forgetlab.errors import ForgetlabError
 
 
 def save_importance(importance: Mapping[str, Tensor], path: str | Path, **about: str) -> None:
-    """Write {parameter name: tensor} as one safetensors file. about: what it is of, kept as the file's metadata."""
+    """Write {parameter name: tensor} as one safetensors file. about: what it is of, kept as the file's metadata.
+
+    Raises ForgetlabError where the file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in importance.items()}
-    save_file(tensors, path, metadata={"format": "pt", **about})
+    try:
+        save_file(tensors, path, metadata={"format": "pt", **about})
+    except (SafetensorError, OSError) as error:
+        raise ForgetlabError(f"{path} cannot be written: {error}") from None
 
 
 def load_importance(path: str | Path) -> dict[str, Tensor]:
@@ -37,15 +44,21 @@ def load_importance(path: str | Path) -> dict[str, Tensor]:
 
 
 def check_importance(
-    importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor], needed: Collection[str] = ()
+    importance: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    needed: Collection[str] = (),
+    what: str = "importance",
 ) -> None:
-    """Raise ForgetlabError for the importance of another model: an unknown name or shape, a `needed` name missing."""
+    """Raise ForgetlabError for the importance of another model: an unknown name or shape, a `needed` name missing.
+
+    what: what the tensors are, for the message.
+    """
     for name, value in importance.items():
         if name not in parameters:
-            raise ForgetlabError(f"importance of another model: this one has no parameter {name}")
+            raise ForgetlabError(f"{what} of another model: this one has no parameter {name}")
         if value.shape != parameters[name].shape:
             given, wanted = tuple(value.shape), tuple(parameters[name].shape)
-            raise ForgetlabError(f"importance of another model: {name} has the shape {given}, here it is {wanted}")
+            raise ForgetlabError(f"{what} of another model: {name} has the shape {given}, here it is {wanted}")
     for name in needed:
         if name not in importance:
-            raise ForgetlabError(f"importance of another model: it has nothing for the parameter {name}")
+            raise ForgetlabError(f"{what} of another model: it has nothing for the parameter {name}")

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.importance import per_example
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
@@ -54,8 +55,8 @@ def fisher_diagonal(
     prediction for each row, `logits(module, batch)` → (rows, classes) where calling the module on the inputs is
     not enough. estimator: see above; "auto" is exact for one prediction among up to 16 classes, else sample.
     examples: how many training examples of the task, drawn by `seed`. draws: labels drawn for each example.
-    batch_size: examples at a time; it changes the result of "batched" only.
-    method: "hooks" (per-layer, fast), "vmap", "loop" (one example at a time); "auto" uses hooks for every layer
+    batch_size: examples at a time; apart from which labels and masks are drawn it changes "batched" only.
+    method: "hooks" (per-layer, fast), "vmap", "loop" (one example at a time); "auto" uses hooks for every parameter
     that they are right for, as checked against the loop on two examples, and the others for the rest.
 
     Returns {parameter name: tensor of its shape}, ≥ 0, in nats per squared unit of the weight, float32.
@@ -65,14 +66,15 @@ def fisher_diagonal(
     """
     _check(estimator, get_args(Estimator), "estimator")
     _check(method, get_args(How), "method")
-    _whole("examples", examples)
-    _whole("draws", draws)
-    _whole("batch_size", batch_size)
+    whole("examples", examples)
+    whole("draws", draws)
+    whole("batch_size", batch_size)
     reader = _reader(model, task, examples, batch_size, seed, logits)
     generator = torch.Generator().manual_seed(seed)
+    most = max(int(torch.bincount(reader.owners(batch), minlength=1).max()) for batch in reader.batches())
 
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
-        kind = _resolve(estimator, values, reader, batch)
+        kind = _resolve(estimator, values.shape[1], most)
         return _log_likelihoods(kind, values, reader, batch, draws, generator)
 
     with _ready(reader.module):
@@ -98,8 +100,8 @@ def mas_importance(
     value of a batch's gradient, where examples cancel.
     """
     _check(method, get_args(How), "method")
-    _whole("examples", examples)
-    _whole("batch_size", batch_size)
+    whole("examples", examples)
+    whole("batch_size", batch_size)
     reader = _reader(model, task, examples, batch_size, seed, logits)
 
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
@@ -117,15 +119,15 @@ def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, seed: i
     return of_batches(model, task, logits)
 
 
-def _resolve(estimator: Estimator, logits: Tensor, reader: Reader, batch: Batch) -> Estimator:
-    classes = logits.shape[1]
-    most = int(torch.bincount(reader.owners(batch)).max())
+def _resolve(estimator: Estimator, classes: int, most: int) -> Estimator:
+    """most: the largest number of predictions in an example, over all batches, so that all are treated alike."""
     if estimator == "auto":
         return "exact" if classes <= FEW_CLASSES and most == 1 else "sample"
     if estimator == "exact" and most * classes > MOST_PASSES:
         raise ForgetlabError(
-            f"the exact Fisher of a head with {classes:,} classes and up to {most} predictions in a text would take "
-            f"{most * classes:,} backward passes for each batch; use estimator='sample' (one for each draw) or 'gnb'"
+            f"the exact Fisher of a head with {classes:,} classes and up to {most} predictions in an example "
+            f"would take {most * classes:,} backward passes for each batch; use estimator='sample' (one for each "
+            "draw) or 'gnb'"
         )
     return estimator
 
@@ -144,7 +146,7 @@ def _log_likelihoods(
         yield weighted(ones, reader.targets(batch))
     elif estimator == "exact":  # (√p g)² = p g²
         owners, root = reader.owners(batch), logits.softmax(-1).sqrt()
-        counts = torch.bincount(owners)
+        counts = torch.bincount(owners, minlength=1)
         rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
         for place in range(int(counts.max())):
             for label in range(logits.shape[1]):
@@ -164,46 +166,47 @@ def _mean_over_examples(
     """Mean over examples of Σ over objectives of h(∂s/∂θ)."""
     named = dict(reader.module.named_parameters())
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
-    hooked = _right_hooks(reader) if method == "auto" else set(named) if method == "hooks" else set()
-    others = {name: p for name, p in named.items() if name not in hooked}
+    trusted = _trusted_hooks(reader) if method in ("auto", "hooks") else set()
     count = 0
     for batch in reader.batches():
-        rows = reader.rows(batch)
-        count += rows
-        if hooked:
-            asked: list[Objective] = []
-            for name, value in _by_hooks(reader, batch, objectives, h, asked).items():
-                if name in hooked:
-                    sums[name] += value
+        count += reader.rows(batch)
+        found: Importance = {}
+        others = set(named)
+        if trusted:
+            asked, seen, missed = _by_hooks(reader, batch, objectives, h)
+            found = {name: value for name, value in seen.items() if name in trusted}
+            others = missed | (seen.keys() - trusted)
         else:
             with torch.no_grad():
                 asked = list(objectives(reader.logits(batch), batch))
+        if others and method == "hooks":
+            raise ForgetlabError(f"hooks cannot see how the model uses {min(others)}; use method='auto'")
         if others:
-            for name, value in _by_rows(reader, batch, asked, others, h, method).items():
-                sums[name] += value
+            found |= _by_rows(reader, batch, asked, {n: p for n, p in named.items() if n in others}, h, method)
+        for name, value in found.items():
+            sums[name] += value
     return {name: value / count for name, value in sums.items()}
 
 
 def _by_hooks(
-    reader: Reader,
-    batch: Batch,
-    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
-    h: per_example.Shape,
-    asked: list[Objective],
-) -> Importance:
+    reader: Reader, batch: Batch, objectives: Callable[[Tensor, Batch], Iterator[Objective]], h: per_example.Shape
+) -> tuple[list[Objective], Importance, set[str]]:
+    """(objectives, what hooks see, names of the parameters that they miss though the logits depend on them)."""
     rows, owners = reader.rows(batch), reader.owners(batch)
     with per_example.recording(reader.module, rows) as calls:
         logits = reader.logits(batch)
     places = torch.arange(len(logits), device=logits.device)
-    asked += objectives(logits, batch)
-    names: dict[Tensor, str] = {p: name for name, p in reader.module.named_parameters()}
+    asked = list(objectives(logits, batch))
+    named = dict(reader.module.named_parameters())
+    names: dict[Tensor, str] = {p: name for name, p in named.items()}
     sums: Importance = {}
-    for i, objective in enumerate(asked):
-        total = objective(logits, places).sum()
-        found = per_example.totals(calls, total, owners, rows, reader.of_places, h, keep=i + 1 < len(asked))
+    for objective in asked:
+        found = per_example.totals(calls, objective(logits, places).sum(), owners, rows, reader.of_places, h)
         for p, value in found.items():
             sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
-    return sums
+    absent = {name: p for name, p in named.items() if name not in sums}
+    reached = torch.autograd.grad(logits.sum(), list(absent.values()), allow_unused=True) if absent else ()
+    return asked, sums, {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
 
 
 def _by_rows(
@@ -260,30 +263,34 @@ def _by_vmap(
             logits = functional_call(wrapped, w, (tuple(t.unsqueeze(0) for t in row),))
             return s(logits, i.unsqueeze(0)).sum()
 
-        for name, value in vmap(grad(total), in_dims=(None, 0, 0))(weights, batch, places).items():
-            sums[name.removeprefix("module.")] += h(value.float()).sum(0)
+        with torch.no_grad():  # no graph beyond the one that `grad` makes: other parameters still want theirs
+            values = vmap(grad(total), in_dims=(None, 0, 0))(weights, batch, places)
+            for name, value in values.items():
+                sums[name.removeprefix("module.")] += h(value.float()).sum(0)
     return sums
 
 
-def _right_hooks(reader: Reader) -> set[str]:
+def _trusted_hooks(reader: Reader) -> set[str]:
     """Names of the parameters for which hooks and loop agree on two examples: a layer may do what no hook sees."""
-    batch = next(reader.batches())
+    batch = max(reader.batches(), key=reader.rows)
     pair = reader.take(batch, 0, min(2, reader.rows(batch)))
-    named = dict(reader.module.named_parameters())
 
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
-        yield lambda some, _: some.square().sum(-1)
+        mix = torch.linspace(1, 2, values.shape[1], device=values.device)
+        yield lambda some, _: some @ mix  # its gradient is not 0 where the logits are, which would hide an error
 
-    asked: list[Objective] = []
-    fast = _by_hooks(reader, pair, objectives, torch.square, asked)
-    slow = _by_loop(reader, pair, asked, named, torch.square)
+    try:
+        asked, fast, _ = _by_hooks(reader, pair, objectives, torch.square)
+    except RuntimeError:  # position ids that come once are given rows for each example, which a model may not like
+        return set()
+    slow = _by_loop(reader, pair, asked, dict(reader.module.named_parameters()), torch.square)
     largest = max(float(value.max()) for value in slow.values())
-    right = set()
-    for name, value in slow.items():
-        error = float((fast.get(name, torch.zeros_like(value)) - value).abs().max())
-        if error <= 1e-3 * float(value.max()) + 1e-8 * largest:  # key biases: exactly 0 but for rounding
-            right.add(name)
-    return right
+    trusted = set()
+    for name, value in fast.items():
+        error = float((value - slow[name]).abs().max())
+        if error <= 1e-3 * float(slow[name].max()) + 1e-12 * largest:  # key biases: exactly 0 but for rounding
+            trusted.add(name)
+    return trusted
 
 
 def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: torch.Generator) -> Importance:
@@ -314,7 +321,7 @@ class _ready:
         self.module = module
 
     def __enter__(self) -> None:
-        self.training = self.module.training
+        self.training = {module: module.training for module in self.module.modules()}
         self.required = {p: p.requires_grad for p in self.module.parameters()}
         self.module.eval().requires_grad_(True)
         self.grad = torch.enable_grad()
@@ -322,7 +329,8 @@ class _ready:
 
     def __exit__(self, *error: Any) -> None:
         self.grad.__exit__(*error)
-        self.module.train(self.training)
+        for module, training in self.training.items():
+            module.training = training
         for p, required in self.required.items():
             p.requires_grad_(required)
 
@@ -330,8 +338,3 @@ class _ready:
 def _check(value: str, known: Iterable[str], what: str) -> None:
     if value not in known:
         raise unknown(what, str(value), list(known))
-
-
-def _whole(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ForgetlabError(f"{name} must be a whole number above 0, got {value!r}")

@@ -10,23 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-CHUNK = 2**18  # elements of per-example gradients held at a time: they stay in the processor's cache
+CHUNK = 2**17  # elements of per-example gradients held at a time: they stay in the processor's cache
 Shape = Callable[[Tensor], Tensor]
+IN_PLACE: dict[Shape, Shape] = {torch.square: torch.square_, torch.abs: torch.abs_}  # the only two that are used
 
 
 @dataclass
 class Call:
-    """One use of a layer in a forward pass: its input and output, one row for each example or each place."""
+    """One use of a layer in a forward pass: its input, and the spot of the graph where its output came out.
+
+    output: not the tensor, which may be changed in place later.
+    """
 
     layer: nn.Module
     input: Tensor
-    output: Tensor
+    output: GradientEdge
 
 
 class Contribution:
@@ -89,15 +94,21 @@ def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size,
         gradient = contributions[0].examples(lo, hi)
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
-        total += h(gradient).sum(0)
+        total += IN_PLACE[h](gradient).sum(0)
     return total
 
 
 def knows(layer: nn.Module) -> bool:
     """Whether a layer's own parameters are of a kind that is handled here."""
+    own = {name: p.dim() for name, p in layer.named_parameters(recurse=False)}
+    weight, bias = own.pop("weight", 0), own.pop("bias", 1)  # a normalised or pruned weight is no parameter
+    if own or bias != 1:
+        return False
     if isinstance(layer, nn.Embedding):
-        return layer.max_norm is None and not layer.scale_grad_by_freq
-    return isinstance(layer, nn.Linear | nn.LayerNorm) or _kind(layer) in ("Conv1D", "RMSNorm")
+        return weight == 2 and layer.max_norm is None and not layer.scale_grad_by_freq
+    if isinstance(layer, nn.Linear) or _kind(layer) == "Conv1D":
+        return weight == 2
+    return weight == 1 and (isinstance(layer, nn.LayerNorm) or _kind(layer) == "RMSNorm")
 
 
 def _kind(layer: nn.Module) -> str:
@@ -119,8 +130,7 @@ def contributions(call: Call, a: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Co
         yield layer.weight, _Matrix(layer.weight.shape, d, a)
     elif isinstance(layer, nn.LayerNorm):
         normal = F.layer_norm(a, layer.normalized_shape, eps=layer.eps)
-        if layer.weight is not None:
-            yield layer.weight, _Vector(layer.weight.shape, normal, d)
+        yield layer.weight, _Vector(layer.weight.shape, normal, d)
     else:
         eps = getattr(layer, "variance_epsilon", getattr(layer, "eps", None)) or torch.finfo(a.dtype).eps
         normal = a * torch.rsqrt(a.square().mean(-1, keepdim=True) + eps)
@@ -136,18 +146,17 @@ def recording(module: nn.Module, rows: int) -> Iterator[list[Call]]:
 
     def spread(_: nn.Module, inputs: tuple[Any, ...]) -> Any:
         # position ids come once for the whole batch; each example needs its own rows to have its own gradient
-        ids = inputs[0]
-        if ids.dim() == 1 and len(ids) != rows:
-            ids = ids.unsqueeze(0)
-        return (ids.expand(rows, -1) if ids.dim() == 2 and len(ids) == 1 else ids, *inputs[1:])
+        if inputs and inputs[0].dim() == 2 and len(inputs[0]) == 1:
+            return (inputs[0].expand(rows, -1), *inputs[1:])
+        return None
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if inputs and isinstance(output, Tensor) and output.requires_grad:
-            calls.append(Call(layer, inputs[0].detach(), output))
+            calls.append(Call(layer, inputs[0].detach(), get_gradient_edge(output)))
 
     handles = []
     for layer in module.modules():
-        if knows(layer) and any(True for _ in layer.parameters(recurse=False)):
+        if knows(layer):
             handles.append(layer.register_forward_hook(record))
             if isinstance(layer, nn.Embedding):
                 handles.append(layer.register_forward_pre_hook(spread))
@@ -159,29 +168,47 @@ def recording(module: nn.Module, rows: int) -> Iterator[list[Call]]:
 
 
 def totals(
-    calls: Sequence[Call], objective: Tensor, owners: Tensor, rows: int, of_places: set[nn.Module], h: Shape, keep: bool
+    calls: Sequence[Call], objective: Tensor, owners: Tensor, rows: int, of_places: set[nn.Module], h: Shape
 ) -> dict[Tensor, Tensor]:
     """Σ_x h(∂s_x/∂θ) for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
 
-    objective: the scalar Σ_x s_x. owners: (places,) the example of each place, ascending. of_places: the layers whose
-    rows are places instead of examples. keep: keep the graph for another objective.
+    A parameter is left out where one of its layer's calls does not show which example is where.
+    objective: the scalar Σ_x s_x; its graph is kept. owners: (places,) the example of each place, ascending.
+    of_places: the layers whose rows are places instead of examples.
     """
-    deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=keep, allow_unused=True)
+    if not calls:
+        return {}
+    deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=True, allow_unused=True)
     found: dict[Tensor, list[Contribution]] = {}
+    unclear: set[Tensor] = set()
     for call, delta in zip(calls, deltas, strict=True):
         if delta is None:
             continue
-        a, d = call.input, delta.float()
-        if call.layer in of_places:
+        a, d, layer = call.input, delta.float(), call.layer
+        if not _fits(layer, a, d, len(owners) if layer in of_places else rows):
+            unclear.update(layer.parameters(recurse=False))
+            continue
+        if layer in of_places:
             a, d = _by_example(a, owners, rows), _by_example(d, owners, rows)
-        if len(d) != rows:
-            continue  # not one row for each example: the check against the loop will notice
-        features = 0 if isinstance(call.layer, nn.Embedding) else 1
+        features = 0 if isinstance(layer, nn.Embedding) else 1
         a = a.reshape(rows, -1, *a.shape[a.dim() - features :])
         d = d.reshape(rows, -1, d.shape[-1])
         for parameter, contribution in contributions(call, a if not features else a.float(), d):
             found.setdefault(parameter, []).append(contribution)
-    return {p: parts[0].total(h) if len(parts) == 1 else add_up(parts, rows, p.shape, h) for p, parts in found.items()}
+    return {
+        p: parts[0].total(h) if len(parts) == 1 else add_up(parts, rows, p.shape, h)
+        for p, parts in found.items()
+        if p not in unclear
+    }
+
+
+def _fits(layer: nn.Module, a: Tensor, d: Tensor, count: int) -> bool:
+    """Whether a call has one row for each of `count` examples (or places) and its features last."""
+    if isinstance(layer, nn.Embedding):  # (B,) ids might as well be the positions of one text
+        return d.dim() > 2 and a.shape == d.shape[:-1] and len(d) == count
+    sizes = (a.shape[-1], d.shape[-1]) if a.dim() and d.dim() > 1 else ()
+    weight = cast(Tensor, layer.weight).shape
+    return a.shape[:-1] == d.shape[:-1] and len(d) == count and weight in (sizes, sizes[::-1], sizes[:1])
 
 
 def _by_example(values: Tensor, owners: Tensor, rows: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,8 +63,7 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     if not names:
         raise ForgetlabError("the two importances have no parameter in common")
     check_importance({name: new[name] for name in names}, old)
-    a = torch.cat([old[name].flatten() for name in names]).float()
-    b = torch.cat([new[name].flatten() for name in names]).float()
+    a, b = (torch.cat([task[name].flatten().float().cpu() for name in names]) for task in (old, new))
     cut_a, cut_b = _threshold(a, top), _threshold(b, top)
     kind = 2 * (a > cut_a).long() + (b > cut_b).long()
     sizes = tuple(old[name].numel() for name in names)
@@ -84,17 +82,21 @@ def put_back(
     """Give the most important weights the values that they had before: the test of what an importance means.
 
     before: {name: tensor}, such as a snapshot. importance: {name: tensor} of the old task. count: how many weights, or
-    a share in (0, 1) if it is a float. least: take the least important ones instead, the control of the experiment.
+    a share from 0.0 to 1.0 if it is a float. least: take the least important ones instead, as a control.
     Changes the model in place; returns how many weights were put back.
     Raises ForgetlabError for importances or weights of another model and counts out of range.
     """
-    weights = {name: p for name, p in model.named_parameters() if name in importance and name in before}
+    named = dict(model.named_parameters())
+    check_importance(importance, named)
+    weights = {name: p for name, p in named.items() if name in importance and name in before}
+    if not weights:
+        raise ForgetlabError("the importance and the weights before have no parameter in common")
+    check_importance({name: before[name] for name in weights}, weights, what="weights")
     total = sum(p.numel() for p in weights.values())
-    wanted = round(count * total) if isinstance(count, float) else count
-    if not weights or not 0 <= wanted <= total or (isinstance(count, float) and not 0 <= count <= 1):
+    number = isinstance(count, int | float) and not isinstance(count, bool)
+    if not number or not 0 <= count <= (1 if isinstance(count, float) else total):
         raise ForgetlabError(f"count must be a whole number up to {total:,} or a share up to 1.0, got {count!r}")
-    check_importance({n: importance[n] for n in weights}, weights)
-    check_importance({n: before[n] for n in weights}, weights)
+    wanted = round(count * total) if isinstance(count, float) else count
     flat = torch.cat([importance[name].flatten().to(p.device) for name, p in weights.items()])
     chosen = torch.zeros(total, dtype=torch.bool, device=flat.device)
     chosen[flat.topk(wanted, largest=not least).indices] = True
@@ -106,7 +108,7 @@ def put_back(
 
 def _threshold(values: Tensor, top: float) -> float:
     """The value that a share `top` of them exceeds (torch.quantile refuses more than 16 million)."""
-    rank = max(1, math.ceil((1 - top) * len(values)))
+    rank = max(1, len(values) - round(top * len(values)))
     return float(values.kthvalue(rank).values)
 
 

@@ -81,10 +81,18 @@ def of_batches(
         raise ForgetlabError("expected batches of (inputs, targets), tensors with one row for each example")
     device = next(module.parameters()).device
     kept = [tuple(t.to(device) for t in batch) for batch in kept]
+
+    def scores(batch: Batch) -> Tensor:
+        values = logits(module, batch) if logits else module(*batch[:-1])
+        if values.shape[:-1] != (len(batch[0]),):
+            given = tuple(values.shape)
+            raise ForgetlabError(f"expected logits of the shape (rows, classes) for {len(batch[0])} rows, got {given}")
+        return values.float()
+
     return Reader(
         module=module,
         batches=lambda: iter(kept),
-        logits=lambda batch: (logits(module, batch) if logits else module(*batch[:-1])).float(),
+        logits=scores,
         owners=lambda batch: torch.arange(len(batch[0]), device=device),
         targets=lambda batch: batch[-1],
         rows=lambda batch: len(batch[0]),

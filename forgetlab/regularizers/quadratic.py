@@ -7,7 +7,6 @@ task's own. A stiff penalty (ηλΩ > 2) makes plain gradient steps diverge; `pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.methods import Method, Run
@@ -33,7 +33,7 @@ class Quadratic(Method):
 
     def __init__(self, lam: Lam, anchor: Mapping[str, Tensor] | None = None, proximal: bool = False) -> None:
         self.lam = _lam(lam)
-        self.proximal = bool(proximal)
+        self.proximal = flag("proximal", proximal)
         self._anchor = anchor
         self._terms: list[tuple[Tensor, Tensor | float, Tensor]] = []
 
@@ -106,7 +106,7 @@ class L2SP(Quadratic):
 
     def __init__(self, lam: Lam = 0.05, beta: float = 0.0, proximal: bool = False) -> None:
         super().__init__(lam, proximal=proximal)
-        self.beta = strength("beta", beta)
+        self.beta = number("beta", beta)
 
     def check(self, run: Run) -> None:
         if not self.beta:
@@ -144,7 +144,7 @@ class EWC(Quadratic):
     def __init__(
         self,
         fisher: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam = 1e4,
+        lam: Lam = 100.0,
         *,
         anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,
@@ -155,7 +155,7 @@ class EWC(Quadratic):
         super().__init__(lam, anchor, proximal)
         self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
         self.estimator: Estimator = estimator
-        self.examples, self.draws = examples, draws
+        self.examples, self.draws = whole("examples", examples), whole("draws", draws)
 
     def importance(self, run: Run) -> Importance:
         if isinstance(self._given, Mapping):
@@ -183,12 +183,21 @@ class OnlineEWC(EWC):
     name = "online-ewc"
 
     def __init__(
-        self, fisher: Mapping[str, Tensor] | Sequence[Task], lam: Lam = 1e4, gamma: float = 0.9, **options: object
+        self,
+        fisher: Mapping[str, Tensor] | Sequence[Task],
+        lam: Lam = 100.0,
+        gamma: float = 0.9,
+        *,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        estimator: Estimator = "auto",
+        examples: int = 200,
+        draws: int = 4,
     ) -> None:
-        super().__init__(fisher, lam, **options)  # type: ignore[arg-type]
-        if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
-            raise ForgetlabError(f"gamma must be between 0 and 1, got {gamma!r}")
-        self.gamma = float(gamma)
+        super().__init__(
+            fisher, lam, anchor=anchor, proximal=proximal, estimator=estimator, examples=examples, draws=draws
+        )
+        self.gamma = number("gamma", gamma, 0, 1)
 
     def combine(self, parts: Sequence[Importance]) -> Importance:
         faded = dict(parts[0])
@@ -239,13 +248,6 @@ def grads(weights: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in weights if p.grad is not None]
 
 
-def strength(name: str, value: float) -> float:
-    """A finite number ≥ 0; raises ForgetlabError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ForgetlabError(f"{name} must be a number of 0 or more, got {value!r}")
-    return float(value)
-
-
 def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
     """The tasks that have training data; raises ForgetlabError where none has."""
     if found := [task for task in tasks if task.size()]:
@@ -256,8 +258,8 @@ def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
 
 def _lam(lam: Lam) -> float | dict[str, float]:
     if isinstance(lam, Mapping):
-        return {pattern: strength(f"lam of {pattern!r}", value) for pattern, value in lam.items()}
-    return strength("lam", lam)
+        return {pattern: number(f"lam of {pattern!r}", value) for pattern, value in lam.items()}
+    return number("lam", lam)
 
 
 def _lam_of(lam: float | dict[str, float], name: str) -> float:

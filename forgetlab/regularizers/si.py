@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.checks import number, whole
 from forgetlab.importance import Importance
 from forgetlab.methods import Part, Run
-from forgetlab.regularizers.quadratic import Lam, Quadratic, strength, trainable
+from forgetlab.regularizers.quadratic import Lam, Quadratic, trainable
 from forgetlab.tasks import Task
 
 
@@ -39,24 +39,22 @@ class SI(Quadratic):
     ) -> None:
         super().__init__(lam, proximal=proximal)
         self._old = trainable(old, "walk on") if old else []
-        self.xi = strength("xi", xi)
-        if not self.xi:
-            raise ForgetlabError(f"xi must be above 0, got {xi!r}")
-        self.walk = int(strength("walk", walk))
+        self.xi = number("xi", xi, above=True)
+        self.walk = whole("walk", walk)
         self._omega: Importance = {}  # Ω, of all earlier runs
         self._path: Importance = {}  # ω, of the present run
         self._start: Importance = {}
         self._step: tuple[list[Tensor], ...] = ()  # ω, g, θ before and θ of the step under way
 
     def importance(self, run: Run) -> Importance:
-        zeros = {name: torch.zeros_like(p) for name, p in run.weights.items()}
         if not self._omega:
-            self._omega = dict(zeros)
+            self._omega = {name: torch.zeros_like(p) for name, p in run.weights.items()}
             if self._old:
                 self._gain(*self._walk(run))
         if self._path:
             self._gain(self._path, {name: run.anchor[name] - start for name, start in self._start.items()})
-        self._path, self._start = zeros, run.anchor
+        self._path = {name: torch.zeros_like(p) for name, p in run.weights.items()}
+        self._start = run.anchor
         return self._omega
 
     def _gain(self, path: Importance, moved: Importance) -> None:

@@ -1,0 +1,340 @@
+"""Gradient interference: whether two tasks pull the shared weights apart, and remedies that act on it at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from forgetlab.checks import whole
+from forgetlab.errors import ForgetlabError
+from forgetlab.methods import Method, Part, Run
+from forgetlab.metrics import layer_of
+from forgetlab.models import Model
+from forgetlab.probes import Probe
+from forgetlab.regularizers.quadratic import grads
+from forgetlab.replay import reservoir
+from forgetlab.replay.experience import as_tasks
+from forgetlab.tasks import Task
+
+Gradients = Mapping[str, Tensor | None]
+
+_CHUNK = 32  # examples in one pass of a mean gradient
+
+
+@dataclass(frozen=True)
+class Interference:
+    """The cosine between two gradients, in [−1, 1]: in all and per layer. nan where one of them is zero."""
+
+    total: float
+    per_layer: dict[str, float]
+
+    @property
+    def conflict(self) -> bool:
+        """Whether a step along one gradient raises, to first order, the other's loss: cosine < 0."""
+        return self.total < 0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The cosine between the new task's gradient and that of the old `task`, after `step` finished steps."""
+
+    step: int
+    task: str
+    cosine: Interference
+
+
+@overload
+def gradient_cosine(first: Gradients, second: Gradients) -> Interference: ...
+@overload
+def gradient_cosine(first: Model, second: Task, old: Task, *, examples: int = 256, seed: int = 0) -> Interference: ...
+def gradient_cosine(
+    first: Gradients | Model,
+    second: Gradients | Task,
+    old: Task | None = None,
+    *,
+    examples: int = 256,
+    seed: int = 0,
+) -> Interference:
+    """The cosine between two gradients: `gradient_cosine(a, b)`, or `gradient_cosine(model, new_task, old_task)`.
+
+    a, b: name → gradient, the weights' shapes (None: the loss does not reach the weight); or a model and two tasks,
+    whose `task_gradient` is taken with `examples` and `seed`.
+
+    Only weights that both losses reach count: a head of one task alone would only lengthen its gradient.
+    Returns an `Interference`, its layers named by `metrics.layer_of`; weights tied to the embeddings count as these.
+    Raises ForgetlabError where the gradients share no weight or differ in shape.
+    Source: cos φ = g_new·g_old / (‖g_new‖ ‖g_old‖), conflict where it is below 0 (Yu et al. 2020, definition 1).
+
+    >>> gradient_cosine({"wte.weight": torch.tensor([1.0, 0.0])}, {"wte.weight": torch.tensor([-3.0, 4.0])}).total
+    -0.6000000238418579
+    """
+    if isinstance(first, Model) and isinstance(second, Task) and isinstance(old, Task):
+        a: Gradients = task_gradient(first, second, examples, seed)
+        b: Gradients = task_gradient(first, old, examples, seed)
+    elif isinstance(first, Mapping) and isinstance(second, Mapping) and old is None:
+        a, b = first, second
+    else:
+        given = ", ".join(type(x).__name__ for x in (first, second, old) if x is not None)
+        raise ForgetlabError(
+            f"gradient_cosine takes two mappings from name to gradient, or a model and two tasks; got {given}"
+        )
+    layers, cosines = _cosines(a, b)
+    if not layers:
+        raise ForgetlabError("the two gradients share no weight; expected some names with a gradient in both")
+    return _as_numbers(layers, cosines)
+
+
+def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) -> dict[str, Tensor]:
+    """The gradient of a task's mean training loss (nats) in eval mode, so without dropout.
+
+    examples: how many training examples, drawn without repeats (all, where there are fewer). seed: of that draw, of
+    the masks and of the task's head, which is added where the model has none.
+
+    Returns name → gradient, for the trainable weights that the loss reaches. Nothing else of the model changes.
+    Raises ForgetlabError for a task without training data or loss, and for `examples` below 1.
+    The mean is over predictions (tokens, words), as in one large batch; it is taken in passes of 32 examples.
+    """
+    whole("examples", examples)
+    _trainable([task])
+    task.prepare(model, seed)
+    return _mean_gradient(model, task, examples, torch.Generator().manual_seed(seed))
+
+
+class _WithOld(Method):
+    """What the methods below share: old tasks, and how many examples of them a gradient is taken on."""
+
+    def __init__(self, old: Sequence[Task], batch_size: int | None = None) -> None:
+        self._old = _trainable(old)
+        self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
+
+    def setup(self, run: Run) -> None:
+        for task in self._old:
+            task.prepare(run.model)
+
+    def check(self, run: Run) -> None:
+        for task in self._old:
+            if not _mean_gradient(run.model, task, 1, torch.Generator().manual_seed(0)):
+                raise ForgetlabError(
+                    f"{self.name} has nothing to do: every weight that {task.name} uses is frozen; leave it out"
+                )
+
+
+class GradientCosine(_WithOld):
+    """Measure along a run whether the new task's gradient opposes those of old tasks; the run itself is unchanged.
+
+    old: tasks with training data. every: steps from one measurement to the next, the first at step 0.
+    batch_size: old examples in each (None: as many as the run's batch). seed: of the method's own draws.
+
+    The new gradient is that of the loss alone, on the step's own batch (with what replay mixed in, without penalties);
+    an old one is taken in eval mode and float32 on a fresh random batch. Both are noisy: average over steps.
+    Costs a forward and backward pass for each old task at each measurement.
+    Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
+    """
+
+    name = "gradient-cosine"
+
+    def __init__(self, old: Sequence[Task], every: int = 1, batch_size: int | None = None, seed: int = 0) -> None:
+        super().__init__(old, batch_size)
+        self.every = whole("every", every)
+        self.seed = seed
+        self._found: list[tuple[int, str, list[str], Tensor]] = []
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """What was measured so far in the last run, in order; reading it waits for the device."""
+        return [Measurement(step, task, _as_numbers(layers, found)) for step, task, layers, found in self._found]
+
+    def setup(self, run: Run) -> None:
+        super().setup(run)
+        self._found = []
+        self._generator = torch.Generator().manual_seed(self.seed)  # the run's own draws stay as they are
+
+    def observe_gradients(self, run: Run) -> None:
+        if run.step % self.every:
+            return
+        new = {name: p.grad for name, p in run.model.named_parameters()}
+        for task in self._old:
+            old = _mean_gradient(run.model, task, self.batch_size or run.batch_size, self._generator)
+            self._found.append((run.step, task.name, *_cosines(new, old)))
+
+
+class PCGrad(_WithOld):
+    """Gradient surgery: from each task's gradient take away what opposes another task's, then follow their sum.
+
+    old: tasks with training data, which are trained along. batch_size: examples of each per step (None: as many as the
+    run's batch). For each task i, over the other tasks j in random order: if g_i·g_j < 0,
+    g_i ← g_i − (g_i·g_j / ‖g_j‖²) g_j, with g_j as it was before any projection.
+
+    The new task's gradient is the one in place: that of the whole batch and of every penalty.
+    Where nothing conflicts this is multi-task training: the sum of the gradients, not their mean.
+    Costs a forward and backward pass for each old task at each step.
+    Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
+    Source: Yu et al. 2020 (Gradient Surgery for Multi-Task Learning), algorithm 1.
+    """
+
+    name = "pcgrad"
+
+    def adjust_gradients(self, run: Run) -> None:
+        own = grads([*run.trained()])
+        rows = own[0].new_empty(1 + len(self._old), _length(run))
+        _flat(own, rows[0])
+        for task, row in zip(self._old, rows[1:], strict=True):
+            _flat(run.gradient(Part(task, min(self.batch_size or run.batch_size, task.size()))), row)
+        _write(pcgrad(rows, run.generator), own)
+
+    def costs(self, run: Run) -> dict[str, float]:
+        rows = 2 + len(self._old)  # every task's gradient, and the one that is being taken
+        return {"bytes": float(rows * _length(run) * run.trained()[0].element_size())}
+
+
+class AGEM(_WithOld):
+    """Averaged gradient episodic memory: no step along a gradient that raises the loss on a memory of the old tasks.
+
+    old: tasks with training data. memory: examples kept of each. batch_size: of the memory's examples per step, shared
+    evenly among the tasks (None: as many as the run's batch).
+    If g·r < 0, g ← g − (g·r / r·r) r, with r the gradient on the memory; else nothing changes. The memory is a
+    constraint only: other than with replay, its loss is not followed.
+
+    g is the gradient in place: that of the whole batch and of every penalty. Each old task weighs the same in r.
+    The bound holds for the gradient: the optimizer's momentum and scaling (Adam) can still step against r.
+    Costs one more batch's forward and backward pass at each step.
+    Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
+    Source: Chaudhry et al. 2019 (Efficient Lifelong Learning with A-GEM), eq. 11, with a uniform memory.
+    """
+
+    name = "agem"
+
+    def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
+        super().__init__(old, batch_size)
+        self.memory = whole("memory", memory)
+        self._pools: list[Tensor] = []
+
+    def setup(self, run: Run) -> None:
+        super().setup(run)
+        self._pools = [reservoir(task.size(), self.memory, run.generator) for task in self._old]
+
+    def adjust_gradients(self, run: Run) -> None:
+        own = grads([*run.trained()])
+        share = max(1, (self.batch_size or run.batch_size) // len(self._old))
+        reference = own[0].new_zeros(_length(run))
+        for task, pool in zip(self._old, self._pools, strict=True):
+            reference += _flat(run.gradient(Part(task, min(share, len(pool)), pool)))  # eq. 11 is blind to r's length
+        _write(agem(_flat(own), reference), own)
+
+    def costs(self, run: Run) -> dict[str, float]:
+        gradients = (
+            3 * _length(run) * run.trained()[0].element_size()
+        )  # r, and a task's share of it before and after _flat
+        examples = 0
+        for task, pool in zip(self._old, self._pools, strict=True):
+            encoded = task.encoded(run.model, "train")
+            examples += int(encoded.lengths[pool].sum()) * encoded.columns["input_ids"].element_size()
+        return {"bytes": float(gradients + examples)}
+
+
+@torch.no_grad()
+def pcgrad(gradients: Tensor, generator: torch.Generator) -> Tensor:
+    """The sum of the gradients after surgery; see `PCGrad`.
+
+    gradients: (T, P), a row for each task. generator: on the CPU; draws the order of the others for each task.
+    Returns (P,). What is projected stays in the rows' span, so that their (T, T) products are all that is needed.
+    """
+    count = len(gradients)
+    products = torch.stack([torch.stack([_dot(a, b) for b in gradients]) for a in gradients])
+    share = torch.eye(count, dtype=products.dtype, device=products.device)  # g_i = Σ_k share[i, k] · row k
+    for i in range(count):
+        for j in torch.randperm(count, generator=generator).tolist():
+            if j != i:
+                dot = share[i] @ products[:, j]  # g_i·g_j of the running g_i and the original g_j
+                share[i, j] -= torch.where(dot < 0, dot / products[j, j], 0.0)
+    return share.sum(0) @ gradients
+
+
+@torch.no_grad()
+def agem(gradient: Tensor, reference: Tensor) -> Tensor:
+    """The gradient nearest to `gradient` that does not oppose `reference`, both (P,); see `AGEM`."""
+    dot = _dot(gradient, reference)
+    share = torch.where(dot < 0, dot / _dot(reference, reference), 0.0)  # chosen on the device, without waiting for it
+    return torch.addcmul(gradient, share, reference, value=-1)
+
+
+@torch.no_grad()
+def _cosines(a: Gradients, b: Gradients) -> tuple[list[str], Tensor]:
+    """The layers that both gradients reach, and (1 + layers,) cosines on the device, that of all layers first."""
+    layers: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for name, x in a.items():
+        y = b.get(name)
+        if x is None or y is None:
+            continue
+        if x.shape != y.shape:
+            raise ForgetlabError(f"the gradients of {name!r} have the shapes {[*x.shape]} and {[*y.shape]}")
+        for t, side in zip((x, y), layers.setdefault(layer_of(name), ([], [])), strict=True):
+            side.append(t.to(x.device, torch.promote_types(t.dtype, torch.float32)))
+    if not layers:
+        return [], torch.full((1,), math.nan)
+    pairs = [(_flat(x), _flat(y)) for x, y in layers.values()]
+    products = torch.stack([torch.stack([_dot(x, y), _dot(x, x), _dot(y, y)]) for x, y in pairs])
+    dot, xx, yy = torch.cat([products.sum(0, keepdim=True), products]).unbind(1)
+    return list(layers), (dot / (xx.sqrt() * yy.sqrt())).clamp(-1, 1)
+
+
+def _as_numbers(layers: list[str], cosines: Tensor) -> Interference:
+    total, *each = cosines.tolist()
+    return Interference(total, dict(zip(layers, each, strict=True)))
+
+
+def _mean_gradient(model: Model, task: Task, examples: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """As `task_gradient`, with the draws from `generator`."""
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    index = torch.randperm(task.size(), generator=generator)[:examples]
+    total: dict[str, Tensor] = {}
+    predictions = 0
+    training = model.training
+    model.eval()
+    try:
+        for rows in index.split(_CHUNK):
+            batch = task.batch(model, rows, generator)
+            count = len(batch["targets"])
+            with torch.enable_grad():
+                loss = task.loss(model, batch) * count  # summed, so that each prediction weighs the same
+            if not loss.requires_grad:  # every weight that it goes through is frozen
+                return {}
+            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            for name, g in zip(weights, found, strict=True):
+                if g is not None:
+                    total[name] = total[name] + g if name in total else g
+            predictions += count
+    finally:
+        model.train(training)
+    return {name: g / predictions for name, g in total.items()}
+
+
+def _flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    return torch.cat([t.flatten() for t in tensors], out=out)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum()  # on the CPU `a @ b` of 20 million float32 is 0.2% off
+
+
+def _write(vector: Tensor, tensors: list[Tensor]) -> None:
+    parts = vector.split([t.numel() for t in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
+
+def _length(run: Run) -> int:
+    return sum(p.numel() for p in run.trained())
+
+
+def _trainable(old: Sequence[Task]) -> list[Task]:
+    """The tasks that have training data and a loss; raises ForgetlabError where none has."""
+    kept = [task for task in as_tasks(old) if task.size() and not isinstance(task, Probe)]
+    if not kept:
+        names = ", ".join(task.name for task in old) or "no task"
+        raise ForgetlabError(f"no gradient to take: {names} given, a task with training data expected")
+    return kept
