@@ -25,7 +25,22 @@ _HOMES = {
     "sweep": "recipes",
     "task": "catalog",
 }
-_ROOMS = ("metrics", "plots", "replay", "regularizers", "architectures", "recipes", "sources", "world")
+_ROOMS = (
+    "architectures",
+    "importance",
+    "interference",
+    "interpolation",
+    "metrics",
+    "plots",
+    "recipes",
+    "regularizers",
+    "replay",
+    "schedules",
+    "simulators",
+    "sources",
+    "stopping",
+    "world",
+)
 
 __all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task"]
 

@@ -15,11 +15,9 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import layer_of
 from forgetlab.models import Model
-from forgetlab.probes import Probe
 from forgetlab.regularizers.quadratic import grads
 from forgetlab.replay import reservoir
-from forgetlab.replay.experience import as_tasks
-from forgetlab.tasks import Task
+from forgetlab.tasks import Task, trainable
 
 Gradients = Mapping[str, Tensor | None]
 
@@ -100,7 +98,7 @@ def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) 
     The mean is over predictions (tokens, words), as in one large batch; it is taken in passes of 32 examples.
     """
     whole("examples", examples)
-    _trainable([task])
+    trainable([task], "take the gradient of")
     task.prepare(model, seed)
     return _mean_gradient(model, task, examples, torch.Generator().manual_seed(seed))
 
@@ -109,7 +107,7 @@ class _WithOld(Method):
     """What the methods below share: old tasks, and how many examples of them a gradient is taken on."""
 
     def __init__(self, old: Sequence[Task], batch_size: int | None = None) -> None:
-        self._old = _trainable(old)
+        self._old = trainable(old, "take the gradient of")
         self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
 
     def setup(self, run: Run) -> None:
@@ -118,7 +116,9 @@ class _WithOld(Method):
 
     def check(self, run: Run) -> None:
         for task in self._old:
-            if not _mean_gradient(run.model, task, 1, torch.Generator().manual_seed(0)):
+            with run.state(task):
+                reached = _mean_gradient(run.model, task, 1, torch.Generator().manual_seed(0))
+            if not reached:
                 raise ForgetlabError(
                     f"{self.name} has nothing to do: every weight that {task.name} uses is frozen; leave it out"
                 )
@@ -159,7 +159,8 @@ class GradientCosine(_WithOld):
             return
         new = {name: p.grad for name, p in run.model.named_parameters()}
         for task in self._old:
-            old = _mean_gradient(run.model, task, self.batch_size or run.batch_size, self._generator)
+            with run.state(task):
+                old = _mean_gradient(run.model, task, self.batch_size or run.batch_size, self._generator)
             self._found.append((run.step, task.name, *_cosines(new, old)))
 
 
@@ -329,12 +330,3 @@ def _write(vector: Tensor, tensors: list[Tensor]) -> None:
 
 def _length(run: Run) -> int:
     return sum(p.numel() for p in run.trained())
-
-
-def _trainable(old: Sequence[Task]) -> list[Task]:
-    """The tasks that have training data and a loss; raises ForgetlabError where none has."""
-    kept = [task for task in as_tasks(old) if task.size() and not isinstance(task, Probe)]
-    if not kept:
-        names = ", ".join(task.name for task in old) or "no task"
-        raise ForgetlabError(f"no gradient to take: {names} given, a task with training data expected")
-    return kept

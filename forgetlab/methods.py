@@ -39,6 +39,7 @@ class Run:
     weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
+    state: the state of the model that the methods give a task (`for_task`).
     watch: the tasks that are scored along with the new one.
     """
 
@@ -51,6 +52,7 @@ class Run:
     weights: dict[str, nn.Parameter]
     generator: torch.Generator
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    state: Callable[[Task], AbstractContextManager[Any]] = nullcontext
     groups: list[Group] = field(default_factory=list)
     step: int = 0
     watch: Sequence[Task] = ()
@@ -68,8 +70,10 @@ class Run:
     def gradient(self, part: Part) -> list[Tensor]:
         """The gradient of the mean loss on a fresh batch of `part`, one tensor for each of `trained()`."""
         batch, weights = self.batch(part), self.trained()
-        with self.autocast():
+        with self.autocast(), self.state(part.task):
             loss = part.task.loss(self.model, batch)
+        if not loss.requires_grad:  # all that the task uses is switched off just now
+            return [torch.zeros_like(p) for p in weights]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(weights, found, strict=True)]
 
@@ -136,7 +140,7 @@ class Method:
     def should_stop(self, record: Record, run: Run) -> str | None:
         """A reason in words to end the run here, or None; it may put other weights back first.
 
-        Asked at each record of status "running", the one before the first step included.
+        Asked at every record: the one before the first step, and one of status "done" or "diverged" too.
         """
         return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from forgetlab import metrics
+from forgetlab.checks import number
 from forgetlab.encoding import encode, inner_tokens, label_ids
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
@@ -18,6 +18,8 @@ from forgetlab.tasks import Scores, Task
 
 class Probe(Task):
     """A task without training data or loss."""
+
+    has_loss = False
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.encoded(model, split).take(index)
@@ -163,7 +165,8 @@ def sample(
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
     """
-    check_sampling(temperature, top_p)
+    number("temperature", temperature, above=True)
+    number("top_p", top_p, 0, 1, above=True)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if begin is None:
@@ -198,15 +201,6 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked  # the mass of the more probable tokens
     return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
-
-
-def check_sampling(temperature: float, top_p: float) -> tuple[float, float]:
-    """Both as floats; raises ForgetlabError for a temperature that is not above 0 or a top_p outside (0, 1]."""
-    for name, value, most in (("temperature", temperature, math.inf), ("top_p", top_p, 1.0)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 < value <= most:
-            raise ForgetlabError(f"{name} must be a number above 0{' and at most 1' * (most == 1)}, got {value!r}")
-    return float(temperature), float(top_p)
 
 
 def log_probabilities(model: Model, texts: Sequence[str]) -> Tensor:

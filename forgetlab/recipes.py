@@ -145,7 +145,7 @@ def prepare(recipe: Recipe) -> Bench:
         one.prepare(model, recipe.seed)
     notes += new.remarks(model, "train", "test") + [note for one in watch for note in one.remarks(model, "test")]
     if missing:
-        _learn(model, missing, [t for t in watch if t not in missing and t.size()], recipe)
+        _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
         notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")
     for name in [n for n in model.heads if isinstance(new, Classification | Tagging) and n == new.head]:
         if f"heads.{name}.linear.weight" not in model.known_names:

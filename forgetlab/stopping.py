@@ -29,7 +29,7 @@ class EarlyStopping(Method):
     new task). min_change: a rise up to this much is no improvement; in the unit of an accuracy. restore: whether to put
     the best weights back, which takes a copy of all that is trained.
     The mean is one of accuracies and of 1 / perplexity, each a share of right answers, so that no task's unit outweighs
-    the others'. A score that is not a number is no improvement. The last record of a run is not looked at.
+    the others'. A score that is not a number is no improvement. The best weights come back at the end of a run too.
     Raises ForgetlabError for another value, or a task that is not in the run. Source: Prechelt 1998.
     """
 
@@ -61,7 +61,7 @@ class EarlyStopping(Method):
                 self._kept.keep(run)
             return None
         self._since += 1
-        if self._since < self.patience:
+        if self._since < self.patience and record.status == "running":
             return None
         names = ", ".join(task.name for task in self._tasks)
         records = f"{self._since} record{'s' * (self._since > 1)}"
@@ -84,7 +84,7 @@ class SafetyBrake(Method):
 
     drop: 0 or more, below 1. patience: records in a row, 1 or more. task: a task's name, "all" (the new task too) or
     None (every watched task). It holds a copy of all that is trained.
-    It sees a fall at the next record only, and does not look at the last record of a run.
+    It sees a fall at the next record only. A run that ends or diverges with a fall gets the kept weights back too.
     Raises ForgetlabError for another value, a task that is not in the run, or where nothing is watched.
     """
 
@@ -115,7 +115,7 @@ class SafetyBrake(Method):
             self._kept_step, self._fallen_for = record.step, 0
             return None
         self._fallen_for += 1
-        if self._fallen_for < self.patience:
+        if self._fallen_for < self.patience and record.status == "running":
             return None
         self._kept.put_back()
         words = ", ".join(self._words(task, record.scores) for task in fallen)

@@ -37,6 +37,7 @@ class Task(ABC):
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     kind: ClassVar[str]
+    has_loss: ClassVar[bool] = True
 
     def __init__(self, name: str, train: Examples | None, test: Examples, floor: float | None = None) -> None:
         self.name = name
@@ -333,6 +334,21 @@ class MaskedLM(LanguageModel):
             "places": hidden.flatten().nonzero().squeeze(1),
             "targets": ids[hidden],
         }
+
+
+def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
+    """The same, checked to be a sequence of tasks; raises ForgetlabError for anything else."""
+    if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
+        raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
+    return old
+
+
+def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
+    """Those of the tasks that have training data and a loss; raises ForgetlabError ("nothing to …") where none has."""
+    if found := [task for task in as_tasks(tasks) if task.has_loss and task.size()]:
+        return found
+    names = ", ".join(task.name for task in tasks) or "no task"
+    raise ForgetlabError(f"nothing to {purpose}: {names} given, a task with training data expected")
 
 
 def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:

@@ -156,7 +156,9 @@ class _Loop:
         weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
         anchor = {n: p.detach().clone() for n, p in weights.items()}
         generator = torch.Generator().manual_seed(seed)
-        self.run = Run(model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast, watch=watch)
+        self.run = Run(
+            model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast, self._state, watch=watch
+        )
         self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
         self.setup_seconds = self.train_seconds = 0.0
@@ -178,13 +180,15 @@ class _Loop:
                 self.setup_seconds = time.perf_counter() - start
                 record = self._record(None, start, notes, self._costs())
             yield record
-            while record.status == "running":
+            while record.status != "stopped":
                 with self.random:
                     reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
                     if reasons:
                         kept = self._record(record.loss, start)
                         record = replace(kept, status="stopped", message="; ".join(reasons))
                 if not reasons:
+                    if record.status != "running":
+                        return
                     with self.random, torch.enable_grad():
                         begin = time.perf_counter()
                         model.train()

@@ -83,9 +83,9 @@ def rough(module: nn.Module, seed: int = 1) -> nn.Module:
     """Weights large enough for attention, gates and predictions to differ from text to text."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in module.parameters():
+        for name, p in module.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
-            p.copy_(0.3 * noise if p.dim() > 1 else p + 0.2 * noise)
+            p.copy_(0.3 * noise if p.dim() > 1 else 0.2 * noise + (0 if "bias" in name else 1))
     return module.eval()
 
 
@@ -644,7 +644,7 @@ def test_drawn_labels_converge_to_exact(estimator: str, closest: float) -> None:
         errors.append(sum(distance(run, exact) for run in runs) / 2)
     assert errors[2] < closest
     for more, less in zip(errors[1:], errors[:-1], strict=True):
-        assert 1.8 < less / more < 4.5  # √8 = 2.8
+        assert 1.5 < less / more < 5  # √8 = 2.8
 
 
 def test_sample_and_gnb_repeat_with_the_seed_only() -> None:
@@ -657,9 +657,8 @@ def test_sample_and_gnb_repeat_with_the_seed_only() -> None:
 
 def own_labels(module: nn.Module, count: int) -> tuple[Tensor, Tensor]:
     x = points(count)
-    return x, torch.multinomial(module(x).detach().softmax(-1), 1, generator=torch.Generator().manual_seed(2)).squeeze(
-        1
-    )
+    p, generator = module(x).detach().softmax(-1), torch.Generator().manual_seed(2)
+    return x, torch.multinomial(p, 1, generator=generator).squeeze(1)
 
 
 def split(data: tuple[Tensor, Tensor], size: int) -> list[tuple[Tensor, ...]]:

@@ -82,24 +82,24 @@ def test_a_reservoir_larger_than_the_stream_keeps_all_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "expected"), [(33, "aaaaabbbbb"), (9, ""), (10, ""), (34, ""), (3, ""), (83, ""), (200, "")]
+    ("memory", "expected"),
+    [
+        (3, {"a": 1, "b": 1, "c": 1}),
+        (9, {"a": 3, "b": 3, "c": 3}),
+        (10, {"a": 4, "b": 3, "c": 3}),
+        (33, {"a": 15, "b": 15, "c": 3}),
+        (34, {"a": 16, "b": 15, "c": 3}),
+        (83, {"a": 50, "b": 30, "c": 3}),
+        (200, {"a": 50, "b": 30, "c": 3}),
+    ],
 )
-def test_a_balanced_memory_by_hand(memory: int, expected: str) -> None:
-    by_hand = {
-        3: {"a": 1, "b": 1, "c": 1},
-        9: {"a": 3, "b": 3, "c": 3},
-        10: {"a": 4, "b": 3, "c": 3},
-        33: {"a": 15, "b": 15, "c": 3},
-        34: {"a": 16, "b": 15, "c": 3},
-        83: {"a": 50, "b": 30, "c": 3},
-        200: {"a": 50, "b": 30, "c": 3},
-    }
+def test_a_balanced_memory_by_hand(memory: int, expected: dict[str, int]) -> None:
     labels = ("a",) * 50 + ("c",) * 3 + ("b",) * 30
     texts = tuple(f"text {i}" for i in range(83))
     examples = Examples(kind="labelled", texts=texts, labels=labels)
     rows = class_balanced(Classification("abc", examples, examples), memory, seeded()).tolist()
     assert len(set(rows)) == len(rows)
-    assert Counter(labels[row] for row in rows) == by_hand[memory]
+    assert Counter(labels[row] for row in rows) == expected
 
 
 def test_a_balanced_memory_of_tags_goes_by_the_rarest_kind_in_a_text() -> None:
@@ -466,7 +466,7 @@ def test_a_writer_can_be_given(bert: Model, gpt: Model) -> None:
 
 # -- bad input ----------------------------------------------------------------------------------------
 
-RATIO = "ratio must be from 0 to below 1"
+RATIO = "ratio must be between 0 and 1, 1 excluded, got"
 
 
 @pytest.mark.parametrize("kind", [ExperienceReplay, GenerativeReplay])
@@ -499,7 +499,7 @@ def test_bad_experience_replay(options, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"temperature": t}, "temperature must be a number above 0, got") for t in (0, -1, float("nan"), "hot", True)]
-    + [({"top_p": p}, "top_p must be a number above 0 and at most 1, got") for p in (0, -0.1, 1.01, float("nan"), None)]
+    + [({"top_p": p}, "top_p must be between 0 and 1, 0 excluded, got") for p in (0, -0.1, 1.01, float("nan"), None)]
     + [
         ({"size": 0}, "size must be a whole number above 0, got 0"),
         ({"max_tokens": 0}, "max_tokens must be a whole number above 0, got 0"),
@@ -517,7 +517,7 @@ def test_bad_generative_replay(options, message: str) -> None:
 def test_bad_sampling(gpt: Model) -> None:
     with pytest.raises(ForgetlabError, match="temperature must be a number above 0, got 0"):
         write(gpt, 1, seed=0, temperature=0)
-    with pytest.raises(ForgetlabError, match="top_p must be a number above 0 and at most 1, got 2"):
+    with pytest.raises(ForgetlabError, match="top_p must be between 0 and 1, 0 excluded, got 2"):
         write(gpt, 1, seed=0, top_p=2)
     gpt.tokenizer.bos_token = gpt.tokenizer.eos_token = None
     with pytest.raises(ForgetlabError, match="small-gpt cannot write: its tokenizer has neither"):

@@ -18,7 +18,7 @@ from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.methods import Method, Run
-from forgetlab.tasks import Task
+from forgetlab.tasks import Task, trainable
 
 Lam = float | Mapping[str, float]
 
@@ -246,14 +246,6 @@ def grads(weights: Sequence[Tensor]) -> list[Tensor]:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     return [p.grad for p in weights if p.grad is not None]
-
-
-def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
-    """The tasks that have training data; raises ForgetlabError where none has."""
-    if found := [task for task in tasks if task.size()]:
-        return found
-    names = ", ".join(task.name for task in tasks) or "no task"
-    raise ForgetlabError(f"nothing to {purpose}: {names} given, a task with training data expected")
 
 
 def _lam(lam: Lam) -> float | dict[str, float]:

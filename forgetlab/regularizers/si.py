@@ -11,8 +11,8 @@ from torch import Tensor
 from forgetlab.checks import number, whole
 from forgetlab.importance import Importance
 from forgetlab.methods import Part, Run
-from forgetlab.regularizers.quadratic import Lam, Quadratic, trainable
-from forgetlab.tasks import Task
+from forgetlab.regularizers.quadratic import Lam, Quadratic
+from forgetlab.tasks import Task, trainable
 
 
 class SI(Quadratic):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
 
+from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.methods import Method, Part, Run
-from forgetlab.probes import Probe
-from forgetlab.replay.memory import class_balanced, reservoir, whole
-from forgetlab.tasks import Task
+from forgetlab.replay.memory import class_balanced, reservoir
+from forgetlab.tasks import Task, trainable
 
 Sampling = Literal["reservoir", "balanced"]
 
@@ -22,13 +21,7 @@ class Replay(Method, ABC):
     """Give a share of the training examples to the past; a subclass says which examples that is."""
 
     def __init__(self, ratio: float) -> None:
-        if (
-            isinstance(ratio, bool)
-            or not isinstance(ratio, int | float)
-            or not (math.isfinite(ratio) and 0 <= ratio < 1)
-        ):
-            raise ForgetlabError(f"ratio must be from 0 to below 1 (at 1 nothing new would be learned), got {ratio!r}")
-        self.ratio = float(ratio)
+        self.ratio = number("ratio", ratio, 0, 1, below=True)  # at 1 nothing new would be learned
         self._past: list[tuple[Task, Tensor]] = []
 
     @abstractmethod
@@ -95,7 +88,7 @@ class ExperienceReplay(Replay):
         if sampling not in get_args(Sampling):
             raise unknown("sampling", sampling, get_args(Sampling))
         self.sampling = sampling
-        self._old = _trainable(old)
+        self._old = trainable(old, "replay")
 
     def recall(self, run: Run) -> list[tuple[Task, Tensor]]:
         if self.sampling == "balanced":
@@ -113,7 +106,7 @@ class Multitask(Method):
     name = "multitask"
 
     def __init__(self, old: Sequence[Task]) -> None:
-        self._old = _trainable(old)
+        self._old = trainable(old, "replay")
 
     def setup(self, run: Run) -> None:
         for task in self._old:
@@ -121,19 +114,3 @@ class Multitask(Method):
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]
-
-
-def _trainable(old: Sequence[Task]) -> list[Task]:
-    """Those of the tasks that have training data and a loss; raises ForgetlabError where none has."""
-    found = [task for task in as_tasks(old) if task.size() and not isinstance(task, Probe)]
-    if not found:
-        names = ", ".join(task.name for task in old) or "no task"
-        raise ForgetlabError(f"nothing to replay: {names} given, a task with training data expected")
-    return found
-
-
-def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
-    """The same, checked to be a sequence of tasks; raises ForgetlabError for anything else."""
-    if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
-        raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
-    return old

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from forgetlab.checks import number, whole
 from forgetlab.encoding import IGNORE, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run
 from forgetlab.models import Model, load
-from forgetlab.probes import check_sampling, sample
-from forgetlab.replay.experience import Replay, as_tasks
-from forgetlab.replay.memory import whole
+from forgetlab.probes import sample
+from forgetlab.replay.experience import Replay
 from forgetlab.sources import Examples
-from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task
+from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task, as_tasks
 from forgetlab.world import corpus
 
 WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")  # words and marks, as the tagging files have them apart
@@ -58,7 +58,8 @@ class GenerativeReplay(Replay):
     ) -> None:
         super().__init__(ratio)
         self.size = whole("size", size)
-        self.temperature, self.top_p = check_sampling(temperature, top_p)
+        self.temperature = number("temperature", temperature, above=True)
+        self.top_p = number("top_p", top_p, 0, 1, above=True)
         self.max_tokens = whole("max_tokens", max_tokens)
         if not isinstance(writer, Model | str | os.PathLike | None):
             raise ForgetlabError(
