@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "compare":
             add(
                 "--methods",
-                default="none,l2sp,replay,frozen",
+                default="none,l2sp,ewc,replay,frozen",
                 metavar="A,B",
                 help="NAME[:SETTING=VALUE;…][+NAME…], comma-separated",
             )
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("models", help="list the shipped models").set_defaults(action=_models)
     commands.add_parser("tasks", help="list the embedded tasks").set_defaults(action=_tasks)
+    commands.add_parser("methods", help="list the remedies and their settings").set_defaults(action=_methods)
     return parser
 
 
@@ -143,7 +144,7 @@ def _compare(options: argparse.Namespace) -> None:
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
     if not methods:
-        raise ForgetlabError("no method given; try --methods none,l2sp,replay,frozen")
+        raise ForgetlabError("no method given; try --methods none,l2sp,ewc,replay")
     lr = options.lr if options.lr is not None else (1e-3 if options.model in ("tiny-bert", "tiny-gpt") else 5e-5)
     recipe = recipes.Recipe(
         model=options.model,
@@ -231,6 +232,20 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"{name:<16}{text}")
     print(f"{', '.join(MACHINE_TEXT)}: real text of this machine")
     print("any CSV, TSV, JSONL, CoNLL or plain-text file works as well")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    import inspect
+
+    from forgetlab.recipes import METHODS, settings
+
+    for name, remedy in METHODS.items():
+        shown = ", ".join(f"{key}={value}" for key, value in settings(name).items())
+        text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
+        print(f"{name:<20}{text}")
+        if shown:
+            print(f"{'':<20}{shown}")
+    print("several at once: replay:ratio=0.3+ewc:lam=100 (in a list of methods, settings are parted by ;)")
 
 
 class _Progress:

@@ -252,20 +252,23 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     """
     made = []
     for part in spec.split("+"):
-        name, _, settings = part.strip().partition(":")
+        name, _, given = part.strip().partition(":")
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-        takes = {
-            key: parameter.default
-            for key, parameter in inspect.signature(METHODS[name]).parameters.items()
-            if parameter.kind is not parameter.VAR_KEYWORD and key != "anchor"
-        }
-        needs = [key for key in takes if key in FROM_OLD_TASKS]
-        for key in needs:
-            del takes[key]
-        options = dict(_setting(name, text, takes) for text in settings.split(",") if text)
-        made.append(METHODS[name](**options, **{key: [_STAND_IN] if old is None else old for key in needs}))
+        takes = settings(name)
+        options = dict(_setting(name, text, takes) for text in given.split(",") if text)
+        for key in inspect.signature(METHODS[name]).parameters:
+            if key in FROM_OLD_TASKS:
+                options[key] = [_STAND_IN] if old is None else old
+        made.append(METHODS[name](**options))
     return made
+
+
+def settings(method: str) -> dict[str, Any]:
+    """What can be set of a method in its text form: {name: default}."""
+    parameters = inspect.signature(METHODS[method]).parameters
+    hidden = (*FROM_OLD_TASKS, "anchor", "self", "args", "kwargs")
+    return {key: parameter.default for key, parameter in parameters.items() if key not in hidden}
 
 
 def device_name(model: Model) -> str:

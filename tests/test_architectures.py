@@ -3,6 +3,8 @@
 import copy
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.pretraining import world_tokenizer
 from forgetlab.replay import ExperienceReplay
+from forgetlab.tasks import Task
 from forgetlab.training import Record
-from tests.conftest import small_model
 
 TEXTS = ["anna is older than boris .", "the plays were dull but moving , and nobody laughed ."]
 CAUSAL = ("gpt2", "gpt_neox", "llama")
@@ -31,11 +33,24 @@ MAKERS: dict[str, Callable[[], Method]] = {
 PRIVATE = ("adapters", "lora-private", "columns")
 
 
+tokenizer_for = cache(world_tokenizer)  # texts are encoded once for a tokenizer
+
+
+@cache
+def a_task(name: str) -> Task:
+    return task(name, size=400 if "-lm" in name else 32)
+
+
+@pytest.fixture
+def bert() -> Model:
+    return family("bert")
+
+
 def family(name: str) -> Model:
     """A random two-layer model of width 32 of a family."""
     import transformers as t
 
-    tokenizer = world_tokenizer(name in CAUSAL)
+    tokenizer = tokenizer_for(name in CAUSAL)
     common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     own = {
@@ -65,9 +80,8 @@ def hidden(model: Model, texts: list[str] = TEXTS) -> Tensor:
 
 
 def train(model: Model, *methods: Method, name: str = "sentiment", steps: int = 4, **given) -> list[Record]:
-    settings = {"batch_size": 8, "every": steps, "lr": 1e-2, "limit": 16} | given
-    size = {} if ":" in name else {"size": 32}
-    return list(finetune(model, task(name, **size), methods=methods, steps=steps, **settings))
+    settings: dict[str, Any] = {"batch_size": 8, "every": steps, "lr": 1e-2, "limit": 16} | given
+    return list(finetune(model, a_task(name), methods=methods, steps=steps, **settings))
 
 
 def hooks(model: Model) -> int:
@@ -78,12 +92,12 @@ def hooks(model: Model) -> int:
 @pytest.mark.parametrize("method", MAKERS)
 def test_from_the_pretrained_function_and_back(method: str, name: str) -> None:
     model, made = family(name), MAKERS[method]()
-    task("entities").prepare(model)
+    a_task("entities").prepare(model)
     model.remember()
     weights, before, parts = model.snapshot(), hidden(model), hooks(model)
-    old = task("causal-lm" if model.causal else "masked-lm")
+    old = a_task("causal-lm" if model.causal else "masked-lm")
     records = finetune(
-        model, task("sentiment", size=32), methods=[made], watch=[old], steps=4, every=4, batch_size=8, lr=1e-2, limit=8
+        model, a_task("sentiment"), methods=[made], watch=[old], steps=4, every=4, batch_size=8, lr=1e-2, limit=8
     )
     first = next(records)
     assert torch.equal(hidden(model), before)
@@ -120,7 +134,7 @@ def test_added_parameters_are_the_closed_form(name: str, fused: bool) -> None:
     }
     head = 2 * 32 + 2
     for method, count in added.items():
-        records = finetune(model, task("sentiment", size=32), methods=[method], steps=1, limit=4)
+        records = finetune(model, a_task("sentiment"), methods=[method], steps=1, limit=4)
         costs = next(records).costs
         assert costs == {"added_parameters": count, "bytes": 4 * count, "trained_parameters": count + head}
         assert sum(p.numel() for p in model.parameters()) == own + count + head
@@ -208,8 +222,8 @@ def test_a_column_sees_no_padding_and_no_future(name: str) -> None:
     assert bool((moved[:-1] < 1e-6).all()) == model.causal
 
 
-def test_a_column_refuses_a_cache(gpt: Model) -> None:
-    method = ProgressiveColumns()
+def test_a_column_refuses_a_cache() -> None:
+    gpt, method = family("gpt2"), ProgressiveColumns()
     train(gpt, method)
     one = inputs(gpt, TEXTS[:1])["input_ids"]
     kept = gpt.backbone(one, use_cache=True).past_key_values
@@ -225,19 +239,19 @@ def test_the_new_task_is_learned_and_the_old_one_kept() -> None:
     for name in ("adapters", "columns", "lora", "lora-private", "lora-replay"):
         methods = [MAKERS[name.removesuffix("-replay")]()]
         if "replay" in name:
-            methods.append(ExperienceReplay([task(old)]))
-        first, last = train(model, *methods, name=new, steps=20, watch=[task(old)], batch_size=16)
-        assert last.scores[new]["perplexity"] < first.scores[new]["perplexity"] / 20, name
+            methods.append(ExperienceReplay([a_task(old)]))
+        first, last = train(model, *methods, name=new, steps=15, watch=[a_task(old)], batch_size=16)
+        assert last.scores[new]["perplexity"] < first.scores[new]["perplexity"] / 5, name
         after[name] = last.scores[old]["perplexity"]
         assert (after[name] == first.scores[old]["perplexity"]) == (name in PRIVATE), name
         model.restore()
-    assert after["lora"] > 1.2 * after["lora-replay"] > 1.2 * after["lora-private"]
+    assert after["lora"] > 5 * after["lora-replay"] > 5 * after["lora-private"]
 
 
 @pytest.mark.parametrize("method", MAKERS)
 def test_same_seed_same_bits(method: str) -> None:
     def run(seed: int, noise: int) -> tuple[list[Tensor], list[float | None]]:
-        model = small_model()
+        model = family("bert")
         torch.manual_seed(noise)
         state = torch.get_rng_state()
         records = train(model, MAKERS[method](), seed=seed)
@@ -292,7 +306,7 @@ def test_private_beside_shared_lora(bert: Model) -> None:
     with private.on("sentiment"):
         assert torch.equal(hidden(bert), first)
     bert.restore()
-    assert torch.equal(hidden(bert), hidden(small_model()))
+    assert torch.equal(hidden(bert), hidden(family("bert")))
 
 
 @pytest.mark.parametrize("method", MAKERS)
@@ -306,7 +320,7 @@ def test_a_copy_of_the_model_stands_on_its_own(method: str, bert: Model) -> None
     with made.off():
         assert torch.equal(hidden(twin), then)
     twin.restore()
-    assert torch.equal(hidden(twin), hidden(small_model()))
+    assert torch.equal(hidden(twin), hidden(family("bert")))
     assert not torch.equal(hidden(bert), hidden(twin))
 
 
@@ -388,7 +402,7 @@ def test_what_cannot_be_switched(bert: Model) -> None:
 def test_a_model_without_a_list_of_blocks() -> None:
     from transformers import AlbertConfig, AlbertForMaskedLM
 
-    tokenizer = world_tokenizer(False)
+    tokenizer = tokenizer_for(False)
     sizes = {"hidden_size": 32, "embedding_size": 16, "intermediate_size": 64, "num_attention_heads": 2}
     body = AlbertForMaskedLM(AlbertConfig(vocab_size=len(tokenizer), num_hidden_layers=2, **sizes))
     model = Model(body, tokenizer, "albert").eval()  # it runs one block twice

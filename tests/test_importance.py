@@ -428,6 +428,15 @@ class FaintlyTied(Words):
         return self.out(hidden.detach()) + 1e-5 * F.linear(hidden, self.words.weight)
 
 
+class Padding(Words):
+    """One word has no gradient as an input; as an output it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(11, 8, padding_idx=1)
+        self.out.weight = self.words.weight
+
+
 class Tied(Words):
     def __init__(self) -> None:
         super().__init__()
@@ -536,7 +545,7 @@ UNKNOWN += [WeightNormed, Query, Gated, Experts]
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("kind", [Words, Tied, InPlace, InPlaceOnSequences, *UNKNOWN])
+@pytest.mark.parametrize("kind", [Words, Tied, Padding, InPlace, InPlaceOnSequences, *UNKNOWN])
 def test_any_module_gets_the_numbers_of_the_loop(kind: type[Words]) -> None:
     module = rough(kind(), seed=3)
     expected = slow_plain(module, word_batches())

@@ -1,0 +1,229 @@
+"""What every lab shares: controls make settings, settings make work, and the work's latest state makes a picture.
+
+A lab holds no logic of its own subject: `work` computes, `draw` makes a figure. States are plain values (JSON), so
+that a result can be kept, shipped and drawn again.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from forgetlab import plots, results
+from forgetlab.errors import ForgetlabError
+from forgetlab.labs import compat
+from forgetlab.labs.runner import Driver, Runner
+from forgetlab.labs.settings import from_line, to_line
+
+Settings = dict[str, Any]
+State = dict[str, Any]
+Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure, str]]
+REDRAW_SECONDS = 0.3
+OLD_RUNS = 4
+
+
+class Lab(widgets.VBox):
+    """A lab as a widget.
+
+    name: stands in its settings line and names its results. work(settings): an iterator of growing states, each of
+    plain values; the last one is kept. draw(state, old states, settings, source) → (figure, alt text).
+    training: controls that change the work, by name; view: controls that only change the picture. With `instant`
+    work is fast (a simulation): it runs at every move, and there are no Train and Stop buttons.
+    presets: {label: settings to change}. intro: one line above. driver: see Runner.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Settings], Iterator[State]],
+        draw: Draw,
+        *,
+        training: Mapping[str, widgets.Widget],
+        view: Mapping[str, widgets.Widget] | None = None,
+        presets: Mapping[str, Settings] | None = None,
+        intro: str = "",
+        instant: bool = False,
+        driver: Driver | None = None,
+    ) -> None:
+        self.name = name
+        self.instant = instant
+        self.training, self.view = dict(training), dict(view or {})
+        self.state: State | None = None
+        self.source = "simulated" if instant else "live"
+        self.old: list[State] = []
+        self._work, self._draw = work, draw
+        self._start = self.settings()
+        self._quiet = False  # set while the lab itself moves its controls
+        self._said_unwritable = False
+        self._last_drawn = self._draw_seconds = 0.0
+        self._runner: Runner[State] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
+        self.picture = widgets.HTML()
+        self.message = compat.note()
+        self.line = compat.text("settings", to_line(name, self._start))
+        self.buttons: dict[str, widgets.Button] = {}
+        if not instant:
+            self.buttons["Train"] = compat.button("Train", partial(self._guarded, self.train), primary=True)
+            self.buttons["Stop"] = compat.button("Stop", self._runner.stop)
+        self.buttons["Reset"] = compat.button("Reset", partial(self._guarded, self.reset))
+        for label, change in (presets or {}).items():
+            self.buttons[label] = compat.button(label, partial(self._guarded, partial(self.apply, change)))
+        for control in self.training.values():
+            control.observe(self._on_training, "value")
+        for control in self.view.values():
+            control.observe(self._on_view, "value")
+        self.line.observe(self._on_line, "value")
+        parts = [compat.note(intro)] if intro else []
+        parts += [compat.row(*self.training.values(), *self.view.values()), compat.row(*self.buttons.values())]
+        super().__init__([*parts, self.message, self.picture, self.line])
+        self._open()
+
+    # -- what a user does ---------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """The values of the training controls."""
+        return {name: control.value for name, control in self.training.items()}
+
+    def train(self) -> None:
+        """Run the work for the present settings, whatever was computed before."""
+        settings = self.settings()
+        self._show_line()
+        if self.state is not None and self.state.get("settings") != settings and not self.instant:
+            self.old = [*self.old, self.state][-OLD_RUNS:]
+        self._say("" if self.instant else "training …")
+        self.source = "simulated" if self.instant else "live"
+        self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
+
+    def reset(self) -> None:
+        """The settings that the lab opened with; old runs are forgotten."""
+        self._runner.stop()
+        self._move(self._start)
+        self.state, self.old = None, []
+        self._open()
+
+    def apply(self, change: Settings) -> None:
+        """Move several controls at once, then compute once."""
+        self._move({**self.settings(), **change})
+        self._compute()
+
+    # -- what follows from it -----------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Show what is stored for the present settings, or say how to begin."""
+        self._show_line()
+        if self.instant:
+            self.train()
+        elif not self._recall():
+            self._say("Press Train, or move a slider.")
+
+    def _compute(self) -> None:
+        self._runner.stop()
+        if self.instant or not self._recall():
+            self.train()
+
+    def _recall(self) -> bool:
+        """Draw the stored result of the present settings; False where there is none."""
+        found = results.get(f"lab-{self.name}", self.settings())
+        if not isinstance(found, dict):
+            return False
+        if self.state is not None and self.state.get("settings") != self.settings():
+            self.old = [*self.old, self.state][-OLD_RUNS:]
+        self.state, self.source = {**found, "settings": self.settings()}, "cached"
+        self._redraw()
+        self._show_line()
+        self._say("A kept result of these settings; Train runs it again.")
+        return True
+
+    def _on_state(self, state: State) -> None:
+        self.state = state
+        wait = max(REDRAW_SECONDS, 3 * self._draw_seconds)  # drawing takes a quarter of the time at most
+        if self.instant or time.perf_counter() - self._last_drawn > wait:
+            self._redraw()
+            if not self.instant:
+                self._say(str(state.get("progress", "training …")))
+
+    def _on_end(self, why: str) -> None:
+        if why.startswith("error"):
+            self._say(why)
+            return
+        if self.state is None:
+            self._say("Nothing was computed.")
+            return
+        if self.instant:
+            return
+        self._redraw()
+        if why == "done":
+            kept = {name: value for name, value in self.state.items() if name not in ("settings", "progress")}
+            trouble = results.put(f"lab-{self.name}", self.state["settings"], kept)
+            if trouble and not self._said_unwritable:
+                self._said_unwritable = True
+                self._say(f"{self.state.get('message') or 'Done.'} ({trouble})")
+                return
+        self._say(self.state.get("message") or {"done": "Done.", "stopped": "Stopped; what was reached stays."}[why])
+
+    def _redraw(self) -> None:
+        if self.state is None:
+            return
+        begin = time.perf_counter()
+        try:
+            view = {name: control.value for name, control in self.view.items()}
+            old = [state for state in self.old if state.get("settings") != self.state.get("settings")]
+            figure, alt = self._draw(self.state, old, {**self.state.get("settings", {}), **view}, self.source)
+            encoded = base64.b64encode(plots.png(figure, alt)).decode()
+        except Exception as error:  # a lab must show it: the kernel would only log it
+            self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")
+            return
+        self.picture.value = (
+            f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded}" style="width:100%;max-width:704px">'
+        )
+        self._last_drawn = time.perf_counter()
+        self._draw_seconds = self._last_drawn - begin
+
+    def _on_training(self, change: Any) -> None:
+        if not self._quiet:
+            self._guarded(self._compute)
+
+    def _on_view(self, change: Any) -> None:
+        if not self._quiet:
+            self._redraw()
+
+    def _on_line(self, change: Any) -> None:
+        if self._quiet:
+            return
+        try:
+            wanted = from_line(self.name, change["new"], self.training)
+        except ForgetlabError as error:
+            self._show_line()
+            self._say(f"{error} Nothing was changed.")
+            return
+        self._guarded(partial(self.apply, wanted))
+
+    def _move(self, values: Settings) -> None:
+        self._quiet = True
+        try:
+            for name, value in values.items():
+                self.training[name].value = value
+        finally:
+            self._quiet = False
+        self._show_line()
+
+    def _show_line(self) -> None:
+        before, self._quiet = self._quiet, True
+        self.line.value = to_line(self.name, self.settings())
+        self._quiet = before
+
+    def _say(self, words: str) -> None:
+        self.message.value = compat.said(words)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Errors of a callback are lost in a notebook: say them in the lab instead."""
+        try:
+            action()
+        except Exception as error:
+            self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")

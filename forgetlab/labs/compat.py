@@ -1,0 +1,91 @@
+"""Widgets from what ipywidgets 7.7.1 and 8.1 share, each with a visible label; no Output, Accordion, Tab or Stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+LABELLED: Any = {"description_width": "130px"}
+WIDE: Any = {"width": "100%", "max_width": "420px", "min_width": "280px"}
+
+
+def _layout(**more: str) -> widgets.Layout:
+    return widgets.Layout(**{**WIDE, **more})
+
+
+def slider(label: str, value: float, low: float, high: float, step: float, *, live: bool = False) -> widgets.Widget:
+    """A slider with its value beside it. live: report while it is dragged (redraws only), else on release."""
+    whole = all(isinstance(x, int) for x in (value, low, high, step))
+    kind = widgets.IntSlider if whole else widgets.FloatSlider
+    options: dict[str, Any] = {} if whole else {"readout_format": ".3g"}
+    return kind(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=label,
+        continuous_update=live,
+        style=LABELLED,
+        layout=_layout(),
+        **options,
+    )
+
+
+def log_slider(label: str, value: float, low: float, high: float, *, per_decade: int = 4) -> widgets.Widget:
+    """A slider over powers of ten. low, high: its ends, above 0."""
+    from math import log10
+
+    return widgets.FloatLogSlider(
+        value=value,
+        base=10,
+        min=log10(low),
+        max=log10(high),
+        step=1 / per_decade,
+        description=label,
+        continuous_update=False,
+        readout_format=".2g",
+        style=LABELLED,
+        layout=_layout(),
+    )
+
+
+def choice(label: str, value: str, options: Sequence[str]) -> widgets.Widget:
+    """One of some words."""
+    return widgets.Dropdown(options=list(options), value=value, description=label, style=LABELLED, layout=_layout())
+
+
+def text(label: str, value: str = "", *, rows: int = 1) -> widgets.Widget:
+    """A line of text, or a box of several rows."""
+    kind, more = (widgets.Text, {}) if rows == 1 else (widgets.Textarea, {"rows": rows})
+    options: Any = {"continuous_update": False, "style": LABELLED, **more}
+    return kind(value=value, description=label, layout=_layout(max_width="640px"), **options)
+
+
+def button(label: str, action: Callable[[], None], *, primary: bool = False) -> widgets.Button:
+    """A button that calls `action`."""
+    made = widgets.Button(description=label, button_style="primary" if primary else "", layout={"width": "auto"})
+    made.on_click(lambda _: action())
+    return made
+
+
+def row(*children: widgets.Widget) -> widgets.Box:
+    """Side by side, below each other where the page is narrow."""
+    return widgets.Box(children, layout=widgets.Layout(display="flex", flex_flow="row wrap", align_items="center"))
+
+
+def column(*children: widgets.Widget) -> widgets.VBox:
+    """One below the other."""
+    return widgets.VBox(children)
+
+
+def note(words: str = "") -> widgets.HTML:
+    """A line of plain words, read out by screen readers when it changes."""
+    return widgets.HTML(said(words))
+
+
+def said(words: str) -> str:
+    """The HTML of a note."""
+    return f'<div role="status" aria-live="polite" style="line-height:1.4;max-width:640px">{escape(words)}</div>'

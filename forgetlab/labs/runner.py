@@ -1,0 +1,118 @@
+"""Runs a generator for a lab, piece by piece, so that a newer request can take the place of the one under way.
+
+Three drivers. "inline": to the end, then return (tests, plain execution). "cooperative": an asyncio task that gives
+way to the kernel after each piece; the default in JupyterLab. "synchronous": to the end as well, but the kernel's
+interrupt stops it and keeps what was reached; the default on Colab, where updates from tasks are not rendered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import Any, Generic, Literal, TypeVar
+
+from forgetlab.errors import ForgetlabError, unknown
+
+T = TypeVar("T")
+Driver = Literal["inline", "cooperative", "synchronous"]
+DRIVERS = ("inline", "cooperative", "synchronous")
+
+
+def pick_driver() -> Driver:
+    """FORGETLAB_DRIVER, else what suits the place this runs in."""
+    if asked := os.environ.get("FORGETLAB_DRIVER"):
+        if asked not in DRIVERS:
+            raise unknown("driver", asked, DRIVERS)
+        return asked  # type: ignore[return-value]
+    if "google.colab" in sys.modules:
+        return "synchronous"
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return "inline"
+    return "cooperative"
+
+
+class Runner(Generic[T]):
+    """One run at a time; the newest request wins.
+
+    on_item(item): called for each piece. on_end(why): "done", "stopped" or "error: …" in words.
+    driver: one of DRIVERS (default: picked when a run starts). Both are called in the thread that runs.
+    """
+
+    def __init__(
+        self, on_item: Callable[[T], None], on_end: Callable[[str], None], driver: Driver | None = None
+    ) -> None:
+        if driver is not None and driver not in DRIVERS:
+            raise unknown("driver", driver, DRIVERS)
+        self.driver = driver
+        self._on_item, self._on_end = on_item, on_end
+        self._newest = 0  # the number of the newest request: a run that finds another number gives up
+        self._lock = RLock()  # kernels may run a widget's callbacks in more than one thread
+        self._tasks: set[Any] = set()
+        self._work: Iterator[T] | None = None
+        self._number = 0  # the request that the present work is of; 0: none
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return self._number != 0
+
+    def start(self, make: Callable[[], Iterator[T]]) -> None:
+        """Take the place of any run under way. make: begins the work; called when its turn has come."""
+        self._newest += 1
+        driver = self.driver or pick_driver()
+        if driver == "cooperative":
+            task = asyncio.get_running_loop().create_task(self._cooperate(make, self._newest))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            for _ in self._pieces(make, self._newest):
+                pass
+
+    def stop(self) -> None:
+        """End the run under way at its next piece; what was reached stays."""
+        self._newest += 1
+
+    async def _cooperate(self, make: Callable[[], Iterator[T]], number: int) -> None:
+        await asyncio.sleep(0)  # moves that are already queued supersede this one before it begins
+        for _ in self._pieces(make, number):
+            await asyncio.sleep(0.001)  # long enough for the kernel to take a message
+
+    def _pieces(self, make: Callable[[], Iterator[T]], number: int) -> Iterator[None]:
+        """Do one piece of work at each step. The lock is held while working, not while waiting."""
+        why = "done"
+        try:
+            while True:
+                with self._lock:
+                    if number != self._newest:
+                        break
+                    if self._number != number:  # this one's first turn: put away what an older run has left
+                        self._end("stopped")
+                        self._number = number
+                        self._work = iter(make())
+                    assert self._work is not None
+                    self._on_item(next(self._work))
+                yield
+        except StopIteration:
+            pass
+        except KeyboardInterrupt:
+            why = "stopped"
+        except ForgetlabError as error:
+            why = f"error: {error}"
+        except Exception as error:  # the kernel would lose it: a lab must show it
+            why = f"error: {type(error).__name__}: {error}"
+        with self._lock:
+            if self._number == number:
+                self._end("stopped" if number != self._newest else why)
+
+    def _end(self, why: str) -> None:
+        """Close the present work, before anything else touches the same model, and say how it ended."""
+        if self._number:
+            work, self._work, self._number = self._work, None, 0
+            if (close := getattr(work, "close", None)) is not None:
+                close()
+            self._on_end(why)

@@ -1,0 +1,75 @@
+"""A lab's settings as one line of text that can be copied and pasted back. It is data: nothing in it is ever run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from forgetlab.errors import ForgetlabError, unknown
+
+VERSION = 1
+LONGEST = 500
+
+
+def to_line(lab: str, settings: Mapping[str, Any]) -> str:
+    """ "forgetlab 1 watch: lr=0.001, steps=100"."""
+    shown = ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
+    )
+    return f"forgetlab {VERSION} {lab}: {shown}"
+
+
+def from_line(lab: str, line: str, controls: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a line, as values that the lab's controls take.
+
+    controls: {name: widget}; numbers must lie between its min and max, words among its options. Names that the line
+    leaves out keep their value. Raises ForgetlabError for a line that is cut, of another lab or version, or that
+    holds an unknown name or a value out of range.
+    """
+    line = line.strip()
+    if len(line) > LONGEST:
+        raise ForgetlabError(f"A settings line has at most {LONGEST} characters, this one has {len(line):,}.")
+    head = re.fullmatch(r"forgetlab (\d+) ([\w-]+):(.*)", line)
+    if not head:
+        raise ForgetlabError(f"A settings line begins with “forgetlab {VERSION} {lab}:”; this one does not.")
+    if int(head[1]) != VERSION:
+        raise ForgetlabError(f"This settings line is of version {head[1]}; this forgetlab reads version {VERSION}.")
+    if head[2] != lab:
+        raise ForgetlabError(f"This settings line is of the lab “{head[2]}”, not of “{lab}”.")
+    found = {}
+    for part in filter(None, (part.strip() for part in head[3].split(","))):
+        name, equals, text = (piece.strip() for piece in part.partition("="))
+        if name not in controls:
+            raise ForgetlabError(f"{unknown('setting', name, controls)}.")
+        if not equals or not text:
+            raise ForgetlabError(f"The settings line is cut: {name} has no value.")
+        found[name] = _value(name, text, controls[name])
+    return found
+
+
+def _value(name: str, text: str, control: Any) -> Any:
+    if hasattr(control, "options"):
+        if text not in control.options:
+            raise ForgetlabError(f"{unknown(name, text, control.options)}.")
+        return text
+    if isinstance(control.value, bool):
+        if text not in ("True", "False"):
+            raise ForgetlabError(f"{name} is True or False, got “{text}”.")
+        return text == "True"
+    if isinstance(control.value, str):
+        return text
+    try:
+        value = int(text) if isinstance(control.value, int) else float(text)
+    except ValueError:
+        raise ForgetlabError(f"{name} must be a number, got “{text}”.") from None
+    low, high = _ends(control)
+    margin = 1e-6 * max(abs(low), abs(high))  # a line shows six digits
+    if not low - margin <= value <= high + margin:
+        raise ForgetlabError(f"{name} lies between {low:g} and {high:g}, got {text}.")
+    return value if isinstance(value, int) else min(max(value, low), high)
+
+
+def _ends(control: Any) -> tuple[float, float]:
+    base = getattr(control, "base", None)  # a log slider has exponents as its ends
+    return (control.min, control.max) if base is None else (base**control.min, base**control.max)

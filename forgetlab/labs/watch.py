@@ -1,0 +1,71 @@
+"""Watch it forget: fine-tune a tiny BERT on sentiment and see what its other skills do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from forgetlab.labs import compat
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.curves import Curves
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.recipes import Recipe
+
+WATCH = ("masked-lm", "entities", "acceptability")
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: learning rate, steps, similarity of the new task's texts, seed."""
+    runs, views = Runs(), dict[str, Curves]()
+
+    def work(settings: Settings) -> Any:
+        return runs(recipe(settings))
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+        view = views.setdefault("curves", Curves(score_panels(state["tasks"])))
+        lines = score_lines(_renamed(state), "score")
+        return view.draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
+
+    return Lab(
+        "watch",
+        work,
+        draw,
+        training={
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-1),
+            "steps": compat.slider("steps", 100, 20, 300, 20),
+            "similarity": compat.slider("similarity", 1.0, 0.0, 1.0, 0.25),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
+        intro="A tiny BERT learns to tell good reviews from bad ones. What happens to what it knew?",
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the sliders describe."""
+    return Recipe(
+        new="sentiment",
+        watch=WATCH,
+        lr=settings["lr"],
+        steps=settings["steps"],
+        similarity=settings["similarity"],
+        seed=settings["seed"],
+        every=5,
+        limit=128,
+    )
+
+
+def _renamed(state: State) -> State:
+    """At another point of the similarity dial the new task has another name (sentiment@0.5): one panel for all."""
+    names = [task["name"].partition("@")[0] for task in state["tasks"]]
+    back = dict(zip(names, (task["name"] for task in state["tasks"]), strict=True))
+    records = [{**r, "scores": {short: r["scores"][full] for short, full in back.items()}} for r in state["records"]]
+    return {
+        **state,
+        "records": records,
+        "tasks": [{**t, "name": n} for t, n in zip(state["tasks"], names, strict=True)],
+    }

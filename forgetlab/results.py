@@ -1,0 +1,89 @@
+"""Results by what defines them: shipped ones first, then a cache of this machine's own, as JSON written atomically.
+
+A cache that cannot be read or written costs a new computation, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import forgetlab
+from forgetlab.paths import data_folder, manifest
+
+CACHE_BYTES = 50_000_000
+
+
+def key(name: str, settings: Mapping[str, Any]) -> str:
+    """A stable name: a hash of what is computed, its settings, the shipped data and forgetlab's version."""
+    content = [name, dict(settings), _data(), forgetlab.__version__]
+    return f"{name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def get(name: str, settings: Mapping[str, Any]) -> Any | None:
+    """The stored result, or None where there is none that can be read."""
+    file = f"{key(name, settings)}.json"
+    for folder in (shipped_folder(), cache_folder()):
+        try:
+            return json.loads((folder / file).read_text(encoding="utf-8"))["result"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None = None) -> str:
+    """Store a result of plain values. Returns "" or, where it could not be written, the reason in words.
+
+    folder: the cache unless given; in the cache the oldest files make room above CACHE_BYTES.
+    """
+    cached = folder is None
+    folder = folder or cache_folder()
+    path = folder / f"{key(name, settings)}.json"
+    draft = path.with_name(f".{secrets.token_hex(4)}")
+    try:
+        text = json.dumps({"settings": dict(settings), "result": result}, allow_nan=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+        if cached:
+            _make_room(folder, path)
+    except (OSError, ValueError) as error:
+        draft.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        return f"the result could not be kept in {folder}: {reason}"
+    return ""
+
+
+def cache_folder() -> Path:
+    """FORGETLAB_CACHE, else forgetlab/ in the user's cache folder."""
+    if own := os.environ.get("FORGETLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forgetlab"
+
+
+def shipped_folder() -> Path:
+    """The results that labs open on."""
+    return data_folder() / "results"
+
+
+def _make_room(folder: Path, newest: Path) -> None:
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in files)
+    for path in files:
+        if total <= CACHE_BYTES:
+            return
+        if path != newest:
+            total -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+@cache
+def _data() -> str:
+    inputs = {name: digest for name, digest in manifest().items() if not name.startswith("results/")}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
