@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None
         if cached:
             _make_room(folder, path)
     except (OSError, ValueError) as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         reason = getattr(error, "strerror", None) or error
         return f"the result could not be kept in {folder}: {reason}"
     return ""

@@ -49,7 +49,7 @@ def slow_sequence(method: str, lam: float, epochs: int) -> list[list[torch.Tenso
                 grads = torch.autograd.grad(nn.functional.cross_entropy(net(x[index]), y[index]), weights)
                 with torch.no_grad():
                     for i, (p, g, a) in enumerate(zip(weights, grads, anchor, strict=True)):
-                        p -= 0.1 * g
+                        p.sub_(0.1 * g)
                         if fisher:
                             s = 0.1 * lam * fisher[i]
                             p.copy_((p + s * a) / (1 + s))
@@ -76,10 +76,10 @@ def test_joint_trains_on_every_task_so_far() -> None:
     *_, naive = fidelity.sequence(tasks, "naive", 0.0, seed=0, epochs=60)
 
     @torch.no_grad()
-    def loss(which: nn.Module) -> float:
-        return float(nn.functional.cross_entropy(which(tasks[0][0]), tasks[0][1]))
+    def losses(which: nn.Module) -> torch.Tensor:
+        return torch.stack([nn.functional.cross_entropy(which(x), y) for x, y in tasks[:-1]])
 
-    assert loss(net) < loss(naive) / 2
+    assert bool((losses(net) < losses(naive) / 2).all())
 
 
 def test_each_task_is_the_same_digits_with_other_pixels() -> None:

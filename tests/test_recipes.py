@@ -1,15 +1,16 @@
 """Recipes as values, methods from their text, summaries by hand, and tasks from files."""
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from forgetlab import ForgetlabError, Recipe, sweep
+from forgetlab import ForgetlabError, Recipe, load, sweep
 from forgetlab.architectures import Frozen
-from forgetlab.recipes import make_methods, prepare, summarise
+from forgetlab.recipes import METHODS, make_methods, prepare, settings, summarise
 from forgetlab.regularizers import L2SP
 from forgetlab.replay import ExperienceReplay
 from tests.conftest import small_model
@@ -170,3 +171,40 @@ def test_bad_files(folder: Path) -> None:
         assert message in str(caught.value), name
     with pytest.raises(ForgetlabError, match="say what to watch"):
         prepare(replace(QUICK, model=str(folder / "encoder"), new=str(folder / "reviews.csv")))
+
+
+@pytest.mark.slow
+def test_every_method_runs_by_its_name() -> None:
+    recipe = Recipe(steps=10, every=10, limit=16, batch_size=8)
+    bench = prepare(recipe)
+    for name in METHODS:
+        if "walk" in settings(name):
+            name += ":walk=2"
+        first, *_, last = bench.run(replace(recipe, methods=name))
+        assert last.status in ("done", "stopped"), name
+        assert all(math.isfinite(v) for scores in last.scores.values() for v in scores.values()), name
+        assert first.costs["trained_parameters"] > 0, name
+    bench.model.restore()
+    assert bench.model.snapshot().keys() == load("tiny-bert").snapshot().keys()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ewc:lam=-1", "lam must be a number of 0 or more, got -1"),
+        ("ewc:lam=nan", "lam must be a number of 0 or more, got nan"),
+        ("ewc:estimator=exat", "unknown estimator 'exat'; did you mean 'exact'"),
+        ("online-ewc:gamma=2", "gamma must be between 0 and 1"),
+        ("replay:ratio=7", "ratio must be"),
+        ("replay:memory=0", "memory must be a whole number above 0"),
+        ("replay:sampling=fair", "unknown sampling 'fair'"),
+        ("ecw", "unknown method 'ecw'; did you mean 'ewc'"),
+        ("ewc:lamda=3", "unknown setting of ewc 'lamda'; did you mean 'lam'"),
+        ("ewc:lam", "expected NAME=NUMBER"),
+        ("wise:alpha=2", "alpha must be"),
+        ("safety-brake:drop=2", "drop must be"),
+    ],
+)
+def test_a_bad_setting_is_said_before_anything_is_loaded(spec: str, message: str) -> None:
+    with pytest.raises(ForgetlabError, match=message):
+        prepare(Recipe(model="no-such-model", methods=spec))

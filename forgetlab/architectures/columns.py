@@ -85,7 +85,7 @@ class _Column(Addition):
             seen = seen.tril()
         if tokens is not None:
             seen = seen & tokens.bool()[:, None, None, :]
-        # padding looks at itself, as a softmax over nothing is nan
+        # padding looks at itself: a softmax over nothing is nan in some versions of torch
         return seen | torch.eye(length, dtype=torch.bool, device=h.device)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from forgetlab.checks import flag, number, whole
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.methods import Method, Run
 from forgetlab.tasks import Task, trainable
@@ -154,6 +154,8 @@ class EWC(Quadratic):
     ) -> None:
         super().__init__(lam, anchor, proximal)
         self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
+        if estimator not in get_args(Estimator):
+            raise unknown("estimator", str(estimator), get_args(Estimator))
         self.estimator: Estimator = estimator
         self.examples, self.draws = whole("examples", examples), whole("draws", draws)
 

@@ -1,0 +1,351 @@
+"""The runner, the lab, its settings line and its kept results, without any training."""
+
+import asyncio
+import base64
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from forgetlab import ForgetlabError, results
+from forgetlab.labs import compat
+from forgetlab.labs.base import Lab
+from forgetlab.labs.runner import Runner, pick_driver
+from forgetlab.labs.settings import from_line, to_line
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Journal:
+    """What a runner reported, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.closed: list[str] = []
+
+    def counting(self, name: str, to: int):
+        def make():
+            try:
+                for i in range(to):
+                    yield f"{name}{i}"
+            finally:
+                self.closed.append(name)
+
+        return make
+
+    def runner(self, driver) -> Runner:
+        return Runner(self.events.append, lambda why: self.events.append(("end", why)), driver)
+
+
+@pytest.mark.parametrize("driver", ["inline", "synchronous"])
+def test_run_to_the_end(driver) -> None:
+    journal = Journal()
+    runner = journal.runner(driver)
+    runner.start(journal.counting("a", 3))
+    assert journal.events == ["a0", "a1", "a2", ("end", "done")]
+    assert journal.closed == ["a"]
+    assert not runner.running
+
+
+def test_cooperative_gives_way_and_the_newest_wins() -> None:
+    journal = Journal()
+
+    async def drive() -> None:
+        runner = journal.runner("cooperative")
+        runner.start(journal.counting("a", 1000))
+        while len(journal.events) < 3:
+            await asyncio.sleep(0.001)
+        for name in "bcd":  # five quick moves cost one run, not five
+            runner.start(journal.counting(name, 2))
+        while ("end", "done") not in journal.events:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(drive())
+    after = journal.events[journal.events.index(("end", "stopped")) + 1 :]
+    assert after == ["d0", "d1", ("end", "done")]
+    assert journal.closed == ["a", "d"]  # a was closed before d began; b and c never began
+
+
+def test_stop_keeps_what_was_reached() -> None:
+    journal = Journal()
+
+    async def drive() -> None:
+        runner = journal.runner("cooperative")
+        runner.start(journal.counting("a", 1000))
+        while len(journal.events) < 3:
+            await asyncio.sleep(0.001)
+        runner.stop()
+        await asyncio.sleep(0.05)
+        assert not runner.running
+
+    asyncio.run(drive())
+    assert journal.events[-1] == ("end", "stopped")
+    assert journal.events[:3] == ["a0", "a1", "a2"]
+
+
+def test_a_run_in_another_thread_is_put_away_first() -> None:
+    """Kernels may run callbacks in more than one thread: two runs never work at the same time."""
+    journal, inside, most = Journal(), [0], [0]
+
+    def make(name: str, to: int):
+        def work():
+            for i in range(to):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                threading.Event().wait(0.002)
+                inside[0] -= 1
+                yield f"{name}{i}"
+
+        return work
+
+    runner = journal.runner("synchronous")
+    threads = [threading.Thread(target=runner.start, args=(make(name, 20),)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+        threading.Event().wait(0.01)
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1
+    assert journal.events[-1] == ("end", "done")
+    assert [e for e in journal.events if e == ("end", "done")] == [("end", "done")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ForgetlabError("no such thing"), "error: no such thing"), (ValueError("x"), "error: ValueError: x")],
+)
+def test_an_error_is_told_and_the_next_run_is_right(error: Exception, told: str) -> None:
+    journal = Journal()
+
+    def failing():
+        yield "before"
+        raise error
+
+    def at_once():
+        raise error
+
+    runner = journal.runner("inline")
+    for make in (failing, at_once):
+        runner.start(make)
+        assert journal.events[-1] == ("end", told)
+        assert not runner.running
+    runner.start(journal.counting("a", 1))
+    assert journal.events[-2:] == ["a0", ("end", "done")]
+
+
+def test_an_interrupt_keeps_the_part() -> None:
+    journal = Journal()
+
+    def interrupted():
+        yield "first"
+        raise KeyboardInterrupt
+
+    runner = journal.runner("synchronous")
+    runner.start(interrupted)
+    assert journal.events == ["first", ("end", "stopped")]
+    runner.start(journal.counting("a", 1))
+    assert journal.events[-1] == ("end", "done")
+
+
+def test_the_driver_is_picked_by_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_driver() == "inline"
+
+    async def inside() -> str:
+        return pick_driver()
+
+    assert asyncio.run(inside()) == "cooperative"
+    monkeypatch.setitem(__import__("sys").modules, "google.colab", object())
+    assert pick_driver() == "synchronous"
+    monkeypatch.setenv("FORGETLAB_DRIVER", "inline")
+    assert pick_driver() == "inline"
+    monkeypatch.setenv("FORGETLAB_DRIVER", "inlin")
+    with pytest.raises(ForgetlabError, match="did you mean 'inline'"):
+        pick_driver()
+
+
+# -- the lab ----------------------------------------------------------------------------------------
+
+
+def squares(settings):
+    """Counts up to n, or fails where asked."""
+    if settings["n"] == 13:
+        raise ForgetlabError("13 is not to be counted to")
+    for i in range(settings["n"] + 1):
+        yield {"values": [k * k for k in range(i + 1)], "message": f"{i * i} reached"}
+
+
+def figure_of(state, old, settings, source):
+    figure = Figure(figsize=(2, 1))
+    figure.add_subplot().plot(state["values"])
+    return figure, f"{source}: up to {state['values'][-1]}, {len(old)} old, shift {settings.get('shift')}"
+
+
+def make_lab(**options) -> Lab:
+    return Lab(
+        "squares",
+        options.pop("work", squares),
+        figure_of,
+        training={"n": compat.slider("n", 3, 1, 20, 1), "rate": compat.log_slider("rate", 0.1, 1e-3, 10.0)},
+        view={"shift": compat.slider("shift", 0, 0, 5, 1, live=True)},
+        presets={"nine": {"n": 9}},
+        driver="inline",
+        **options,
+    )
+
+
+def alt(lab: Lab) -> str:
+    return re.search('alt="([^"]*)"', lab.picture.value)[1]
+
+
+def test_a_lab_trains_draws_and_keeps(own_cache: Path) -> None:
+    lab = make_lab()
+    assert "Press Train" in lab.message.value
+    lab.buttons["Train"].click()
+    assert alt(lab) == "live: up to 9, 0 old, shift 0"
+    assert "9 reached" in lab.message.value
+    png = base64.b64decode(re.search('base64,([^"]*)"', lab.picture.value)[1])
+    assert png.startswith(b"\x89PNG")
+    lab.training["n"].value = 4
+    assert alt(lab) == "live: up to 16, 1 old, shift 0"
+    lab.view["shift"].value = 2  # redraws, computes nothing
+    assert alt(lab) == "live: up to 16, 1 old, shift 2"
+    lab.training["n"].value = 3
+    assert alt(lab).startswith("cached: up to 9")
+    lab.buttons["nine"].click()
+    assert alt(lab).startswith("live: up to 81")
+    lab.buttons["Reset"].click()
+    assert alt(lab) == "cached: up to 9, 0 old, shift 2"
+    assert alt(make_lab()) == "cached: up to 9, 0 old, shift 0"  # another lab opens on what was kept
+    assert len(list(own_cache.glob("*.json"))) == 3
+
+
+def test_an_error_leaves_a_lab_usable() -> None:
+    lab = make_lab()
+    lab.training["n"].value = 13
+    assert "13 is not to be counted to" in lab.message.value
+    lab.training["n"].value = 5
+    assert "25 reached" in lab.message.value
+
+
+def test_two_labs_do_not_talk() -> None:
+    one, two = make_lab(), make_lab()
+    one.training["n"].value = 7
+    assert two.training["n"].value == 3
+    assert two.state is None
+
+
+def test_the_settings_line_round_trip() -> None:
+    lab = make_lab()
+    assert lab.line.value == "forgetlab 1 squares: n=3, rate=0.1"
+    lab.line.value = "forgetlab 1 squares: n=6, rate=0.01"
+    assert lab.settings() == {"n": 6, "rate": 0.01}
+    assert "36 reached" in lab.message.value
+    other = make_lab()
+    other.line.value = lab.line.value
+    assert other.settings() == lab.settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "begins with"),
+        ("hello", "begins with"),
+        ("forgetlab 2 squares: n=3", "of version 2"),
+        ("forgetlab 1 watch: n=3", "of the lab “watch”"),
+        ("forgetlab 1 squares: m=3", "unknown setting 'm'"),
+        ("forgetlab 1 squares: n=", "is cut"),
+        ("forgetlab 1 squares: n=99", "between 1 and 20"),
+        ("forgetlab 1 squares: n=3.5", "must be a number"),
+        ("forgetlab 1 squares: rate=nan", "between 0.001 and 10"),
+        ("forgetlab 1 squares: rate=1e999", "between 0.001 and 10"),
+        ("forgetlab 1 squares: n=__import__('os').system('true')", "must be a number"),
+        ("forgetlab 1 squares: " + "n=3, " * 1000, "at most 500 characters"),
+    ],
+)
+def test_a_bad_settings_line_changes_nothing(line: str, message: str) -> None:
+    lab = make_lab()
+    before = lab.line.value
+    lab.line.value = line
+    if line:
+        assert message in lab.message.value.replace("&#x27;", "'")
+        assert "Nothing was changed" in lab.message.value
+    assert lab.settings() == {"n": 3, "rate": 0.1}
+    assert lab.line.value == before
+    assert lab.state is None
+
+
+def test_every_line_a_lab_writes_can_be_read() -> None:
+    controls = {
+        "rate": compat.log_slider("rate", 1e-3, 1e-5, 1e-1),
+        "n": compat.slider("n", 1, 0, 9, 1),
+        "share": compat.slider("share", 0.5, 0.0, 1.0, 0.05),
+        "kind": compat.choice("kind", "a", ["a", "b c"]),
+    }
+    for exponent in range(-20, -3):
+        controls["rate"].value = 10 ** (exponent / 4)
+        settings = {name: control.value for name, control in controls.items()}
+        read = from_line("lab", to_line("lab", settings), controls)
+        assert read["rate"] == pytest.approx(settings["rate"], rel=1e-5)
+        assert {k: v for k, v in read.items() if k != "rate"} == {k: v for k, v in settings.items() if k != "rate"}
+
+
+def test_instant_labs_run_at_every_move() -> None:
+    lab = make_lab(instant=True)
+    assert alt(lab) == "simulated: up to 9, 0 old, shift 0"
+    assert "Train" not in lab.buttons
+    lab.training["n"].value = 4
+    assert alt(lab) == "simulated: up to 16, 0 old, shift 0"
+
+
+# -- kept results -----------------------------------------------------------------------------------
+
+
+def test_results_are_kept_by_everything_that_defines_them(own_cache: Path) -> None:
+    assert results.get("a", {"x": 1}) is None
+    assert results.put("a", {"x": 1}, {"y": [1, 2]}) == ""
+    assert results.get("a", {"x": 1}) == {"y": [1, 2]}
+    assert results.get("a", {"x": 2}) is None
+    assert results.get("b", {"x": 1}) is None
+    assert [path.name[0] for path in own_cache.iterdir()] == ["a"]  # no draft is left
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}', "\x00"])
+def test_a_corrupted_file_is_computed_anew(content: str, own_cache: Path) -> None:
+    results.put("lab-squares", {"n": 3, "rate": 0.1}, {"values": [1]})
+    (file,) = own_cache.glob("*.json")
+    file.write_text(content)
+    lab = make_lab()
+    assert lab.state is None
+    lab.buttons["Train"].click()
+    assert json.loads(file.read_text())["result"]["values"] == [0, 1, 4, 9]
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "file" / "below"))
+    lab = make_lab()
+    lab.buttons["Train"].click()
+    assert "could not be kept" in lab.message.value
+    assert alt(lab).startswith("live: up to 9")
+    lab.buttons["Train"].click()
+    assert "could not be kept" not in lab.message.value
+
+
+def test_a_result_that_is_not_finite_is_not_kept() -> None:
+    assert "could not be kept" in results.put("a", {}, {"y": float("nan")})
+    assert results.get("a", {}) is None
+
+
+def test_the_cache_makes_room(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "CACHE_BYTES", 2000)
+    for i in range(10):
+        results.put("a", {"x": i}, "z" * 400)
+    assert sum(path.stat().st_size for path in own_cache.iterdir()) <= 2000
+    assert results.get("a", {"x": 9}) == "z" * 400  # the newest stays
