@@ -22,7 +22,8 @@ import torch
 
 from forgetlab.recipes import Bench, Recipe, prepare
 
-# Remedy → the strengths that are tried. "best" is decided by `balance` on seed 0.
+# Remedy → the strengths that are tried, "@ rate" where it has a learning rate of its own (few new weights want a
+# higher one). The best is decided by `balance` on seed 0.
 GRID = {
     "none": ["none"],
     "l2sp": [f"l2sp:lam={x}" for x in ("0.01", "0.02", "0.05", "0.1", "0.2")],
@@ -31,30 +32,31 @@ GRID = {
     "ewc, proximal": [f"ewc:lam={x},proximal=1" for x in ("1e3", "1e4", "1e5", "1e6")],
     "online-ewc": [f"online-ewc:lam={x}" for x in (10, 100, 1000)],
     "si": [f"si:lam={x}" for x in (1, 10, 100)],
-    "mas": [f"mas:lam={x}" for x in ("0.0003", "0.003", "0.03", "0.3")],
+    "mas": [f"mas:lam={x}" for x in ("3e-5", "1e-4", "3e-4", "1e-3")],
     "lwf": [f"lwf:lam={x}" for x in ("0.1", "0.3", "1", "3")],
     "kl-anchor": [f"kl-anchor:beta={x}" for x in ("0.1", "0.3", "1", "3")],
     "replay": [f"replay:ratio={x}" for x in ("0.125", "0.25", "0.5", "0.75")],
     "generative": [f"generative:ratio={x}" for x in ("0.25", "0.5", "0.75")],
     "multitask": ["multitask"],
-    "frozen": ["frozen"],
-    "adapters": [f"adapters:width={x}" for x in (8, 16, 32)],
-    "adapters, shared": [f"adapters:width={x},shared=1" for x in (8, 32)],
-    "lora": [f"lora:r={x}" for x in (2, 8, 16)],
-    "lora, one task": [f"lora:r={x},shared=0" for x in (8, 16)],
-    "columns": [f"columns:width={x}" for x in (16, 32, 64)],
-    "layerwise-rates": [f"layerwise-rates:factor={x}" for x in ("1.5", "2.6", "4")],
+    "lower rate": ["none @ 1e-4", "none @ 3e-4"],
+    "frozen": ["frozen", "frozen @ 1e-2", "frozen @ 3e-2"],
+    "adapters": [f"adapters:width={x} @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
+    "adapters, shared": [f"adapters:width={x},shared=1 @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
+    "lora": [f"lora:r={x} @ {lr}" for x in (4, 16) for lr in ("3e-3", "1e-2")],
+    "lora, one task": [f"lora:r={x},shared=0 @ {lr}" for x in (4, 16) for lr in ("3e-3", "1e-2")],
+    "columns": [f"columns:width={x} @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
+    "layerwise-rates": [f"layerwise-rates:factor={x} @ {lr}" for x in ("1.5", "2.6") for lr in ("1e-3", "3e-3")],
     "warmup": ["warmup:share=0.1", "warmup:share=0.3"],
     "cosine": ["cosine"],
     "slanted-triangular": ["slanted-triangular"],
     "gradual-unfreezing": ["gradual-unfreezing"],
-    "early-stopping": ["early-stopping:patience=2"],
-    "safety-brake": [f"safety-brake:drop={x}" for x in ("0.05", "0.2")],
+    "early-stopping": ["early-stopping:patience=5"],
+    "safety-brake": [f"safety-brake:drop={x}" for x in ("0.05", "0.2", "0.35")],
     "pcgrad": ["pcgrad"],
     "agem": ["agem"],
     "wise": [f"wise:alpha={x}" for x in ("0.3", "0.5", "0.7")],
     "replay + ewc": [f"replay:ratio=0.25+ewc:lam={x}" for x in (1, 10, 100)],
-    "ULMFiT": ["layerwise-rates+slanted-triangular+gradual-unfreezing"],
+    "ULMFiT": [f"layerwise-rates+slanted-triangular+gradual-unfreezing @ {lr}" for lr in ("1e-3", "3e-3")],
 }
 NEW, WATCH = "sentiment", ("masked-lm", "entities", "acceptability")
 PERPLEXITY = "masked-lm"
@@ -74,6 +76,7 @@ def one(recipe: Recipe) -> dict[str, Any]:
     steps = max(1, max(record.step for record in records))
     return {
         "method": recipe.methods,
+        "lr": recipe.lr,
         "seed": recipe.seed,
         "status": last.status,
         "before": {task: first.scores[task][metric] for task, metric in METRIC.items()},
@@ -93,6 +96,12 @@ def balance(run: dict[str, Any]) -> float:
     return (max(0.0, learned) + statistics.fmean(kept)) / 2 if run["status"] != "diverged" else 0.0
 
 
+def asked(base: Recipe, spec: str, seed: int = 0) -> Recipe:
+    """The recipe of a line of GRID."""
+    methods, _, rate = spec.partition(" @ ")
+    return replace(base, methods=methods, seed=seed, lr=float(rate) if rate else base.lr)
+
+
 def mean(values: list[float], digits: int) -> str:
     spread = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}"
@@ -108,7 +117,7 @@ def table(best: dict[str, list[dict[str, Any]]]) -> str:
     for name, runs in sorted(best.items(), key=lambda pair: -statistics.fmean(map(balance, pair[1]))):
         column = {task: [run["after"][task] for run in runs] for task in METRIC}
         step = statistics.median(run["ms_per_step"] for run in runs) / plain
-        cells = [name, f"`{runs[0]['method']}`", *(mean(column[task], 2) for task in METRIC)]
+        cells = [name, f"`{runs[0]['spec']}`", *(mean(column[task], 2) for task in METRIC)]
         cells += [mean([balance(run) for run in runs], 3), f"×{step:.2f}"]
         cells += [
             f"{statistics.fmean(run['setup_seconds'] for run in runs):.1f}",
@@ -144,14 +153,15 @@ def main() -> None:
     base = Recipe(new=NEW, watch=WATCH, steps=options.steps, every=20, limit=256)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         names = [(name, spec) for name in options.only for spec in GRID[name]]
-        tried = list(pool.map(one, [replace(base, methods=spec) for _, spec in names]))
+        tried = list(pool.map(one, [asked(base, spec) for _, spec in names]))
         searched: dict[str, list[dict[str, Any]]] = {}
-        for (name, _), run in zip(names, tried, strict=True):
-            print(f"{name:20} {run['method']:40} balance {balance(run):.3f}", flush=True)
+        for (name, spec), run in zip(names, tried, strict=True):
+            run["spec"] = spec
+            print(f"{name:20} {spec:45} balance {balance(run):.3f}", flush=True)
             searched.setdefault(name, []).append(run)
         chosen = {name: max(runs, key=balance) for name, runs in searched.items()}
         jobs = [(name, seed) for name in chosen for seed in range(1, options.seeds)]
-        more = pool.map(one, [replace(base, methods=chosen[name]["method"], seed=seed) for name, seed in jobs])
+        more = pool.map(one, [asked(base, chosen[name]["spec"], seed) for name, seed in jobs])
         best = {name: [run] for name, run in chosen.items()}
         for (name, _), run in zip(jobs, more, strict=True):
             best[name].append(run)

@@ -34,8 +34,10 @@ def slider(label: str, value: float, low: float, high: float, step: float, *, li
     )
 
 
-def log_slider(label: str, value: float, low: float, high: float, *, per_decade: int = 4) -> widgets.Widget:
-    """A slider over powers of ten. low, high: its ends, above 0."""
+def log_slider(
+    label: str, value: float, low: float, high: float, *, per_decade: int = 4, live: bool = False
+) -> widgets.Widget:
+    """A slider over powers of ten. low, high: its ends, above 0. live: as for `slider`."""
     from math import log10
 
     return widgets.FloatLogSlider(
@@ -45,7 +47,7 @@ def log_slider(label: str, value: float, low: float, high: float, *, per_decade:
         max=log10(high),
         step=1 / per_decade,
         description=label,
-        continuous_update=False,
+        continuous_update=live,
         readout_format=".2g",
         style=LABELLED,
         layout=_layout(),
@@ -55,6 +57,18 @@ def log_slider(label: str, value: float, low: float, high: float, *, per_decade:
 def choice(label: str, value: str, options: Sequence[str]) -> widgets.Widget:
     """One of some words."""
     return widgets.Dropdown(options=list(options), value=value, description=label, style=LABELLED, layout=_layout())
+
+
+def stops(label: str, value: str, options: Sequence[str], *, live: bool = False) -> widgets.Widget:
+    """A slider over some words in order. live: as for `slider`."""
+    return widgets.SelectionSlider(
+        options=list(options),
+        value=value,
+        description=label,
+        continuous_update=live,
+        style=LABELLED,
+        layout=_layout(),
+    )
 
 
 def text(label: str, value: str = "", *, rows: int = 1) -> widgets.Widget:

@@ -230,7 +230,7 @@ class MAS(EWC):
     def __init__(
         self,
         importance: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam = 10.0,
+        lam: Lam = 3e-4,
         *,
         anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,

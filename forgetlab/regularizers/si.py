@@ -32,7 +32,7 @@ class SI(Quadratic):
     def __init__(
         self,
         old: Sequence[Task] = (),
-        lam: Lam = 1.0,
+        lam: Lam = 10.0,
         xi: float = 1e-3,
         walk: int = 50,
         proximal: bool = False,
