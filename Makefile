@@ -5,7 +5,7 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: lab demo check test test-colab data pretrain notebooks wheel bench clean
+.PHONY: lab demo check test test-colab data pretrain notebooks wheel bench fidelity clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
@@ -45,6 +45,12 @@ wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 
 bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/fisher.py
+	$(BIN)/python benchmarks/overhead.py
+
+fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
+	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/remedies.py
 
 clean:
 	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache

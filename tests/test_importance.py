@@ -558,12 +558,13 @@ def test_any_module_gets_the_numbers_of_the_loop(kind: type[Words]) -> None:
             agree(fisher_diagonal(module, word_batches(), **options), expected)
 
 
-def test_a_head_of_raw_zeros() -> None:
+def test_a_head_of_zeros_that_is_used_twice() -> None:
     """Its logits are 0, and so is the gradient of their square: no ground to trust hooks on."""
 
     class ZeroHead(Words):
         def forward(self, ids: Tensor) -> Tensor:
-            return self.mixed(self.words(ids)) @ self.out.weight.T + self.out.bias
+            hidden = self.mixed(self.words(ids))
+            return self.out(hidden) + hidden @ self.out.weight.T
 
     module = rough(ZeroHead())
     nn.init.zeros_(module.out.weight)
@@ -571,8 +572,20 @@ def test_a_head_of_raw_zeros() -> None:
     got = fisher_diagonal(module, word_batches(), estimator="exact")
     torch.testing.assert_close(got["out.bias"], torch.full((11,), 10 / 121))  # p (1 − p) at p = 1/11
     hidden = torch.cat([module.mixed(module.words(ids)) for ids, _ in word_batches()]).detach()
-    torch.testing.assert_close(got["out.weight"], (10 / 121 * hidden**2).mean(0).expand(11, 8))
+    torch.testing.assert_close(got["out.weight"], (10 / 121 * (2 * hidden) ** 2).mean(0).expand(11, 8))
     assert not got["words.weight"].any()
+
+
+def test_hooks_are_checked_on_more_than_one_example() -> None:
+    """With positions before examples, a layer on one word of one text looks right, and so does one on six of six."""
+
+    class PositionsFirst(Words):
+        def mixed(self, hidden: Tensor) -> Tensor:
+            return torch.tanh(self.inner(hidden.transpose(0, 1))).mean(0)
+
+    module = rough(PositionsFirst())
+    batches = [(torch.ones(1, 1).long(), torch.zeros(1).long()), word_batches()[1]]
+    agree(fisher_diagonal(module, batches, estimator="empirical"), slow_plain(module, batches))
 
 
 def test_a_module_without_any_layer_that_hooks_know() -> None:

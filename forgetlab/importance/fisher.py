@@ -173,9 +173,8 @@ def _mean_over_examples(
         found: Importance = {}
         others = set(named)
         if trusted:
-            asked, seen, missed = _by_hooks(reader, batch, objectives, h)
-            found = {name: value for name, value in seen.items() if name in trusted}
-            others = missed | (seen.keys() - trusted)
+            asked, found, missed = _by_hooks(reader, batch, objectives, h)
+            others = missed | (found.keys() - trusted)
         else:
             with torch.no_grad():
                 asked = list(objectives(reader.logits(batch), batch))

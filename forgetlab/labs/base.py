@@ -144,6 +144,8 @@ class Lab(widgets.VBox):
         self.state = state
         wait = max(REDRAW_SECONDS, 3 * self._draw_seconds)  # drawing takes a quarter of the time at most
         if self.instant or time.perf_counter() - self._last_drawn > wait:
+            if self.instant:
+                self._say(str(state.get("message", "")))
             self._redraw()
             if not self.instant:
                 self._say(str(state.get("progress", "training …")))
