@@ -518,6 +518,14 @@ class Gated(Words):
         return super().forward(ids) + (ids[:, :1] > 5) * (self.words(ids).mean(1) @ self.more)
 
 
+class GatedQuery(Query):
+    """A known layer with a second use that shows on some texts only."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.words(ids)
+        return self.out(Words.mixed(self, hidden) + (ids[:, :1] > 5) * self.inner(self.query))
+
+
 class Experts(Words):
     """Each token goes to one of two layers, so that their rows are no examples."""
 
@@ -541,7 +549,7 @@ def word_batches() -> list[tuple[Tensor, Tensor]]:
 
 
 UNKNOWN: list[type[Words]] = [Positions, FlatIds, OneWord, ByKeyword, TiedByHand, FaintlyTied, Attention, Normed]
-UNKNOWN += [WeightNormed, Query, Gated, Experts]
+UNKNOWN += [WeightNormed, Query, Gated, GatedQuery, Experts]
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
