@@ -110,7 +110,7 @@ class Additive(Frozen):
         return self._using(run.model, {_key(task.name), ALL})
 
     def off(self) -> AbstractContextManager[None]:
-        """A context in which the model of the last run is exactly the one before it. Raises if there was no run."""
+        """A context in which the last run's model is the one without any of these. Raises if there was no run."""
         return self._using(self._trained(), set())
 
     def on(self, task: str) -> AbstractContextManager[None]:

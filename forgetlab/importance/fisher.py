@@ -198,14 +198,21 @@ def _by_hooks(
     asked = list(objectives(logits, batch))
     named = dict(reader.module.named_parameters())
     names: dict[Tensor, str] = {p: name for name, p in named.items()}
+    reachable = per_example.graph(logits)
+    seen = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
+    absent = {name: p for name, p in named.items() if p not in seen}
+    reached: tuple[Tensor | None, ...] = ()
+    if absent:
+        reached = torch.autograd.grad(logits.sum(), list(absent.values()), retain_graph=True, allow_unused=True)
+    missed = {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
     sums: Importance = {}
-    for objective in asked:
-        found = per_example.totals(calls, objective(logits, places).sum(), owners, rows, reader.of_places, h)
+    for i, objective in enumerate(asked):
+        total, keep = objective(logits, places).sum(), i + 1 < len(asked)
+        found, unclear = per_example.totals(calls, total, owners, rows, reader.of_places, h, keep)
+        missed |= {names[p] for p in unclear}
         for p, value in found.items():
             sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
-    absent = {name: p for name, p in named.items() if name not in sums}
-    reached = torch.autograd.grad(logits.sum(), list(absent.values()), allow_unused=True) if absent else ()
-    return asked, sums, {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
+    return asked, {name: value for name, value in sums.items() if name not in missed}, missed
 
 
 def _by_rows(

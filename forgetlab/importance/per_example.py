@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-CHUNK = 2**17  # elements of per-example gradients held at a time: they stay in the processor's cache
+CHUNK = 2**18  # elements of per-example gradients held at a time: they stay in the processor's cache
 Shape = Callable[[Tensor], Tensor]
 IN_PLACE: dict[Shape, Shape] = {torch.square: torch.square_, torch.abs: torch.abs_}  # the only two that are used
 
@@ -63,10 +63,17 @@ class _Matrix(Contribution):
 
 
 class _Vector(Contribution):
-    """Bias or scale: G_x = Σ_t δ_xt ∘ a_xt, with a = 1 for a bias."""
+    """Scale of a normalisation: G_x = Σ_t δ_xt ∘ a_xt, with a the normalised input."""
 
     def examples(self, lo: int, hi: int) -> Tensor:
         return (self.d[lo:hi] * self.a[lo:hi]).sum(1).reshape(-1, *self.shape)
+
+
+class _Sum(Contribution):
+    """Bias: G_x = Σ_t δ_xt."""
+
+    def examples(self, lo: int, hi: int) -> Tensor:
+        return self.d[lo:hi].sum(1)
 
 
 class _Rows(Contribution):
@@ -136,7 +143,7 @@ def contributions(call: Call, a: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Co
         normal = a * torch.rsqrt(a.square().mean(-1, keepdim=True) + eps)
         yield layer.weight, _Vector(layer.weight.shape, normal, d)
     if (bias := getattr(layer, "bias", None)) is not None:
-        yield bias, _Vector(bias.shape, d.new_ones(()).expand_as(d), d)
+        yield bias, _Sum(bias.shape, d, d)
 
 
 @contextmanager
@@ -167,18 +174,36 @@ def recording(module: nn.Module, rows: int) -> Iterator[list[Call]]:
             handle.remove()
 
 
+def graph(output: Tensor) -> set[Any]:
+    """The nodes of autograd's graph below a tensor: a change in place may have cut a layer's output off from it."""
+    nodes: set[Any] = set()
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            waiting += [below for below, _ in node.next_functions]
+    return nodes
+
+
 def totals(
-    calls: Sequence[Call], objective: Tensor, owners: Tensor, rows: int, of_places: set[nn.Module], h: Shape
-) -> dict[Tensor, Tensor]:
+    calls: Sequence[Call],
+    objective: Tensor,
+    owners: Tensor,
+    rows: int,
+    of_places: set[nn.Module],
+    h: Shape,
+    keep: bool,
+) -> tuple[dict[Tensor, Tensor], set[Tensor]]:
     """Σ_x h(∂s_x/∂θ) for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
 
-    A parameter is left out where one of its layer's calls does not show which example is where.
-    objective: the scalar Σ_x s_x; its graph is kept. owners: (places,) the example of each place, ascending.
-    of_places: the layers whose rows are places instead of examples.
+    objective: the scalar Σ_x s_x. owners: (places,) the example of each place, ascending. of_places: the layers whose
+    rows are places instead of examples. keep: keep the graph for another objective.
+    Also returns the parameters with a call that does not show which example is where; they have no sum.
     """
     if not calls:
-        return {}
-    deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=True, allow_unused=True)
+        return {}, set()
+    deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=keep, allow_unused=True)
     found: dict[Tensor, list[Contribution]] = {}
     unclear: set[Tensor] = set()
     for call, delta in zip(calls, deltas, strict=True):
@@ -195,11 +220,12 @@ def totals(
         d = d.reshape(rows, -1, d.shape[-1])
         for parameter, contribution in contributions(call, a if not features else a.float(), d):
             found.setdefault(parameter, []).append(contribution)
-    return {
+    sums = {
         p: parts[0].total(h) if len(parts) == 1 else add_up(parts, rows, p.shape, h)
         for p, parts in found.items()
         if p not in unclear
     }
+    return sums, unclear
 
 
 def _fits(layer: nn.Module, a: Tensor, d: Tensor, count: int) -> bool:
