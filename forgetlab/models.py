@@ -74,6 +74,7 @@ class Model(nn.Module):
         self._pretrained: Weights = {}
         self._undo: list[Callable[[], None]] = []
         self._shared: dict[int, Tensor] | None = None
+        self._plain = frozenset(self.state_dict())  # names of the body's own weights
         self.remember()
 
     @property
@@ -181,8 +182,9 @@ class Model(nn.Module):
         return {name: p.detach().clone() for name, p in self.state_dict().items()}
 
     def remember(self) -> None:
-        """Make the present weights the ones that `restore` brings back."""
+        """Make the present weights and structure the ones that `restore` brings back."""
         self._pretrained = self.snapshot()
+        self._undo.clear()
 
     @torch.no_grad()
     def restore(self, weights: Weights | None = None) -> None:
@@ -200,9 +202,18 @@ class Model(nn.Module):
             tensor.copy_(weights[name])
 
     def save(self, folder: str | Path) -> None:
-        """Write an ordinary transformers folder, with the named heads in two files beside it."""
+        """Write an ordinary transformers folder, with the named heads in two files beside it.
+
+        Raises ForgetlabError for a model with adapters and the like, which such a folder cannot hold.
+        """
         from safetensors.torch import save_file
 
+        own = {name for name in self.state_dict() if not name.startswith("heads.")}
+        if odd := sorted(own ^ self._plain):
+            raise ForgetlabError(
+                f"{self.name} carries added weights that a transformers folder cannot hold ({odd[0]}): "
+                "call LoRA's merge() or model.restore() first"
+            )
         folder, body = Path(folder), cast(Any, self.body)
         with _quiet_transformers():
             body.save_pretrained(folder)

@@ -241,6 +241,11 @@ class _Loop:
                 batch = run.batch(part)
                 with self._autocast(), self._state(part.task):
                     loss = self._loss(part.task, batch) * (part.count / run.batch_size)
+                if not loss.requires_grad:
+                    raise ForgetlabError(
+                        f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "
+                        "or have it share the added weights (shared=1)"
+                    )
                 self.scaler.scale(loss).backward()
                 total += loss.detach()
         self.scaler.unscale_(optimizer)

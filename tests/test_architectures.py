@@ -19,6 +19,7 @@ from forgetlab.pretraining import world_tokenizer
 from forgetlab.replay import ExperienceReplay
 from forgetlab.tasks import Task
 from forgetlab.training import Record
+from tests.conftest import small_model
 
 TEXTS = ["anna is older than boris .", "the plays were dull but moving , and nobody laughed ."]
 CAUSAL = ("gpt2", "gpt_neox", "llama")
@@ -422,3 +423,29 @@ def test_frozen_trains_the_new_head_only(bert: Model) -> None:
     record = train(bert, Frozen())[0]
     assert record.costs == {"added_parameters": 0, "bytes": 0, "trained_parameters": 66}
     assert torch.equal(hidden(bert), before)
+
+
+def test_what_cannot_be_saved_or_replayed_is_said(tmp_path) -> None:
+    model = small_model()
+    for method in (Adapters(width=4), LoRA(r=2)):
+        model.restore()
+        list(finetune(model, task("sentiment", size=64), methods=[method], steps=2))
+        with pytest.raises(ForgetlabError, match="carries added weights"):
+            model.save(tmp_path / "model")
+        assert not (tmp_path / "model").exists()
+    model.restore()
+    model.save(tmp_path / "model")
+    old = task("masked-lm", size=64)
+    with pytest.raises(ForgetlabError, match="nothing that is trained takes part in the loss of masked-lm"):
+        list(finetune(model, task("sentiment", size=64), methods=[Frozen(), ExperienceReplay([old])], steps=2))
+
+
+def test_remembered_adapters_stay() -> None:
+    model = small_model()
+    list(finetune(model, task("sentiment", size=64), methods=[Adapters(width=4)], steps=2))
+    model.remember()
+    kept = model.snapshot()
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.restore()
+    assert all(torch.equal(value, kept[name]) for name, value in model.snapshot().items())
