@@ -97,8 +97,8 @@ def test_each_task_is_the_same_digits_with_other_pixels() -> None:
 
 def rows(naive: float, l2: float, ewc: float, joint: float, times: float = 100.0) -> list[Row]:
     scores = {"naive": (naive, 0), "L2": (l2, 0.1), "EWC, EXACT": (ewc, 10.0), "joint": (joint, 0)}
-    found = [Row(name, lam, {"ACC": [acc - 1, acc + 1]}) for name, (acc, lam) in scores.items()]
-    return [*found, Row("EWC, BATCHED(128)", 10.0 * times, {"ACC": [ewc]})]
+    found = [Row(name, lam, {"ACC": [acc - 1, acc + 1], "ΣF": [1.0]}) for name, (acc, lam) in scores.items()]
+    return [*found, Row("EWC, BATCHED(128)", 10.0 * times, {"ACC": [ewc], "ΣF": [0.01]})]
 
 
 @pytest.mark.parametrize(
