@@ -5,7 +5,7 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: lab demo check test test-colab data pretrain notebooks wheel bench fidelity clean
+.PHONY: lab demo check test test-colab data pretrain results notebooks wheel bench fidelity clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
@@ -37,6 +37,9 @@ pretrain: $(INSTALLED)       ## rebuild the shipped models (minutes), their card
 	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-bert --out data/models/tiny-bert && wait
 	$(BIN)/python -m forgetlab.world.write
 
+results: $(INSTALLED)        ## run every lab at its opening settings: what the labs open on
+	$(BIN)/python -m forgetlab.labs.write
+
 notebooks: $(INSTALLED)      ## execute every lesson and write it back
 	$(BIN)/python -m tests.notebooks.execute
 
@@ -61,6 +64,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@command -v chromium chromium-browser google-chrome >/dev/null || { [ "$$(id -u)" = 0 ] && \
+	  command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 || \
+	  echo "no Chromium, and it could not be installed: the browser tests will be skipped"
 	@touch $@
 
 # Colab's kernel and widgets in front of everything else that $(VENV) has (torch is not installed twice).

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from forgetlab.frontier import kept, learned
 from forgetlab.recipes import Bench, Recipe, prepare
 
 # Remedy → the strengths that are tried, "@ rate" where it has a learning rate of its own (few new weights want a
@@ -90,10 +91,11 @@ def one(recipe: Recipe) -> dict[str, Any]:
 
 def balance(run: dict[str, Any]) -> float:
     """½ share of the new task that was learned + ½ mean share of the old scores that was kept, each in [0, 1]."""
+    if run["status"] == "diverged":
+        return 0.0
     before, after = run["before"], run["after"]
-    learned = (after[NEW] - before[NEW]) / (1 - before[NEW])
-    kept = [min(1.0, before[t] / after[t] if t == PERPLEXITY else after[t] / before[t]) for t in WATCH]
-    return (max(0.0, learned) + statistics.fmean(kept)) / 2 if run["status"] != "diverged" else 0.0
+    share = kept({task: before[task] for task in WATCH}, after, (PERPLEXITY,))
+    return (learned(before[NEW], after[NEW]) + share) / 2
 
 
 def asked(base: Recipe, spec: str, seed: int = 0) -> Recipe:

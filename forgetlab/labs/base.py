@@ -24,7 +24,7 @@ from forgetlab.labs.settings import from_line, to_line
 
 Settings = dict[str, Any]
 State = dict[str, Any]
-Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure, str]]
+Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure | str, str]]
 REDRAW_SECONDS = 0.3
 OLD_RUNS = 4
 
@@ -33,9 +33,11 @@ class Lab(widgets.VBox):
     """A lab as a widget.
 
     name: stands in its settings line and names its results. work(settings): an iterator of growing states, each of
-    plain values; the last one is kept. draw(state, old states, settings, source) → (figure, alt text).
+    plain values; the last one is kept. draw(state, old states, settings, source) → (figure or safe HTML, alt text).
     training: controls that change the work, by name; view: controls that only change the picture. With `instant`
     work is fast (a simulation): it runs at every move, and there are no Train and Stop buttons.
+    check(settings): with it, a move only checks the settings (it raises what is wrong) and Train begins the work.
+    filed(settings): what a result is kept under, where that is more than the settings (such as the state of a file).
     presets: {label: settings to change}. intro: one line above. driver: see Runner.
     """
 
@@ -47,6 +49,8 @@ class Lab(widgets.VBox):
         *,
         training: Mapping[str, widgets.Widget],
         view: Mapping[str, widgets.Widget] | None = None,
+        check: Callable[[Settings], None] | None = None,
+        filed: Callable[[Settings], Settings] = dict,
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
@@ -58,7 +62,7 @@ class Lab(widgets.VBox):
         self.state: State | None = None
         self.source = "simulated" if instant else "live"
         self.old: list[State] = []
-        self._work, self._draw = work, draw
+        self._work, self._draw, self._check, self._filed = work, draw, check, filed
         self._start = self.settings()
         self._quiet = False  # set while the lab itself moves its controls
         self._said_unwritable = False
@@ -105,6 +109,7 @@ class Lab(widgets.VBox):
         self._runner.stop()
         self._move(self._start)
         self.state, self.old = None, []
+        self.picture.value = ""
         self._open()
 
     def apply(self, change: Settings) -> None:
@@ -123,13 +128,19 @@ class Lab(widgets.VBox):
             self._say("Press Train, or move a slider.")
 
     def _compute(self) -> None:
+        if self._check is not None:
+            self._show_line()
+            self._check(self.settings())
+            if not self._runner.running and not self._recall():
+                self._say("Press Train.")
+            return
         self._runner.stop()
         if self.instant or not self._recall():
             self.train()
 
     def _recall(self) -> bool:
         """Draw the stored result of the present settings; False where there is none."""
-        found = results.get(f"lab-{self.name}", self.settings())
+        found = results.get(f"lab-{self.name}", self._filed(self.settings()))
         if not isinstance(found, dict):
             return False
         if self.state is not None and self.state.get("settings") != self.settings():
@@ -155,14 +166,14 @@ class Lab(widgets.VBox):
             self._say(why)
             return
         if self.state is None:
-            self._say("Nothing was computed.")
+            self._say("Press Train, or move a slider.")
             return
         if self.instant:
             return
         self._redraw()
         if why == "done":
             kept = {name: value for name, value in self.state.items() if name not in ("settings", "progress")}
-            trouble = results.put(f"lab-{self.name}", self.state["settings"], kept)
+            trouble = results.put(f"lab-{self.name}", self._filed(self.state["settings"]), kept)
             if trouble and not self._said_unwritable:
                 self._said_unwritable = True
                 self._say(f"{self.state.get('message') or 'Done.'} ({trouble})")
@@ -176,14 +187,15 @@ class Lab(widgets.VBox):
         try:
             view = {name: control.value for name, control in self.view.items()}
             old = [state for state in self.old if state.get("settings") != self.state.get("settings")]
-            figure, alt = self._draw(self.state, old, {**self.state.get("settings", {}), **view}, self.source)
-            encoded = base64.b64encode(plots.png(figure, alt)).decode()
+            drawn, alt = self._draw(self.state, old, {**self.state.get("settings", {}), **view}, self.source)
+            if isinstance(drawn, str):
+                shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+            else:
+                shown = image(drawn, alt)
         except Exception as error:  # a lab must show it: the kernel would only log it
             self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")
             return
-        self.picture.value = (
-            f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded}" style="width:100%;max-width:704px">'
-        )
+        self.picture.value = shown
         self._last_drawn = time.perf_counter()
         self._draw_seconds = self._last_drawn - begin
 
@@ -229,3 +241,9 @@ class Lab(widgets.VBox):
             action()
         except Exception as error:
             self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")
+
+
+def image(figure: Figure, alt: str) -> str:
+    """A figure as an HTML image."""
+    encoded = base64.b64encode(plots.png(figure, alt)).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded}" style="width:100%;max-width:704px">'

@@ -75,7 +75,7 @@ def text(label: str, value: str = "", *, rows: int = 1) -> widgets.Widget:
     """A line of text, or a box of several rows."""
     kind, more = (widgets.Text, {}) if rows == 1 else (widgets.Textarea, {"rows": rows})
     options: Any = {"continuous_update": False, "style": LABELLED, **more}
-    return kind(value=value, description=label, layout=_layout(max_width="640px"), **options)
+    return kind(value=value, description=label, layout=_layout(max_width="640px", width="calc(100% - 4px)"), **options)
 
 
 def button(label: str, action: Callable[[], None], *, primary: bool = False) -> widgets.Button:

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
-from forgetlab.plots import COLORS, DASHES, FAINT, INK, number
+from forgetlab.plots import COLORS, DASHES, FAINT, FEW, INK, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Points = tuple[Sequence[float], Sequence[float | None]]
@@ -68,6 +69,10 @@ class Curves:
                 )
             self._axes[panel.key] = ax
 
+    def axes(self, key: str) -> Axes:
+        """The axes of a panel, for what is not a line."""
+        return self._axes[key]
+
     def draw(self, lines: Lines, old: Sequence[Lines] = (), source: str = "live") -> Figure:
         """Show these lines, and those of earlier runs faintly behind them. A missing value (None) is a gap."""
         self._source.set_text(source + ("   (faint: earlier runs)" if old else ""))
@@ -112,7 +117,12 @@ class Curves:
             ax.set_ylim(*panel.limits)
         elif len(y) and panel.log:
             low, high = min([y.min(), *([panel.floor] if panel.floor else [])]), y.max()
-            ax.set_ylim(low / 1.15, max(high * 1.15, low * 1.5))
+            top = max(high * 1.15, low * 1.5)
+            ax.set_ylim(low / 1.15, top)
+            # between two powers of ten there would be no number to read
+            ax.yaxis.set_major_locator(
+                FEW() if top < 4 * low else LogLocator(subs=(1, 2, 5) if top < 60 * low else (1,))
+            )
         elif len(y):
             margin = max(0.06 * (y.max() - y.min()), 0.02 * max(1e-9, abs(y).max()), 1e-9)
             ax.set_ylim(y.min() - margin, y.max() + margin)

@@ -1,7 +1,8 @@
 """Runs a generator for a lab, piece by piece, so that a newer request can take the place of the one under way.
 
 Three drivers. "inline": to the end, then return (tests, plain execution). "cooperative": an asyncio task that gives
-way to the kernel after each piece; the default in JupyterLab. "synchronous": to the end as well, but the kernel's
+way to the kernel after each piece; the default in JupyterLab. Its run ends at the kernel's interrupt too, unless it
+is in a subshell thread, which interrupts do not reach. "synchronous": to the end as well, but the kernel's
 interrupt stops it and keeps what was reached; the default on Colab, where updates from tasks are not rendered.
 """
 
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from threading import RLock
+from contextlib import contextmanager
+from threading import RLock, current_thread, main_thread
 from typing import Any, Generic, Literal, TypeVar
 
 from forgetlab.errors import ForgetlabError, unknown
@@ -79,7 +82,11 @@ class Runner(Generic[T]):
 
     async def _cooperate(self, make: Callable[[], Iterator[T]], number: int) -> None:
         await asyncio.sleep(0)  # moves that are already queued supersede this one before it begins
-        for _ in self._pieces(make, number):
+        pieces = self._pieces(make, number)
+        while True:
+            with _at_interrupt(self.stop):
+                if next(pieces, "end") == "end":
+                    return
             await asyncio.sleep(0.001)  # long enough for the kernel to take a message
 
     def _pieces(self, make: Callable[[], Iterator[T]], number: int) -> Iterator[None]:
@@ -116,3 +123,16 @@ class Runner(Generic[T]):
             if (close := getattr(work, "close", None)) is not None:
                 close()
             self._on_end(why)
+
+
+@contextmanager
+def _at_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT call `stop`: a kernel ignores it outside its messages, and raising in its event loop would end it."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -25,9 +25,9 @@ class Runs:
             self._benches[what] = prepare(recipe)
         return self._benches[what]
 
-    def __call__(self, recipe: Recipe) -> Iterator[State]:
-        """States {"records": so far, "tasks": …, "progress": …, "message": at the end}."""
-        bench = self.bench(recipe)
+    def __call__(self, recipe: Recipe, bench: Bench | None = None) -> Iterator[State]:
+        """States {"records": so far, "tasks": …, "progress": …, "message": at the end}. bench: one of the lab's own."""
+        bench = bench or self.bench(recipe)
         tasks = [
             {"name": t.name, "metric": t.metric, "floor": t.floor, "higher_is_better": t.higher_is_better}
             for t in (bench.new, *bench.watch)

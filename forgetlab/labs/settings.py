@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +10,21 @@ from typing import Any
 from forgetlab.errors import ForgetlabError, unknown
 
 VERSION = 1
-LONGEST = 500
+LONGEST = 2000
 
 
 def to_line(lab: str, settings: Mapping[str, Any]) -> str:
     """ "forgetlab 1 watch: lr=0.001, steps=100"."""
-    shown = ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
-    )
+    shown = ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
     return f"forgetlab {VERSION} {lab}: {shown}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str) and (not value or value != value.strip() or set(value) & set(',"\n')):
+        return json.dumps(value, ensure_ascii=False)  # in quotes, so that the line can be cut at its commas
+    return str(value)
 
 
 def from_line(lab: str, line: str, controls: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +32,7 @@ def from_line(lab: str, line: str, controls: Mapping[str, Any]) -> dict[str, Any
 
     controls: {name: widget}; numbers must lie between its min and max, words among its options. Names that the line
     leaves out keep their value. Raises ForgetlabError for a line that is cut, of another lab or version, or that
-    holds an unknown name or a value out of range.
+    holds an unknown name or a value out of range. A text that holds a comma stands in double quotes, as in JSON.
     """
     line = line.strip()
     if len(line) > LONGEST:
@@ -38,7 +45,8 @@ def from_line(lab: str, line: str, controls: Mapping[str, Any]) -> dict[str, Any
     if head[2] != lab:
         raise ForgetlabError(f"This settings line is of the lab “{head[2]}”, not of “{lab}”.")
     found = {}
-    for part in filter(None, (part.strip() for part in head[3].split(","))):
+    parts = re.findall(r'[^,"]*(?:"(?:[^"\\]|\\.)*"?[^,"]*)*', head[3])
+    for part in filter(None, (part.strip() for part in parts)):
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if name not in controls:
             raise ForgetlabError(f"{unknown('setting', name, controls)}.")
@@ -49,6 +57,11 @@ def from_line(lab: str, line: str, controls: Mapping[str, Any]) -> dict[str, Any
 
 
 def _value(name: str, text: str, control: Any) -> Any:
+    if text.startswith('"'):
+        try:
+            text = str(json.loads(text))
+        except ValueError:
+            raise ForgetlabError(f"The settings line is cut: {name} has no closing quote.") from None
     if hasattr(control, "options"):
         if text not in control.options:
             raise ForgetlabError(f"{unknown(name, text, control.options)}.")

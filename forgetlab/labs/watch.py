@@ -25,9 +25,10 @@ def show(driver: Driver | None = None) -> Lab:
         return runs(recipe(settings))
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        view = views.setdefault("curves", Curves(score_panels(state["tasks"])))
+        if "curves" not in views:
+            views["curves"] = Curves(score_panels(state["tasks"]))
         lines = score_lines(_renamed(state), "score")
-        return view.draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
+        return views["curves"].draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
 
     return Lab(
         "watch",

@@ -266,7 +266,7 @@ def test_the_settings_line_round_trip() -> None:
         ("forgetlab 1 squares: rate=nan", "between 0.001 and 10"),
         ("forgetlab 1 squares: rate=1e999", "between 0.001 and 10"),
         ("forgetlab 1 squares: n=__import__('os').system('true')", "must be a number"),
-        ("forgetlab 1 squares: " + "n=3, " * 1000, "at most 500 characters"),
+        ("forgetlab 1 squares: " + "n=3, " * 1000, "at most 2000 characters"),
     ],
 )
 def test_a_bad_settings_line_changes_nothing(line: str, message: str) -> None:

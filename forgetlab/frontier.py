@@ -1,0 +1,137 @@
+"""The two axes of the frontier, what a run keeps of the old and what it learns of the new, and which runs lie on it."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetlab.checks import number
+from forgetlab.errors import ForgetlabError, unknown
+
+Scores = Mapping[str, float]
+Dot = dict[str, Any]
+
+# Remedy → its main setting, the value that strength 1 stands for, and its ends. None: it has no strength.
+STRENGTHS: dict[str, tuple[str, float, float, float] | None] = {
+    "none": None,
+    "l2sp": ("lam", 0.03, 0, math.inf),
+    "ewc": ("lam", 30.0, 0, math.inf),
+    "si": ("lam", 10.0, 0, math.inf),
+    "mas": ("lam", 3e-4, 0, math.inf),
+    "lwf": ("lam", 1.0, 0, math.inf),
+    "kl-anchor": ("beta", 1.0, 0, math.inf),
+    "replay": ("ratio", 0.25, 0, 0.95),
+    "generative": ("ratio", 0.25, 0, 0.95),
+    "frozen": None,
+    "adapters": ("width", 16, 1, 256),
+    "lora": ("r", 8, 1, 64),
+    "columns": ("width", 16, 1, 128),
+    "layerwise-rates": ("factor", 2.6, 1, 1000),
+    "warmup": ("share", 0.1, 0, 1),
+    "safety-brake": ("drop", 0.05, 0, 0.95),
+    "wise": ("alpha", 0.5, 0, 1),
+}
+FAMILIES = {
+    "weights held": ("l2sp", "ewc", "online-ewc", "si", "mas"),
+    "outputs held": ("lwf", "kl-anchor"),
+    "replay": ("replay", "generative", "multitask"),
+    "structure": ("frozen", "adapters", "lora", "columns"),
+    "gradients": ("pcgrad", "agem"),
+    "rates and stopping": (),  # and all else
+    "none": ("none",),
+}
+
+
+def learned(before: float, after: float) -> float:
+    """Share of what there was to learn: (after − before) / (1 − before) of a score up to 1; 0 where it fell."""
+    return max(0.0, (after - before) / (1 - before)) if before < 1 else 0.0
+
+
+def kept(before: Scores, after: Scores, perplexities: Collection[str] = ()) -> float:
+    """Mean share of the old scores that is still there, in [0, 1].
+
+    before, after: {old task: score}. perplexities: the tasks whose score is one.
+    A task's share is after / before, for a perplexity before / after, and 1 at most: a gain does not make up for a
+    loss. A task whose score was 0 had nothing to lose and is left out; nan and inf count as all lost.
+    Raises ForgetlabError where no task is left.
+    """
+    shares = []
+    for task, start in before.items():
+        if start:
+            share = start / after[task] if task in perplexities else after[task] / start
+            shares.append(min(1.0, share) if math.isfinite(share) else 0.0)
+    if not shares:
+        raise ForgetlabError("kept needs an old task with a score above 0 before the fine-tune")
+    return statistics.fmean(shares)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The numbers of the points that no other one beats (higher is better in both), from left to right."""
+    best, front = -math.inf, []
+    for i in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1])):
+        if points[i][1] > best:
+            best = points[i][1]
+            front.append(i)
+    return front[::-1]
+
+
+def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
+    """Of the dots that on the mean lose `budget` of the old or less, the one with the best new score."""
+    allowed = [dot for dot in dots if statistics.fmean(dot["kept"]) >= 1 - budget]
+    return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
+
+
+def with_strength(remedy: str, strength: float) -> str:
+    """A remedy's text form: `strength` times the usual value of its main setting, within what that may be.
+
+    >>> with_strength("replay", 2), with_strength("frozen", 2)
+    ('replay:ratio=0.5', 'frozen')
+    """
+    if remedy not in STRENGTHS:
+        raise unknown("remedy", remedy, STRENGTHS)
+    number("strength", strength)
+    if (found := STRENGTHS[remedy]) is None:
+        return remedy
+    setting, usual, low, high = found
+    value = min(high, max(low, strength * usual))
+    text = str(round(value)) if isinstance(usual, int) else f"{value:.3g}".replace("e+", "e")  # + parts methods
+    return f"{remedy}:{setting}={text}"
+
+
+def family(methods: str) -> str:
+    """Which of FAMILIES a recipe's methods belong to; the first one decides."""
+    first = methods.partition("+")[0].partition(":")[0].strip()
+    return next((name for name, own in FAMILIES.items() if first in own), "rates and stopping")
+
+
+def read_benchmark(
+    path: str | Path, new: str = "sentiment", perplexities: Collection[str] = ("masked-lm",)
+) -> list[Dot]:
+    """The dots of benchmarks/results/remedies.json: each remedy at its best strength, over seeds.
+
+    new: the new task; all others of a run are old. Returns [{"name", "spec", "family", "kept", "new": a value for
+    each seed, "diverged": seeds that did, "tried": [[kept, new], …] at every strength, on one seed}].
+    A remedy all of whose seeds diverged is left out. Raises ForgetlabError for another file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        dots = []
+        for name, runs in content["best"].items():
+            ends = [_end(run, new, perplexities) for run in runs if run["status"] != "diverged"]
+            tried = [_end(run, new, perplexities) for run in content["search"][name] if run["status"] != "diverged"]
+            dot = {"name": name, "spec": runs[0].get("spec", runs[0]["method"]), "family": family(runs[0]["method"])}
+            dot |= {"kept": [k for k, _ in ends], "new": [n for _, n in ends], "tried": [list(end) for end in tried]}
+            if ends:
+                dots.append({**dot, "diverged": len(runs) - len(ends)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ForgetlabError(f"{path} is not a result of benchmarks/remedies.py ({type(error).__name__})") from None
+    return dots
+
+
+def _end(run: Mapping[str, Any], new: str, perplexities: Collection[str]) -> tuple[float, float]:
+    before = {task: score for task, score in run["before"].items() if task != new}
+    return round(kept(before, run["after"], perplexities), 4), round(run["after"][new], 4)

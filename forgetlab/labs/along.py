@@ -1,0 +1,153 @@
+"""Along the run: do the old and the new gradient pull apart at the steps at which the old task is forgotten?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forgetlab.interference import GradientCosine, Interference
+from forgetlab.labs import compat
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.curves import Curves, Lines, Panel
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs, score_lines, score_panels
+from forgetlab.plots import COLORS, INK, number
+from forgetlab.recipes import Recipe, make_methods
+from forgetlab.training import finetune
+
+OLD = ("masked-lm", "entities")
+LAYERS = ("all", "embeddings", "layer 0", "layer 1", "layer 2")
+STEPS, EVERY = 80, 4  # steps of a run, and from one measurement to the next
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: learning rate, remedy, seed; the layer whose cosine is drawn is a matter of view."""
+    runs, views = Runs(), dict[str, Curves]()
+
+    def work(settings: Settings) -> Iterator[State]:
+        return _work(runs, settings)
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+        if "view" not in views:
+            scores = score_panels(state["tasks"])[1:]
+            views["view"] = Curves([Panel("cosine", "", "cosine"), Panel("share", "", ""), *scores])
+            cosine = views["view"].figure.axes[0]
+            cosine.axhspan(-1, 0, color="#f3e3e0", zorder=0)
+            cosine.axhline(0, color=INK, lw=1)
+        layer = settings["layer"]
+        lines, before = _lines(state, layer), [_lines(s, layer) for s in old]
+        figure = views["view"].draw(lines, before, source)
+        seen = [abs(y) for run in (lines, *before) for _, ys in run["cosine"].values() for y in ys if y is not None]
+        top = 1.1 * max([0.2, *seen])
+        figure.axes[0].set_ylim(-top, top)
+        figure.axes[0].set_title(f"gradients, {'all layers' if layer == 'all' else layer}", loc="left", fontsize=13)
+        _bars(figure.axes[1], state, layer)
+        return figure, _alt(state, layer)
+
+    return Lab(
+        "along",
+        work,
+        draw,
+        training={
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-1),
+            "remedy": compat.choice("remedy", "none", ("none", "pcgrad", "agem")),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        view={"layer": compat.choice("layer", "all", LAYERS)},
+        presets={"plain": {"remedy": "none"}, "PCGrad": {"remedy": "pcgrad"}, "A-GEM": {"remedy": "agem"}},
+        intro="While sentiment is learned: the cosine between its gradient and those of two old tasks, every "
+        f"{EVERY} steps. Below 0 (shaded) a step for the new task raises, to first order, the old one's loss.",
+        driver=driver,
+    )
+
+
+def _work(runs: Runs, settings: Settings) -> Iterator[State]:
+    options: Any = {"lr": settings["lr"], "seed": settings["seed"], "steps": STEPS, "every": EVERY, "limit": 64}
+    bench = runs.bench(Recipe(new="sentiment", watch=OLD))
+    bench.model.restore()
+    watch = bench.watch
+    cosines = GradientCosine(watch, every=EVERY, seed=settings["seed"])
+    methods = [cosines, *make_methods(settings["remedy"], watch)]
+    state: State = {"tasks": [{"name": t.name, "metric": t.metric, "floor": t.floor} for t in (bench.new, *watch)]}
+    records: list[dict[str, Any]] = []
+    for record in finetune(bench.model, bench.new, methods=methods, watch=watch, **options):
+        records.append({key: record.as_dict()[key] for key in ("step", "status", "message", "scores")})
+        state = {**state, "records": list(records), "progress": f"step {record.step} of {STEPS}"}
+        own = {task: [one for one in cosines.measurements if one.task == task] for task in OLD}
+        state["steps"] = [one.step for one in own[OLD[0]]]
+        state["cosines"] = {
+            task: {layer: [_of_layer(one.cosine, layer) for one in found] for layer in LAYERS}
+            for task, found in own.items()
+        }
+        if record.status != "running":
+            state["message"] = f"Diverged: {record.message}." if record.status == "diverged" else _told(state)
+        yield state
+
+
+def _of_layer(cosine: Interference, layer: str) -> float | None:
+    value = cosine.total if layer == "all" else cosine.per_layer[layer]
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def conflicts(state: Mapping[str, Any], task: str, layer: str) -> float | None:
+    """Share of the measured steps whose cosine is below 0; None where none was measured."""
+    known = [value for value in state["cosines"][task][layer] if value is not None]
+    return sum(value < 0 for value in known) / len(known) if known else None
+
+
+def rises(state: Mapping[str, Any], task: str) -> tuple[list[float], list[float]]:
+    """How much the old loss (nats) rose from one measurement to the next: after a conflict, and after none."""
+    losses = [record["scores"][task]["loss"] for record in state["records"]]
+    after: tuple[list[float], list[float]] = ([], [])
+    for cosine, before, later in zip(state["cosines"][task]["all"], losses[:-1], losses[1:], strict=False):
+        if None not in (cosine, before, later):
+            after[0 if cosine < 0 else 1].append(later - before)
+    return after
+
+
+def _told(state: Mapping[str, Any]) -> str:
+    parts = []
+    for task in OLD:
+        said = [
+            f"{np.mean(values):+.3f} nats after {words}".replace("-", "−")
+            for values, words in zip(rises(state, task), ("a conflict", "none"), strict=True)
+            if values
+        ]
+        share = _percent(conflicts(state, task, "all"))
+        parts.append(f"{task}: conflict at {share} of the steps; its loss changed by {' and '.join(said)}")
+    return f"{'. '.join(parts)} (means over {EVERY} steps)."
+
+
+def _alt(state: State, layer: str) -> str:
+    shares = [f"{_percent(conflicts(state, task, layer))} with {task}" for task in OLD]
+    values = {task: score_lines(state)[task][task][1] for task in OLD}
+    ends = [f"{task} {number(ys[0])} → {number(ys[-1])}" for task, ys in values.items()]
+    where = "over all layers" if layer == "all" else f"in {layer}"
+    return f"Steps in conflict {where}: {', '.join(shares)}. {', '.join(ends)}."
+
+
+def _lines(state: State, layer: str) -> Lines:
+    scores = score_lines({**state, "tasks": state["tasks"][1:]})
+    return {"cosine": {task: (state["steps"], state["cosines"][task][layer]) for task in OLD}, **scores}
+
+
+def _bars(ax: Axes, state: State, layer: str) -> None:
+    ax.clear()
+    for i, task in enumerate(OLD):
+        shares = [100 * (conflicts(state, task, one) or 0) for one in LAYERS]
+        place = np.arange(len(LAYERS)) + 0.38 * i - 0.19
+        ax.barh(place, shares, 0.36, color=COLORS[i], hatch=("", "//")[i], edgecolor="white", zorder=3)
+    ax.set_title("steps in conflict", loc="left", fontsize=13, color=INK)
+    ax.set_xlabel("share of measured steps (%)", fontsize=12, color=INK)
+    ax.set(xlim=(0, 100), ylim=(len(LAYERS) - 0.5, -0.5))
+    ax.set_yticks(range(len(LAYERS)), [f"▸ {one}" if one == layer else one for one in LAYERS])
+    ax.grid(axis="x", color="#e4e4e4", lw=0.8)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,52 @@
+"""Alignment-style tuning: a GPT learns a new style while a KL term holds its predictions near those before."""
+
+from __future__ import annotations
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.so_far import Point, SoFar, trade_off
+from forgetlab.recipes import Recipe
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: β, learning rate, seed."""
+    return remedy.lab(
+        "anchor",
+        recipe,
+        training={
+            "beta": compat.log_slider("β", 1.0, 1e-2, 1e2, per_decade=2),
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={"loose": {"beta": 0.1}, "balanced": {"beta": 1.0}, "tight": {"beta": 10.0}},
+        intro=(
+            "A tiny GPT is tuned on legal notices. L + β KL(now ‖ before): the term is measured on the new texts only. "
+            "Does it also hold what is not in them?"
+        ),
+        so_far=SoFar(
+            "all runs: old and new",
+            "old skills kept (share)",
+            "new: perplexity",
+            points,
+            share=False,
+        ),
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    return remedy.recipe(
+        f"kl-anchor:beta={settings['beta']:g}",
+        settings["seed"],
+        model="tiny-gpt",
+        new="causal-lm:notices",
+        watch=("causal-lm", "cloze"),
+        lr=settings["lr"],
+    )
+
+
+def points(state: State, settings: Settings) -> list[Point | None]:
+    """Where a run stands between old and new, and where the one without the anchor does."""
+    return trade_off(state, f"β={settings['beta']:.3g}", "β=0")

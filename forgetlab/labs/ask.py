@@ -1,0 +1,136 @@
+"""Ask the model: a sentence of your own, answered by the model as it was before the fine-tune and as it is after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from html import escape
+from threading import Lock
+from typing import Any
+
+from forgetlab import asking
+from forgetlab.errors import ForgetlabError
+from forgetlab.labs import ask_view, compat
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs
+from forgetlab.models import Model
+from forgetlab.recipes import Recipe
+
+SENTENCE = "anna flew to [MASK] ."  # its answers are kept with the results
+LEARNS = {"tiny-bert": ("sentiment", ("masked-lm", "entities")), "tiny-gpt": ("causal-lm:notices", ("causal-lm",))}
+HEADS = {"tiny-bert": ("entities", "sentiment"), "tiny-gpt": ()}
+WHEN = ("before", "after")
+KEPT = "These are kept answers to a sentence of ours; yours is answered once the model is trained here (Train)"
+
+
+class Copies:
+    """A model as it was before a run and as it is now, apart from the one that trains: to ask disturbs nothing.
+
+    The lock: a kernel may redraw in one thread while another one trains.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._models: dict[str, Model] = {}
+        self._of: tuple[Settings, int] | None = None
+
+    def keep(self, model: Model, settings: Settings, step: int) -> None:
+        """Take the model's weights at a step of the run with these settings."""
+        with self._lock:
+            if step == 0:
+                self._models = {when: deepcopy(model) for when in WHEN}
+            else:
+                self._models["after"].load_state_dict(model.state_dict())
+            self._of = (dict(settings), step)
+
+    def are_of(self, settings: Settings, step: int) -> bool:
+        """Whether the copies are of this run and step."""
+        return self._of == (settings, step)
+
+    def answers(self, text: str, settings: Settings) -> dict[str, Any]:
+        """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}."""
+        asked: dict[str, Any] = {"seed": settings["seed"], "heads": HEADS[settings["model"]]}
+        with self._lock:
+            before = asking.answer(self._models["before"], text, **asked)
+            try:
+                after = asking.answer(self._models["after"], text, **asked)
+            except ForgetlabError as error:
+                after = {"refused": str(error)}
+        return {"before": before, "after": after}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: model, learning rate, steps, seed; view: a sentence."""
+    runs, copies = Runs(), Copies()
+
+    def work(settings: Settings) -> Iterator[State]:
+        run = recipe(settings)
+        for state in runs(run):
+            copies.keep(runs.bench(run).model, settings, state["records"][-1]["step"])
+            yield {**state, "answers": copies.answers(SENTENCE, settings)}
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
+        asked = {name: value for name, value in settings.items() if name != "text"}
+        try:
+            text = asking.checked(settings["text"])
+            mine = text != SENTENCE and copies.are_of(asked, last_step(state))
+            answers = copies.answers(text, asked) if mine else state["answers"]
+        except ForgetlabError as error:
+            return ask_view.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
+        note = "" if mine or text == SENTENCE else KEPT
+        both = (text if mine else SENTENCE, answers["before"], answers["after"], last_step(state))
+        return ask_view.card(source, ask_view.page(*both, note)), ask_view.told(*both)
+
+    lab = Lab(
+        "ask",
+        work,
+        draw,
+        training={
+            "model": compat.choice("model", "tiny-bert", list(LEARNS)),
+            "lr": compat.log_slider("learning rate η", 1e-3, 1e-5, 1e-1),
+            "steps": compat.slider("steps", 100, 20, 200, 20),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        view={"text": compat.text("sentence", SENTENCE)},
+        intro="tiny-bert learns sentiment, tiny-gpt legal notices. Type a sentence of their small world, press Enter: "
+        "what did they answer before, what now? [MASK] is a gap; tiny-gpt writes on from it. Try also: "
+        "paris loved the [MASK] . – the play was not bad . – if the lender",
+        driver=driver,
+    )
+
+    def on_text(change: Any) -> None:
+        """Train where no trained model is there to answer the sentence."""
+        try:
+            text = asking.checked(change["new"])
+        except ForgetlabError as error:
+            if lab.state is None:  # else the picture says it
+                lab.message.value = compat.said(f"No answer: {error}.")
+            return
+        answered = lab.state is not None and (text == SENTENCE or copies.are_of(lab.settings(), last_step(lab.state)))
+        if not answered:
+            lab.train()
+
+    lab.view["text"].observe(on_text, "value")
+    return lab
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    new, watch = LEARNS[settings["model"]]
+    return Recipe(
+        model=settings["model"],
+        new=new,
+        watch=watch,
+        lr=settings["lr"],
+        steps=settings["steps"],
+        seed=settings["seed"],
+        batch_size=32 if settings["model"] == "tiny-bert" else 16,
+        every=10,
+        limit=128,
+    )
+
+
+def last_step(state: State) -> int:
+    """How many steps the model of a state has made."""
+    return int(state["records"][-1]["step"])

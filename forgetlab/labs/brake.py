@@ -1,0 +1,59 @@
+"""Safety brake: stop when an old score has fallen too far, and put the weights from before the fall back."""
+
+from __future__ import annotations
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.curves import Lines, Points
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import score_lines
+from forgetlab.recipes import Recipe
+
+LIMIT, BACK = "allowed", "weights put back"
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: allowed drop, patience, learning rate, seed."""
+    return remedy.lab(
+        "brake",
+        recipe,
+        training={
+            "drop": compat.slider("allowed drop", 0.25, 0.0, 0.9, 0.05),
+            "patience": compat.slider("patience", 1, 1, 5, 1),
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-1),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={
+            "strict": {"drop": 0.05, "patience": 1},
+            "patient": {"drop": 0.25, "patience": 3},
+            "slow and strict": {"drop": 0.05, "patience": 1, "lr": 1e-4},
+        },
+        intro=(
+            "The brake looks at the old scores every 5 steps. Once one has lost more than the allowed share of itself, "
+            "for `patience` looks in a row, the run ends and the last good weights come back."
+        ),
+        lines=marks,
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    spec = f"safety-brake:drop={settings['drop']:g},patience={settings['patience']}"
+    return remedy.recipe(spec, settings["seed"], lr=settings["lr"], every=5)
+
+
+def marks(state: State, settings: Settings) -> Lines:
+    """What each old score may fall to, and the scores of the weights that were put back."""
+    found: dict[str, dict[str, Points]] = {}
+    kept = 1 - settings["drop"]
+    for i, task in enumerate(state["tasks"]):
+        steps, values = score_lines(state, remedy.THIS)[task["name"]][remedy.THIS]
+        ends = [record["step"] for record in (state["records"] + state["plain"])]
+        own = found.setdefault(task["name"], {})
+        if i and values[0] is not None:
+            level = values[0] * kept if task["higher_is_better"] else values[0] / kept
+            own[LIMIT] = ([0, max(ends)], [level, level])
+        if state["records"][-1]["status"] == "stopped":
+            own[BACK] = ([steps[-1]], [values[-1]])
+    return found

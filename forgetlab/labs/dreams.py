@@ -1,0 +1,88 @@
+"""Dreams: the model's past self writes texts before the fine-tune, and those are replayed in place of old data."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+
+from matplotlib.axes import Axes
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.curves import Panel
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.so_far import Point, SoFar, reached
+from forgetlab.models import load
+from forgetlab.plots import COLORS, INK
+from forgetlab.probes import write
+from forgetlab.recipes import Recipe
+from forgetlab.replay.generative import AT_ONCE
+from forgetlab.world import fluency
+
+SHOWN = 5
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: share of dreams, temperature and top-p of the writer, number of texts, seed."""
+    return remedy.lab(
+        "dreams",
+        recipe,
+        training={
+            "ratio": compat.slider("replay ratio", 0.5, 0.0, 0.9, 0.05),
+            "temperature": compat.slider("temperature", 1.0, 0.1, 4.0, 0.1),
+            "top_p": compat.slider("top-p", 1.0, 0.05, 1.0, 0.05),
+            "size": compat.slider("dreamed texts", 200, 20, 400, 20),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={
+            "as it learned": {"temperature": 1.0, "top_p": 1.0},
+            "feverish": {"temperature": 3.0, "top_p": 1.0},
+            "always the same": {"temperature": 0.1, "top_p": 0.5},
+        },
+        intro=(
+            "A small GPT of the same language writes what the past may have looked like, and the old BERT labels it. "
+            "No old text is kept. What if the dreams are bad?"
+        ),
+        before=dream,
+        top=(Panel("dreams", "dreamed texts", ""), paint),
+        so_far=SoFar("all runs: the dreams", "fluency of the dreams (share)", "share", lambda s, c: [point(s, c)]),
+        tell=told,
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    names = ("ratio", "size", "temperature", "top_p")
+    return remedy.recipe("generative:" + ",".join(f"{name}={settings[name]:g}" for name in names), settings["seed"])
+
+
+def dream(settings: Settings) -> State:
+    """The first texts of those that the run replays: same writer, same seed."""
+    how = {"temperature": settings["temperature"], "top_p": settings["top_p"]}
+    texts = write(load("tiny-gpt"), min(AT_ONCE, settings["size"]), seed=settings["seed"], **how)
+    first = [[text, fluency([text]) == 1] for text in texts[:SHOWN]]
+    return {"dreams": first, "fluency": fluency(texts), "different": len(set(texts)), "looked_at": len(texts)}
+
+
+def paint(ax: Axes, state: State) -> None:
+    """A few dreams, each marked as in the language or not."""
+    for artist in list(ax.texts):
+        artist.remove()
+    ax.set_axis_off()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    for i, (text, good) in enumerate(state["dreams"]):
+        y = 0.95 - i / SHOWN
+        ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")
+        ax.text(0.03, y, shorten(text, 78, placeholder=" …") or "(nothing)", fontsize=11, color=INK, va="top")
+    ax.set_title(f"dreamed texts: {told(state, {})}", loc="left", fontsize=12, color=INK)
+
+
+def point(state: State, settings: Settings) -> Point | None:
+    """What a run reached, at the fluency of its dreams."""
+    return reached(state["fluency"], f"T={settings['temperature']:g}, p={settings['top_p']:g}", state)
+
+
+def told(state: State, settings: Settings) -> str:
+    """The dreams in numbers."""
+    count = state["looked_at"]
+    return f"{state['fluency']:.0%} of sentences in the language; {state['different']} of {count} texts differ."

@@ -1,0 +1,68 @@
+"""Freeze and add: the model stays as it is, and only new weights learn."""
+
+from __future__ import annotations
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.so_far import Point, SoFar, reached
+from forgetlab.recipes import Recipe
+
+SHARED = {"the new task": 0, "all tasks": 1}
+KINDS = {
+    "frozen": "frozen",
+    "adapters": "adapters:width={width},shared={shared}",
+    "LoRA": "lora:r={width},shared={shared}",
+    "columns": "columns:width={width}",
+}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: kind of addition, its width or rank, which tasks go through it, seed."""
+    return remedy.lab(
+        "freeze",
+        recipe,
+        training={
+            "kind": compat.choice("kind", "adapters", list(KINDS)),
+            "width": compat.slider("width or rank", 16, 1, 64, 1),
+            "used": compat.choice("used by", "the new task", list(SHARED)),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={
+            "head only": {"kind": "frozen"},
+            "adapters": {"kind": "adapters", "width": 16, "used": "the new task"},
+            "LoRA for all tasks": {"kind": "LoRA", "width": 8, "used": "all tasks"},
+            "columns": {"kind": "columns", "width": 32},
+        },
+        intro=(
+            "Every old weight is frozen. “Frozen” trains the new head only; the others add weights. Used by the new "
+            "task alone, they cannot touch the old ones; adapters and LoRA can also be put in the way of all tasks."
+        ),
+        so_far=SoFar("all runs: weights", "weights trained", "share", points, log=True),
+        tell=cost,
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    spec = KINDS[settings["kind"]].format(width=settings["width"], shared=SHARED[settings["used"]])
+    return remedy.recipe(spec, settings["seed"], lr=3e-3)
+
+
+def points(state: State, settings: Settings) -> list[Point | None]:
+    """What a run reached with the weights it trained, and what training all of them does."""
+    size = "" if settings["kind"] == "frozen" else f" {settings['width']}"
+    pairs = (("records", settings["kind"] + size), ("plain", "all weights"))
+    return [
+        reached(state[records][0]["costs"]["trained_parameters"], label, state, records)
+        for records, label in pairs
+        if state[records]
+    ]
+
+
+def cost(state: State, settings: Settings) -> str:
+    """Weights trained and added, in words."""
+    costs = state["records"][0]["costs"]
+    trained, added = costs["trained_parameters"], costs["added_parameters"]
+    return f"Trained: {trained:,.0f} weights, {added:,.0f} of them added, the rest the new head."

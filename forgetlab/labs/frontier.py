@@ -1,0 +1,103 @@
+"""All remedies on one plot: what each keeps of the old and learns of the new, and a challenge on both axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from forgetlab import frontier, results
+from forgetlab.errors import ForgetlabError
+from forgetlab.labs import compat
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.frontier_view import Plot
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs
+from forgetlab.paths import data_folder
+from forgetlab.recipes import Recipe
+
+NEW, OLD = "sentiment", ("masked-lm", "entities", "acceptability")
+OPENING: dict[str, Any] = {"remedy": "replay", "strength": 1.0, "lr": 1e-3, "steps": 200, "seed": 0}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: remedy, strength, learning rate, steps, seed; view: the budget and the target."""
+    runs, league, plots = Runs(), dict[str, State](), dict[str, Plot]()
+
+    def work(settings: Settings) -> Iterator[State]:
+        return _work(runs, settings)
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+        if not old:  # the lab was just opened, or reset
+            league.clear()
+        if state["run"]:
+            key = str(state.get("settings"))
+            league.pop(key, None)
+            league[key] = state["run"]  # the newest comes last
+        if "plot" not in plots or plots["plot"].dots != state["dots"]:
+            plots["plot"] = Plot(state["dots"])
+        return plots["plot"].draw(list(league.values()), settings["budget"] / 100, settings["target"] / 100, source)
+
+    return Lab(
+        "frontier",
+        work,
+        draw,
+        training={
+            "remedy": compat.choice("remedy", OPENING["remedy"], list(frontier.STRENGTHS)),
+            "strength": compat.log_slider("strength (× usual)", OPENING["strength"], 0.01, 100),
+            "lr": compat.log_slider("learning rate", OPENING["lr"], 1e-4, 1e-1),
+            "steps": compat.slider("steps", OPENING["steps"], 20, 200, 20),
+            "seed": compat.slider("seed", OPENING["seed"], 0, 9, 1),
+        },
+        view={
+            "budget": compat.slider("may be forgotten (%)", 10, 0, 60, 1, live=True),
+            "target": compat.slider("accuracy wanted (%)", 95, 50, 100, 1, live=True),
+        },
+        presets={
+            "EWC": {"remedy": "ewc", "strength": 1.0, "lr": 1e-3},
+            "distillation": {"remedy": "lwf", "strength": 1.0, "lr": 1e-3},
+            "adapters": {"remedy": "adapters", "strength": 1.0, "lr": 3e-3},
+        },
+        intro="Challenge: land in the shaded corner. Each dot is a remedy after 200 steps, at the best of its "
+        "strengths (small: the others). Choose a remedy, turn its strength, press Train: your run is a star. PCGrad, "
+        "multi-task and A-GEM are among the dots only: they take three to five times as long.",
+        driver=driver,
+    )
+
+
+def dots() -> list[frontier.Dot]:
+    """What the benchmark measured: its own file in a checkout, else what the lab's opening result holds."""
+    try:
+        return frontier.read_benchmark(data_folder().parent / "benchmarks" / "results" / "remedies.json")
+    except ForgetlabError:
+        return (results.get("lab-frontier", OPENING) or {}).get("dots", [])
+
+
+def _work(runs: Runs, settings: Settings) -> Iterator[State]:
+    spec = frontier.with_strength(settings["remedy"], settings["strength"])
+    common: Any = {name: settings[name] for name in ("lr", "steps", "seed")}
+    measured = dots()
+    for now in runs(Recipe(new=NEW, watch=OLD, methods=spec, every=max(1, common["steps"] // 5), limit=128, **common)):
+        metrics = {task["name"]: task["metric"] for task in now["tasks"]}
+        first, last = now["records"][0], now["records"][-1]
+        before, after = ({t: r["scores"][t][m] for t, m in metrics.items()} for r in (first, last))
+        after = {task: math.nan if score is None else score for task, score in after.items()}  # an endless perplexity
+        run = {
+            "spec": spec,
+            "step": last["step"],
+            "lr": common["lr"],
+            "seed": common["seed"],
+            "kept": None,
+            "new": None,
+        }
+        if last["status"] != "diverged":
+            share = frontier.kept({task: before[task] for task in OLD}, after, ("masked-lm",))
+            run |= {"kept": round(share, 4), "new": round(after[NEW], 4)}
+        state: State = {"dots": measured, "run": run, "progress": f"{spec}: {now['progress']}"}
+        if "message" in now:
+            state["message"] = f"{spec}: {now['message']}"
+            if run["kept"] is not None:
+                state["message"] += f" It keeps {run['kept']:.0%} of the old scores."
+        yield state

@@ -1,0 +1,165 @@
+"""Inside the change: what a fine-tune does to the weights, to the features and to the outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from forgetlab import metrics
+from forgetlab.encoding import inner_tokens
+from forgetlab.labs import compat
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.inside_view import DEPTHS, LAYERS, View
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs, told
+from forgetlab.models import Model
+from forgetlab.plots import number
+from forgetlab.recipes import Bench, Recipe
+from forgetlab.tasks import Tagging, Task
+
+TEXTS = 96
+SHOTS = 20  # names of each kind that a probe is fitted on
+RARE = 5  # a word that stands fewer times in the new training texts is rare there
+NEW = {"to judge reviews": "sentiment", "to fill gaps in reviews": "masked-lm:reviews"}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: learning rate, steps, seed; the layer only changes the picture."""
+    runs, view = Runs(), cache(View)
+
+    def work(settings: Settings) -> Iterator[State]:
+        made = recipe(settings)
+        bench = runs.bench(made)
+        bench.model.restore()
+        before, rare, found = look(bench), rare_words(bench), list[dict[str, Any]]()
+        for state in runs(made):
+            found.append(change(before, look(bench), rare))
+            yield {**state, "inside": list(found), "message": sentence({**state, "inside": found}, DEPTHS[-1])}
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+        return view().draw(state, old, settings["layer"], source), sentence(state, settings["layer"])
+
+    return Lab(
+        "inside",
+        work,
+        draw,
+        training={
+            "learns": compat.choice("learns", "to judge reviews", tuple(NEW)),
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-1),
+            "steps": compat.slider("steps", 100, 20, 200, 20),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        view={"layer": compat.choice("layer", DEPTHS[-1], DEPTHS)},
+        presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
+        intro="A tiny BERT learns something from reviews. What changes inside, seen on general text?",
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the sliders describe."""
+    return Recipe(
+        new=NEW[settings["learns"]],
+        watch=("masked-lm", "entities"),
+        lr=settings["lr"],
+        steps=settings["steps"],
+        seed=settings["seed"],
+        every=settings["steps"] // 10,
+        limit=TEXTS,
+    )
+
+
+def look(bench: Bench) -> dict[str, Any]:
+    """What the model makes of the same texts now: hidden states at every depth, features of names, LM logits."""
+    model, (general, entities) = bench.model, bench.watch
+    training = model.training
+    fitted = entities.batch(model, torch.arange(TEXTS), torch.Generator())
+    model.eval()
+    with torch.inference_mode():
+        texts = general.test_batches(model, TEXTS)
+        hidden = [[h[inner_tokens(b["input_ids"], model.tokenizer)] for h in _states(model, b)] for b in texts]
+        seen = {
+            "hidden": [torch.cat(depth) for depth in zip(*hidden, strict=True)],
+            "words": torch.cat([batch["targets"] for batch in texts]).cpu(),
+            "logits": torch.cat([general.logits(model, batch) for batch in texts]),
+            "fit": _names(model, entities, [fitted]),
+            "test": _names(model, entities, entities.test_batches(model, TEXTS)),
+        }
+    model.train(training)
+    return seen
+
+
+def rare_words(bench: Bench) -> Tensor:
+    """Ids of the words that stand fewer than RARE times in the new task's training texts."""
+    tokenizer = bench.model.tokenizer
+    ids = bench.new.encoded(bench.model, "train").columns["input_ids"]
+    words = inner_tokens(torch.arange(len(tokenizer)), tokenizer)
+    return ((torch.bincount(ids.flatten(), minlength=len(words)) < RARE) & words).nonzero().squeeze(1)
+
+
+def change(before: State, now: State, rare: Tensor) -> dict[str, Any]:
+    """The numbers of the features and the outputs; lists go over the depths, None stands for nan."""
+    shift = metrics.output_shift(before["logits"], now["logits"], rare=rare)
+    own = metrics.output_shift(before["logits"], now["logits"], rare=rare, mask=torch.isin(now["words"], rare))
+    test, truth = now["test"]
+
+    def probe(fit: tuple[list[Tensor], Tensor]) -> list[float | None]:
+        found = (metrics.kshot_probe(x, fit[1], y, truth, k=SHOTS, seed=0) for x, y in zip(fit[0], test, strict=True))
+        return [_plain(one["mean"]) for one in found]
+
+    return {
+        "cka": [_plain(metrics.linear_cka(x, y)) for x, y in zip(before["hidden"], now["hidden"], strict=True)],
+        "frozen": probe(before["fit"]),
+        "refit": probe(now["fit"]),
+        "kl": _plain(shift["kl"]),
+        "entropy": _plain(shift["entropy_after"]),
+        "rare": _plain(shift["rare_mass_after"]),
+        "right": _plain(own["rare_mass_after"]),
+    }
+
+
+def sentence(state: State, layer: str) -> str:
+    """The change in words, for the alt text and the message."""
+    first, last, depth = state["inside"][0], state["inside"][-1], DEPTHS.index(layer)
+    if state["records"][-1]["status"] == "diverged":
+        return told(state)
+    moved = {name: state["records"][-1]["drift_per_layer"][name] for name in LAYERS}
+    most = max(moved, key=lambda name: moved[name])
+    cka, frozen, refit = (number(last[key][depth], "share") for key in ("cka", "frozen", "refit"))
+    rare, right = (" → ".join(number(one[key], "share") for one in (first, last)) for key in ("rare", "right"))
+    return (
+        f"After {state['records'][-1]['step']} steps: of the weights, {most} moved most ({number(moved[most])}). "
+        f"Features of {layer}: CKA with before {cka}; a probe fitted before tells {frozen} of the names’ kinds, one "
+        f"fitted anew {refit}. Outputs on general text: KL {number(last['kl'])} nats, entropy "
+        f"{number(first['entropy'])} → {number(last['entropy'])} nats, mass on words rare in reviews {rare}, where "
+        f"one is right {right}."
+    )
+
+
+def _states(model: Model, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
+    states: Sequence[Tensor] = model.backbone(**inputs, output_hidden_states=True).hidden_states
+    return states
+
+
+def _names(model: Model, task: Task, batches: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """(features at every depth, kind) of the first word of each name."""
+    assert isinstance(task, Tagging)
+    first = torch.tensor([tag.startswith("B-") for tag in task.labels], device=model.device)
+    kept = [first[batch["targets"]] for batch in batches]
+    states = [
+        [h.flatten(0, 1)[batch["places"][keep]].cpu() for h in _states(model, batch)]
+        for batch, keep in zip(batches, kept, strict=True)
+    ]
+    kinds = torch.cat([batch["targets"][keep].cpu() for batch, keep in zip(batches, kept, strict=True)])
+    return [torch.cat(depth) for depth in zip(*states, strict=True)], kinds
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None

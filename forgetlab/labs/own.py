@@ -1,0 +1,150 @@
+"""Bring your own: any model, any data. What does this fine-tune teach it, and what does it cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from forgetlab import sources
+from forgetlab.catalog import DESCRIPTIONS
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.labs import ask_view, compat
+from forgetlab.labs.base import Lab, Settings, State, image
+from forgetlab.labs.curves import Curves
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.plots import UNITS, number
+from forgetlab.recipes import MACHINE_TEXT, Bench, Recipe, make_methods, prepare, summarise
+
+LONGEST = 1000  # characters of a name
+REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: model, new data, what to watch, methods, steps, learning rate, seed, columns of the file."""
+    runs, benches, views = Runs(), dict[str, Bench](), dict[tuple[str, ...], Curves]()
+
+    def work(settings: Settings) -> Iterator[State]:
+        run = recipe(settings)
+        loads = str(filed({name: value for name, value in settings.items() if name not in ("methods", "steps")}))
+        if loads not in benches:
+            benches.clear()  # one model at a time: they may be large
+            benches[loads] = prepare(run)
+        bench = benches[loads]
+        run = replace(run, batch_size=min(run.batch_size, bench.new.size() or 1))
+        for state in runs(run, bench):
+            yield {**state, "notes": bench.notes, "methods": run.methods, "batch_size": run.batch_size}
+
+    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
+        names = tuple(task["name"] for task in state["tasks"])
+        if names not in views:
+            views.clear()
+            views[names] = Curves(score_panels(state["tasks"]))
+        same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
+        lines = [score_lines(run, "score") for run in (state, *same)]
+        figure = views[names].draw(lines[0], lines[1:], source)
+        page = ask_view.card("", image(figure, told(state)) + summary(state))
+        return page, f"Fine-tuning {settings['model']} on {names[0]}"
+
+    return Lab(
+        "own",
+        work,
+        draw,
+        training={
+            "model": compat.text("model", "tiny-bert"),
+            "new": compat.text("new data", "sentiment"),
+            "watch": compat.text("watch", "masked-lm, entities"),
+            "methods": compat.text("methods", "none"),
+            "lr": compat.log_slider("learning rate η", 1e-3, 1e-6, 1e-1),
+            "steps": compat.slider("steps", 100, 20, 500, 20),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+            "text": compat.text("text column", ""),
+            "label": compat.text("label column", ""),
+        },
+        check=check,
+        filed=filed,
+        presets={label: {"methods": spec} for label, spec in REMEDIES.items()},
+        intro="model: tiny-bert, tiny-gpt, a folder or a hub id. new data, watch (several, with commas): a CSV, JSONL "
+        "or text file, a task (sentiment, masked-lm, …), or real text of this machine: python-docs, python-source, "
+        "licences. Columns: empty to find them. methods: none, ewc:lam=100, replay:ratio=0.3+l2sp, …",
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    given = {name: value.strip() for name, value in settings.items() if isinstance(value, str)}
+    return Recipe(
+        model=given["model"] or "tiny-bert",
+        new=given["new"],
+        watch=tuple(filter(None, (name.strip() for name in given["watch"].split(",")))),
+        methods=given["methods"] or "none",
+        steps=settings["steps"],
+        lr=settings["lr"],
+        seed=settings["seed"],
+        every=max(1, settings["steps"] // 10),
+        limit=128,
+        text=given["text"] or None,
+        label=given["label"] or None,
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raise ForgetlabError for methods, tasks and files that are not there, before anything is loaded."""
+    run = recipe(settings)
+    make_methods(run.methods, None)
+    for name in filter(None, (run.new, *run.watch)):
+        if name in MACHINE_TEXT or name.partition(":")[0] in DESCRIPTIONS or files(name) == [Path(name).expanduser()]:
+            continue
+        if len(name) > LONGEST:
+            raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file")
+        if any(mark in name for mark in "./\\"):
+            sources.read(name)  # says what is wrong, and the nearest name
+        raise unknown("task or file", name, [*DESCRIPTIONS, *MACHINE_TEXT])
+
+
+def filed(settings: Settings) -> Settings:
+    """The settings, with size and time of the files behind them: of a file that has changed there is no kept result."""
+    run = recipe(settings | {"methods": "", "steps": 1})
+    stamps = [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        for name in filter(None, (run.model, run.new, *run.watch))
+        for path in files(name)
+    ]
+    return {**settings, "files": stamps} if stamps else dict(settings)
+
+
+def files(name: str) -> list[Path]:
+    """The file of this name, or the files of the folder (a model's); none where there is neither."""
+    with suppress(OSError, RuntimeError):  # a name too long for a file, a home that is not known
+        path = Path(name).expanduser()
+        return [path] if path.is_file() else [file for file in sorted(path.iterdir()) if file.is_file()]
+    return []
+
+
+def summary(state: State) -> str:
+    """Each task before and after as an HTML table, what the run took, and remarks on the data."""
+    (row,) = summarise([{"recipe": {"methods": state["methods"]}, "records": state["records"]}], state["tasks"])
+    scores = [_scores(task, row["tasks"][task["name"]]) for task in state["tasks"]]
+    costs, seconds = state["records"][0]["costs"], row["seconds_per_step"]
+    took = (
+        f"{state['methods']}: {1000 * seconds:.0f} ms a step, batches of {state['batch_size']}, "
+        f"{costs['trained_parameters']:,.0f} weights trained, {costs['bytes'] / 1e6:.1f} MB held by the methods"
+    )
+    remarks = "".join(f"<li>{escape(words)}</li>" for words in (took, *state["notes"]))
+    return (
+        ask_view.table("Scores", ("before", "after", "change"), scores)
+        + f'<ul style="margin:0;padding-left:20px;overflow-wrap:anywhere">{remarks}</ul>'
+    )
+
+
+def _scores(task: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str, ...]:
+    metric, change = task["metric"], score["change"]
+    sign = "×" if metric == "perplexity" else "+" if change is not None and change >= 0.005 else ""
+    changed = "–" if change is None else sign + number(change, metric)
+    name = f"{escape(task['name'])}<br>{escape(UNITS.get(metric, metric))}"
+    return name, number(score["before"], metric), number(score["after"], metric), changed

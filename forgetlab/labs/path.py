@@ -1,0 +1,67 @@
+"""A gentler path: how fast each layer learns, and when."""
+
+from __future__ import annotations
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.curves import Lines, Panel
+from forgetlab.labs.runner import Driver
+from forgetlab.recipes import Recipe
+
+SCHEDULES = {
+    "none": "",
+    "warm-up": "+warmup:share={share:g}",
+    "warm-up and cosine": "+warmup:share={share:g}+cosine",
+    "slanted triangular": "+slanted-triangular:cut={share:g}",
+}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: factor between layers, schedule, its warm-up share, steps between unfreezings, seed."""
+    return remedy.lab(
+        "path",
+        recipe,
+        training={
+            "factor": compat.slider("factor per layer", 2.6, 1.0, 5.0, 0.1),
+            "schedule": compat.choice("schedule", "none", list(SCHEDULES)),
+            "share": compat.slider("warm-up share", 0.1, 0.05, 0.5, 0.05),
+            "unfreeze": compat.slider("unfreeze every", 0, 0, 50, 5),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={
+            "usual": {"factor": 1.0, "schedule": "none", "unfreeze": 0},
+            "rates by layer": {"factor": 2.6, "schedule": "none", "unfreeze": 0},
+            "ULMFiT": {"factor": 2.6, "schedule": "slanted triangular", "share": 0.1, "unfreeze": 20},
+        },
+        intro=(
+            "Lower layers learn `factor` times slower, one after the other. The warm-up share is that of the schedule. "
+            "Unfreeze every n steps: one layer more, from the top (0: all from the start)."
+        ),
+        panels=[Panel("rates", "learning rate (gap: frozen)", "learning rate", log=True)],
+        lines=rates,
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    spec = f"layerwise-rates:factor={settings['factor']:g}" + SCHEDULES[settings["schedule"]].format(**settings)
+    if settings["unfreeze"]:
+        spec += f"+gradual-unfreezing:every={settings['unfreeze']}"
+    return remedy.recipe(spec, settings["seed"], every=5)
+
+
+def rates(state: State, settings: Settings) -> Lines:
+    """The rate of each layer's last step before each record; none where the layer has not moved yet."""
+    after = state["records"][1:]
+    if not after:
+        return {}
+    count = len(after[0]["lr"]) - 2  # the groups of LayerwiseRates: heads, the layers from the top, embeddings
+    names = ["heads", *(f"layer {i}" for i in reversed(range(count))), "embeddings"]
+    steps = [record["step"] for record in after]
+    return {
+        "rates": {
+            name: (steps, [r["lr"][i] if r["drift_per_layer"].get(name, 1) else None for r in after])
+            for i, name in enumerate(names)
+        }
+    }

@@ -1,0 +1,59 @@
+"""Pull back: hold the weights, or the outputs, near what they were, at any strength λ."""
+
+from __future__ import annotations
+
+from forgetlab.labs import compat, remedy
+from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.runner import Driver
+from forgetlab.labs.so_far import Point, SoFar, trade_off
+from forgetlab.recipes import Recipe
+
+_FISHER = "lam={lam:g},estimator={estimator},examples={samples}"
+METHODS = {
+    "L2-SP": "l2sp:lam={lam:g}",
+    "EWC": f"ewc:{_FISHER}",
+    "EWC proximal": f"ewc:{_FISHER},proximal=1",
+    "online EWC": f"online-ewc:{_FISHER}",
+    "SI": "si:lam={lam:g}",
+    "MAS": "mas:lam={lam:g},examples={samples}",
+    "LwF": "lwf:lam={lam:g}",
+}
+
+
+def show(driver: Driver | None = None) -> Lab:
+    """The lab as a widget: λ, method, Fisher estimator, samples, seed."""
+    return remedy.lab(
+        "pull",
+        recipe,
+        training={
+            "lam": compat.log_slider("λ", 100.0, 1e-4, 1e6, per_decade=2),
+            "method": compat.choice("method", "EWC", list(METHODS)),
+            "estimator": compat.choice(
+                "Fisher estimator", "auto", ["auto", "exact", "sample", "empirical", "gnb", "batched"]
+            ),
+            "samples": compat.slider("samples", 200, 20, 400, 20),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        presets={
+            "L2-SP": {"method": "L2-SP", "lam": 0.01},
+            "EWC": {"method": "EWC", "lam": 100.0, "estimator": "auto"},
+            "EWC, batched shortcut": {"method": "EWC", "lam": 100.0, "estimator": "batched"},
+            "LwF": {"method": "LwF", "lam": 1.0},
+        },
+        intro=(
+            "A pull on the weights (or, with LwF, on the outputs) keeps what the model knew. Too weak, it forgets; "
+            "too strong, it learns nothing. Samples count for EWC and MAS, the Fisher estimator for EWC."
+        ),
+        so_far=SoFar("all runs: old and new", "old skills kept (share)", "new: accuracy", points),
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe."""
+    return remedy.recipe(METHODS[settings["method"]].format(**settings), settings["seed"])
+
+
+def points(state: State, settings: Settings) -> list[Point | None]:
+    """Where a run stands between old and new, and where the one without a pull does."""
+    return trade_off(state, f"{settings['method']} λ={settings['lam']:.3g}", "λ=0")

@@ -1,0 +1,103 @@
+"""A lesson and two labs in a real browser, used by keyboard, wide and at 360 px."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
+
+from tests.browser.jupyter import Notebook, Server, browser, chromium, write
+
+LESSON = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
+CELLS = [
+    "import os\nfrom forgetlab import labs\nprint(f'kernel {os.getpid()}')",
+    "labs.cloud.show()",
+    "lab = labs.watch.show()\nlab._move({'steps': 20})\nlab",
+]
+CLOUD, WATCH = 1, 2
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="no Chromium: install Debian's chromium, or set CHROMIUM to one"),
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path)
+    yield started
+    if started.process.poll() is None:
+        started.close()
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_first_lesson_runs_from_top_to_bottom(server: Server) -> None:
+    shutil.copy(LESSON, server.root / LESSON.name)
+    with browser() as page:
+        notebook = Notebook(page, server, LESSON.name)
+        notebook.run_all()
+        assert notebook.errors() == []
+        prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    assert [p.strip() for p in prompts] == [f"[{i}]:" for i in range(1, len(prompts) + 1)]
+    assert len(prompts) > 3
+
+
+def test_labs_by_keyboard_and_on_a_narrow_page(server: Server) -> None:
+    write(server.root / "labs.ipynb", CELLS)
+    with browser() as page:
+        notebook = Notebook(page, server, "labs.ipynb")
+        notebook.run_all()
+        assert notebook.errors() == []
+        kernel = int(re.search(r"kernel (\d+)", notebook.cells.nth(0).inner_text())[1])  # type: ignore[index]
+        assert alive(kernel)
+
+        cloud = notebook.lab(CLOUD)
+        cloud.until(lambda: cloud.source, "figure")
+        seen, words = cloud.source, cloud.alt
+        assert len(re.findall(r"\d", words)) > 8, words
+        cloud.move("correlation")
+        cloud.until(lambda: cloud.source != seen and cloud.alt != words, "new figure after a move")
+
+        watch = notebook.lab(WATCH)
+        assert watch.source == ""
+        watch.press("Train")
+        watch.until(lambda: watch.source, "first live figure")
+        first = watch.source
+        watch.until(lambda: "After 20 steps" in watch.says, "end of the training")
+        done, words = watch.source, watch.alt
+        assert done != first
+        assert re.search(r"After 20 steps: sentiment [\d.]+ → [\d.]+, masked-lm [\d.]+ → [\d.]+", words), words
+        watch.move("seed")
+        watch.until(lambda: watch.source not in ("", done), "new figure after a move")
+        watch.until(lambda: "After 20 steps" in watch.says and watch.alt != words, "end of the second training")
+        fresh = watch.source
+        watch.move("seed", "ArrowLeft")  # seen before: what was kept is shown, nothing is trained
+        watch.until(lambda: "A kept result" in watch.says, "kept result")
+        assert watch.alt == words
+        assert watch.source != fresh
+
+        cloud.narrow(360)
+        for lab in (cloud, watch):
+            assert lab.outside() == []
+            assert lab.cut_labels() == []
+            lab.picture.scroll_into_view_if_needed()
+            shown = lab.picture.bounding_box()
+            assert shown
+            assert 300 < shown["width"] <= 360
+        page.goto("about:blank")
+    assert server.close() == 0, server.log.read_text()
+    assert not alive(kernel)
+    assert "Traceback" not in server.log.read_text()

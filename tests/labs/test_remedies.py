@@ -1,0 +1,290 @@
+"""The remedy labs as a user has them: open, train, move, compare; their numbers beside runs made by hand."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetlab import labs
+from forgetlab.architectures import Adapters
+from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull, remedy, runs, so_far
+from forgetlab.labs.base import Lab
+from forgetlab.methods import Method
+from forgetlab.models import load
+from forgetlab.recipes import Bench, Recipe, make_methods, prepare
+from forgetlab.regularizers import EWC, KLAnchor
+from forgetlab.replay import ExperienceReplay, GenerativeReplay
+from forgetlab.schedules import LayerwiseRates
+from forgetlab.stopping import SafetyBrake
+from forgetlab.training import finetune
+
+SMALL = {"steps": 4, "every": 2, "batch_size": 8, "limit": 16}
+NAMES = ("pull", "mix", "dreams", "freeze", "path", "brake", "anchor")
+# small settings, and the method made by hand that they stand for
+CASES: dict[str, tuple[dict[str, Any], Any, float]] = {
+    "pull": ({"samples": 20, "lam": 10.0}, lambda old: EWC(old, 10.0, examples=20), 1e-3),
+    "mix": ({"memory": 10.0, "ratio": 0.25}, lambda old: ExperienceReplay(old, 0.25, 10), 1e-3),
+    "dreams": ({"size": 20}, lambda old: GenerativeReplay(old, 0.5, 20), 1e-3),
+    "freeze": ({"width": 4}, lambda old: Adapters(4), 3e-3),
+    "path": ({"factor": 2.0}, lambda old: LayerwiseRates(2.0), 1e-3),
+    "brake": ({"drop": 0.9}, lambda old: SafetyBrake(0.9), 1e-3),
+    "anchor": ({"beta": 1.0}, lambda old: KLAnchor(1.0), 1e-3),
+}
+
+
+@cache
+def _bench(model: str, new: str, watch: tuple[str, ...]) -> Bench:
+    return prepare(Recipe(model=model, new=new, watch=watch))
+
+
+@pytest.fixture(autouse=True)
+def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("forgetlab.results.shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(remedy, "USUAL", {**remedy.USUAL, **SMALL})
+    monkeypatch.setattr(runs, "prepare", lambda r: _bench(r.model, r.new, r.watch))  # loaded once for all tests
+
+
+def _lab(name: str, **settings: Any) -> Lab:
+    lab = labs.show(name, driver="inline")
+    if settings:
+        lab.apply(settings)
+    return lab
+
+
+def _alt(lab: Lab) -> str:
+    return unescape(re.findall(r'alt="([^"]*)"', lab.picture.value)[0])
+
+
+def _words(lab: Lab) -> str:
+    return unescape(re.sub("<.*?>", "", lab.message.value))
+
+
+def _scores(records: list[dict[str, Any]]) -> list[dict[str, dict[str, float]]]:
+    return [record["scores"] for record in records]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lab_shows_the_run_that_its_controls_describe(name: str) -> None:
+    small, by_hand, lr = CASES[name]
+    lab = _lab(name)
+    assert _words(lab) == "Press Train, or move a slider."
+    lab.apply(small)
+    assert lab.state is not None, _words(lab)
+    settings = lab.settings()
+    recipe = getattr(labs, name).recipe(settings)
+    bench = _bench(recipe.model, recipe.new, recipe.watch)
+
+    def ran(methods: list[Method]) -> list[dict[str, dict[str, float]]]:
+        bench.model.restore()
+        how = {"steps": 4, "every": recipe.every, "batch_size": 8, "limit": 16, "lr": lr, "seed": settings["seed"]}
+        return [r.scores for r in finetune(bench.model, bench.new, methods=methods, watch=bench.watch, **how)]
+
+    assert _scores(lab.state["records"]) == ran([by_hand(bench.watch)])
+    assert _scores(lab.state["plain"]) == ran([])
+    assert _words(lab) == _alt(lab)
+    assert re.match(r"After 4 steps: .*→.* Without the remedy it ends at ", _words(lab)), _words(lab)
+    again = _lab(name)
+    again.line.value = lab.line.value  # pasted: the kept result of the same settings
+    assert again.settings() == settings
+    assert again.source == "cached"
+    assert _alt(again) == _alt(lab)
+
+
+def test_the_run_without_a_remedy_is_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    original = runs.Runs.__call__
+
+    def counted(self: runs.Runs, recipe: Recipe) -> Any:
+        asked.append(recipe.methods)
+        return original(self, recipe)
+
+    monkeypatch.setattr(runs.Runs, "__call__", counted)
+    lab = _lab("mix", ratio=0.5, memory=10.0)
+    first = lab.state["plain"] if lab.state else None
+    lab.apply({"ratio": 0.25})
+    assert [spec == "none" for spec in asked] == [False, True, False]
+    assert lab.state is not None
+    assert lab.state["plain"] == first
+    _lab("pull", method="L2-SP", lam=0.01)
+    assert asked.count("none") == 1  # another lab of the same fine-tune has it too
+    _lab("pull", method="L2-SP", lam=0.01, seed=1)
+    assert asked.count("none") == 2
+
+
+def test_all_runs_so_far_stand_in_the_trade_off_until_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list[so_far.Point]] = []
+    original = remedy.scatter
+
+    def seen(ax: Any, points: list[so_far.Point], how: so_far.SoFar) -> None:
+        shown.append(points)
+        original(ax, points, how)
+
+    monkeypatch.setattr(remedy, "scatter", seen)
+    lab = _lab("pull", method="L2-SP", lam=1e-4)
+    for lam in (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
+        lab.apply({"lam": lam})
+    labels = [point.label for point in shown[-1]]
+    assert set(labels) == {"λ=0", *(f"L2-SP λ={lam}" for lam in ("1.0e-04", "0.001", "0.01", "0.1", "1", "10", "100"))}
+    assert labels[-1] == "L2-SP λ=100"  # the newest, drawn filled
+    lab.reset()
+    lab.apply({"method": "L2-SP", "lam": 1.0})
+    assert {point.label for point in shown[-1]} == {"L2-SP λ=1", "λ=0"}
+
+
+def _state(new: list[float], ppl: list[float], status: str = "done") -> dict[str, Any]:
+    records = [
+        {"step": i, "scores": {"a": {"accuracy": n}, "b": {"perplexity": p}}, "status": "running", "message": ""}
+        for i, (n, p) in enumerate(zip(new, ppl, strict=True))
+    ]
+    records[-1]["status"] = status
+    tasks = [
+        {"name": "a", "metric": "accuracy", "floor": None, "higher_is_better": True},
+        {"name": "b", "metric": "perplexity", "floor": 2.0, "higher_is_better": False},
+    ]
+    return {"tasks": tasks, "records": records, "plain": []}
+
+
+def test_where_a_run_ends() -> None:
+    assert so_far.ends(_state([0.5, 0.9], [4.0, 10.0])) == pytest.approx((0.4, 0.9))  # kept: 4 / 10
+    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0])) == pytest.approx((1.0, 0.9))  # a gain keeps all, no more
+    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0], "diverged")) is None
+    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0]), "plain") is None
+
+
+@pytest.mark.parametrize("name", ["pull", "brake", "path"])
+def test_a_diverged_run_is_said_and_drawn(name: str) -> None:
+    bad = _state([0.5, 0.1], [4.0, 1e9], "diverged")
+    bad["records"][-1]["message"] = "the loss is no longer finite"
+    for record in bad["records"]:
+        record |= {"costs": {}, "lr": [1e-3] * 5, "drift_per_layer": {"layer 0": None}}
+    lab = labs.show(name, driver="inline")
+    lab.state = {**bad, "settings": lab.settings()}
+    lab._redraw()
+    assert _alt(lab) == "Diverged: the loss is no longer finite."
+    lab.state["message"] = "both runs are over"
+    lab._redraw()
+    assert _alt(lab) == "both runs are over"
+
+
+def test_every_choice_and_slider_end_describes_a_run() -> None:
+    for name in NAMES:
+        lab = labs.show(name, driver="inline")
+        start = lab.settings()
+        for key, control in lab.training.items():
+            ends = list(control.options) if hasattr(control, "options") else [control.min, control.max]
+            base = getattr(control, "base", None)
+            for end in [base**e for e in ends] if base else ends:
+                recipe = getattr(labs, name).recipe({**start, key: end})
+                assert make_methods(recipe.methods, None)
+    for module, key in ((pull, "method"), (freeze, "kind"), (path, "schedule")):
+        for option in module.show("inline").training[key].options:
+            assert make_methods(module.recipe({**module.show("inline").settings(), key: option}).methods, None)
+
+
+def test_frozen_and_added_leave_the_old_scores_as_they_are() -> None:
+    lab = _lab("freeze", kind="adapters", width=4, used="the new task")
+    assert lab.state is not None
+    first, last = lab.state["records"][0], lab.state["records"][-1]
+    for task in ("masked-lm", "entities"):
+        assert first["scores"][task] == last["scores"][task]
+    added = 3 * (2 * 64 * 4 + 4 + 64)  # three layers of width 64
+    head = sum(p.numel() for name, p in _bench_of(lab).model.named_parameters() if name.startswith("heads.sentiment."))
+    assert f"Trained: {added + head:,} weights, {added:,} of them added" in _words(lab)
+    points = [point for point in freeze.points(lab.state, lab.settings()) if point]
+    assert [(point.label, point.x) for point in points][0] == ("adapters 4", added + head)
+    assert points[0].y[1] == ("old kept", 1.0)
+
+
+def _bench_of(lab: Lab) -> Bench:
+    recipe = getattr(labs, lab.name).recipe(lab.settings())
+    return _bench(recipe.model, recipe.new, recipe.watch)
+
+
+def test_the_memory_is_counted() -> None:
+    lab = _lab("mix", ratio=0.5, memory=10.0)
+    assert lab.state is not None
+    point = mix.point(lab.state, lab.settings())
+    assert point is not None
+    held = lab.state["records"][0]["costs"]["bytes"]
+    longest = 2 * 10 * 64 * 8  # two tasks, ten texts of at most 64 tokens each, 8 bytes
+    assert 0 < held <= longest
+    assert point.x == held / 1000
+    lab.apply({"ratio": 0.0})
+    assert mix.point(lab.state, lab.settings()) is None  # no memory: no place on a log scale
+    assert lab.state["records"][-1]["scores"] == lab.state["plain"][-1]["scores"]
+
+
+def test_the_dreams_shown_are_those_that_are_replayed() -> None:
+    lab = _lab("dreams", size=20, temperature=1.5, seed=3)
+    assert lab.state is not None
+    bench = _bench_of(lab)
+    bench.model.restore()
+    method = GenerativeReplay(bench.watch, 0.5, 20, temperature=1.5)
+    next(finetune(bench.model, bench.new, methods=[method], seed=3, watch=bench.watch))
+    task, _ = method._past[0]
+    assert task.train is not None
+    replayed = set(task.train.texts)
+    shown = [text for text, _ in lab.state["dreams"] if len(text.split()) > 1]
+    assert len(shown) >= 3
+    assert set(shown) <= replayed
+    assert lab.state["looked_at"] == 20
+
+
+def test_bad_dreams_are_less_fluent_and_too_bad_ones_refused_in_words() -> None:
+    fluent = {t: dreams.dream({"temperature": t, "top_p": 1.0, "size": 40, "seed": 0}) for t in (1.0, 4.0)}
+    assert fluent[1.0]["fluency"] > fluent[4.0]["fluency"] + 0.3
+    dull = dreams.dream({"temperature": 0.1, "top_p": 0.05, "size": 40, "seed": 0})
+    assert dull["different"] < fluent[1.0]["different"]
+
+
+def test_the_rates_of_the_layers() -> None:
+    lab = _lab("path", factor=2.0, schedule="none", unfreeze=5)
+    assert lab.state is not None
+    # four steps: the heads and the last layer alone
+    assert path.rates(lab.state, lab.settings()) == {
+        "rates": {
+            "heads": ([4], [1e-3]),
+            "layer 2": ([4], [pytest.approx(5e-4)]),
+            "layer 1": ([4], [None]),
+            "layer 0": ([4], [None]),
+            "embeddings": ([4], [None]),
+        }
+    }
+    lab.apply({"unfreeze": 0, "schedule": "warm-up", "share": 0.5})
+    rates = path.rates(lab.state, lab.settings())["rates"]
+    assert rates["embeddings"][1] == [pytest.approx(1e-3 / 16)]
+
+
+def test_the_brake_marks_what_is_allowed_and_what_came_back() -> None:
+    lab = _lab("brake", drop=0.2, lr=1e-3)
+    assert lab.state is not None
+    first = lab.state["records"][0]["scores"]
+    lines = brake.marks(lab.state, lab.settings())
+    assert lines["masked-lm"]["allowed"][1][0] == pytest.approx(first["masked-lm"]["perplexity"] / 0.8)
+    assert lines["entities"]["allowed"][1][0] == pytest.approx(first["entities"]["f1"] * 0.8)
+    assert "allowed" not in lines["sentiment"]
+    lab.apply({"lr": 0.1, "drop": 0.0})
+    last = lab.state["records"][-1]
+    assert last["status"] == "stopped"
+    assert "the weights of step 0 are back" in _words(lab)
+    assert last["scores"]["masked-lm"] == first["masked-lm"]
+    lines = brake.marks(lab.state, lab.settings())
+    assert lines["masked-lm"]["weights put back"] == ([4], [first["masked-lm"]["perplexity"]])
+    assert lab.state["plain"][-1]["status"] != "stopped"
+
+
+def test_the_anchor_is_tried_on_a_writer() -> None:
+    lab = _lab("anchor", beta=100.0)
+    assert lab.state is not None
+    assert [task["name"] for task in lab.state["tasks"]] == ["causal-lm:notices", "causal-lm", "cloze"]
+    assert load("tiny-gpt").lm_kind == "causal"
+    kept, without = anchor.points(lab.state, lab.settings())
+    assert kept is not None
+    assert without is not None
+    assert (kept.label, without.label) == ("β=100", "β=0")

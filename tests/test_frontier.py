@@ -1,0 +1,124 @@
+"""What a run keeps and learns, which runs lie on the front, and the reader of the benchmark's file."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetlab import ForgetlabError, recipes
+from forgetlab.frontier import (
+    FAMILIES,
+    STRENGTHS,
+    best_within,
+    family,
+    kept,
+    learned,
+    pareto,
+    read_benchmark,
+    with_strength,
+)
+
+
+def test_kept_and_learned_by_hand() -> None:
+    before = {"lm": 3.0, "tags": 0.8, "other": 0.5}
+    assert kept(before, {"lm": 6.0, "tags": 0.6, "other": 0.7}, ("lm",)) == pytest.approx((0.5 + 0.75 + 1) / 3)
+    assert kept({"tags": 0.0, "lm": 2.0}, {"tags": 0.5, "lm": 8.0}, ("lm",)) == 0.25  # nothing to lose in tags
+    assert kept({"lm": 3.0, "tags": 1.0}, {"lm": math.inf, "tags": math.nan}, ("lm",)) == 0
+    with pytest.raises(ForgetlabError, match="a score above 0"):
+        kept({"tags": 0.0}, {"tags": 1.0})
+    assert learned(0.5, 0.9) == pytest.approx(0.8)
+    assert learned(0.5, 0.4) == 0
+    assert learned(1.0, 1.0) == 0
+
+
+def test_the_front_is_what_nothing_else_beats() -> None:
+    generator = random.Random(0)
+    points = [(generator.randint(0, 20) / 20, generator.randint(0, 20) / 20) for _ in range(60)]
+
+    def beaten(i: int) -> bool:
+        (x, y), rest = points[i], [p for p in points if p != points[i]]
+        return any(u >= x and v >= y for u, v in rest)
+
+    front = pareto(points)
+    assert {points[i] for i in front} == {points[i] for i in range(60) if not beaten(i)}
+    assert [points[i] for i in front] == sorted({points[i] for i in front})
+    assert pareto([]) == []
+
+
+def test_the_best_within_a_budget() -> None:
+    dots = [
+        {"name": "a", "kept": [0.9, 1.0], "new": [0.7, 0.9]},
+        {"name": "b", "kept": [0.99], "new": [0.6]},
+        {"name": "c", "kept": [0.5], "new": [1.0]},
+    ]
+    found = [best_within(dots, budget) for budget in (0.0, 0.01, 0.06, 0.6)]
+    assert [dot and dot["name"] for dot in found] == [None, "b", "a", "c"]
+
+
+@pytest.mark.parametrize("remedy", STRENGTHS)
+@pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
+def test_every_strength_is_one_that_the_remedy_takes(remedy: str, strength: float) -> None:
+    spec = with_strength(remedy, strength)
+    (method,) = recipes.make_methods(spec, None)
+    assert method.name == remedy
+    assert family(spec) in FAMILIES
+
+
+def test_strength_by_hand() -> None:
+    assert with_strength("ewc", 10) == "ewc:lam=300"
+    assert with_strength("replay", 100) == "replay:ratio=0.95"
+    assert with_strength("lora", 0.01) == "lora:r=1"
+    assert with_strength("none", 5) == "none"
+    with pytest.raises(ForgetlabError, match="unknown remedy 'ewcs'; did you mean 'ewc'"):
+        with_strength("ewcs", 1)
+    with pytest.raises(ForgetlabError, match="strength must be"):
+        with_strength("ewc", -1)
+    assert family("replay:ratio=0.25+ewc:lam=1") == "replay"
+    assert family("layerwise-rates+slanted-triangular") == "rates and stopping"
+
+
+def _run(method: str, lm: float, new: float, status: str = "done") -> dict[str, Any]:
+    before = {"sentiment": 0.5, "masked-lm": 3.0, "entities": 1.0}
+    after = {"sentiment": new, "masked-lm": lm, "entities": 1.0}
+    return {"method": method, "spec": f"{method} @ 1", "status": status, "before": before, "after": after}
+
+
+def test_the_benchmark_is_read(tmp_path: Path) -> None:
+    gone = _run("none", math.nan, math.nan, "diverged")
+    content = {
+        "search": {"none": [_run("none", 6.0, 0.9)], "ewc": [_run("ewc:lam=1", 3.0, 0.8), gone], "x": [gone]},
+        "best": {"none": [_run("none", 6.0, 0.9), gone], "ewc": [_run("ewc:lam=1", 3.0, 0.8)] * 2, "x": [gone]},
+    }
+    path = tmp_path / "remedies.json"
+    path.write_text(json.dumps(content))
+    assert read_benchmark(path) == [
+        {
+            "name": "none",
+            "spec": "none @ 1",
+            "family": "none",
+            "kept": [0.75],
+            "new": [0.9],
+            "diverged": 1,
+            "tried": [[0.75, 0.9]],
+        },
+        {
+            "name": "ewc",
+            "spec": "ewc:lam=1 @ 1",
+            "family": "weights held",
+            "kept": [1.0, 1.0],
+            "new": [0.8, 0.8],
+            "diverged": 0,
+            "tried": [[1.0, 0.8]],
+        },
+    ]
+    for wrong in ("{}", "[]", "no json", '{"best": {"a": [1]}, "search": {"a": []}}'):
+        path.write_text(wrong)
+        with pytest.raises(ForgetlabError, match=r"is not a result of benchmarks/remedies\.py"):
+            read_benchmark(path)
+    with pytest.raises(ForgetlabError, match="nowhere"):
+        read_benchmark(tmp_path / "nowhere")
