@@ -48,7 +48,8 @@ def run_sequence(
 
     At each stage the anchor of the methods is its start; heads of tasks to come count as new (no pull on them), and
     begin from the same values at every stage. Yields a SequenceRecord at each evaluation, the one before each later
-    stage left out: it is the last one of the stage before. Raises ForgetlabError for tasks that do not fit.
+    stage left out: it is the last one of the stage before. Raises ForgetlabError for tasks that do not fit, and for
+    methods that add weights.
     """
     _check(tasks)
     return _sequence(model, list(tasks), remedy, steps, {"seed": seed, **options})
@@ -63,9 +64,13 @@ def _sequence(
         for stage, task in enumerate(tasks):
             seen, others = tasks[:stage], [other for other in tasks if other is not task]
             _new_heads(model, tasks, seen, options["seed"])
-            methods = remedy(model, seen) if remedy else []
+            methods, names = remedy(model, seen) if remedy else [], model.state_dict().keys()
             with closing(finetune(model, task, methods=methods, watch=others, steps=steps, **options)) as records:  # type: ignore[type-var]
                 for record in records:
+                    if added := model.state_dict().keys() - names:
+                        raise ForgetlabError(
+                            f"a sequence cannot carry added weights ({min(added)}): use another method"
+                        )
                     scores = [record.scores[one.name][one.metric] for one in tasks]
                     baseline = baseline or scores
                     if record.status in ("done", "stopped"):
@@ -113,14 +118,10 @@ def consolidated(lam: float, gamma: float = 1.0, examples: int = 200) -> Remedy:
     made: list[OnlineEWC] = []
 
     def methods(model: Model, seen: Sequence[Task]) -> Sequence[Method]:
-        if not seen:
-            made.clear()  # a new sequence
-            return []
-        fisher = fisher_diagonal(model, seen[-1], examples=examples)
-        if made:
-            made[0].consolidate(fisher)
-        else:
-            made.append(OnlineEWC(fisher, lam, gamma))
+        if not seen:  # a new sequence
+            made.clear()
+        elif fisher := fisher_diagonal(model, seen[-1], examples=examples):
+            made[0].consolidate(fisher) if made else made.append(OnlineEWC(fisher, lam, gamma))
         return made
 
     return methods

@@ -128,11 +128,10 @@ class View:
 
     def draw(self, state: State) -> Figure:
         """Show a state."""
-        ends = [0, STEPS]
         self.old.set_data(state["steps"], state["score_old"])
         self.new.set_data(state["steps"], state["score_new"])
-        self.rest_old.set_data(ends, [state["equilibrium_old"]] * 2)
-        self.rest_new.set_data(ends, [state["equilibrium_new"]] * 2)
+        self.rest_old.set_data([0, STEPS], [state["equilibrium_old"]] * 2)
+        self.rest_new.set_data([0, STEPS], [state["equilibrium_new"]] * 2)
         self.warning.set_text("diverges" if state["diverges"] else "")
         for task, rings in zip(("old", "new"), self.rings, strict=True):
             for score, ring in zip(SCORES, rings, strict=True):
