@@ -36,17 +36,16 @@ def show(driver: Driver | None = None) -> Lab:
         if "view" not in views:
             scores = score_panels(state["tasks"])[1:]
             views["view"] = Curves([Panel("cosine", "", "cosine"), Panel("share", "", ""), *scores])
-            cosine = views["view"].figure.axes[0]
-            cosine.axhspan(-1, 0, color="#f3e3e0", zorder=0)
-            cosine.axhline(0, color=INK, lw=1)
+            views["view"].axes("cosine").axhspan(-1, 0, color="#f3e3e0", zorder=0)
+            views["view"].axes("cosine").axhline(0, color=INK, lw=1)
         layer = settings["layer"]
         lines, before = _lines(state, layer), [_lines(s, layer) for s in old]
         figure = views["view"].draw(lines, before, source)
         seen = [abs(y) for run in (lines, *before) for _, ys in run["cosine"].values() for y in ys if y is not None]
-        top = 1.1 * max([0.2, *seen])
-        figure.axes[0].set_ylim(-top, top)
-        figure.axes[0].set_title(f"gradients, {'all layers' if layer == 'all' else layer}", loc="left", fontsize=13)
-        _bars(figure.axes[1], state, layer)
+        cosine, top = views["view"].axes("cosine"), 1.1 * max([0.2, *seen])
+        cosine.set_ylim(-top, top)
+        cosine.set_title(f"gradients, {'all layers' if layer == 'all' else layer}", loc="left", fontsize=13)
+        _bars(views["view"].axes("share"), state, layer)
         return figure, _alt(state, layer)
 
     return Lab(
@@ -96,8 +95,8 @@ def _of_layer(cosine: Interference, layer: str) -> float | None:
 
 def conflicts(state: Mapping[str, Any], task: str, layer: str) -> float | None:
     """Share of the measured steps whose cosine is below 0; None where none was measured."""
-    known = [value for value in state["cosines"][task][layer] if value is not None]
-    return sum(value < 0 for value in known) / len(known) if known else None
+    below = [value < 0 for value in state["cosines"][task][layer] if value is not None]
+    return sum(below) / len(below) if below else None
 
 
 def rises(state: Mapping[str, Any], task: str) -> tuple[list[float], list[float]]:
@@ -127,8 +126,7 @@ def _alt(state: State, layer: str) -> str:
     shares = [f"{_percent(conflicts(state, task, layer))} with {task}" for task in OLD]
     values = {task: score_lines(state)[task][task][1] for task in OLD}
     ends = [f"{task} {number(ys[0])} → {number(ys[-1])}" for task, ys in values.items()]
-    where = "over all layers" if layer == "all" else f"in {layer}"
-    return f"Steps in conflict {where}: {', '.join(shares)}. {', '.join(ends)}."
+    return f"Steps in conflict ({layer}): {', '.join(shares)}. {', '.join(ends)}."
 
 
 def _lines(state: State, layer: str) -> Lines:
@@ -146,7 +144,6 @@ def _bars(ax: Axes, state: State, layer: str) -> None:
     ax.set_xlabel("share of measured steps (%)", fontsize=12, color=INK)
     ax.set(xlim=(0, 100), ylim=(len(LAYERS) - 0.5, -0.5))
     ax.set_yticks(range(len(LAYERS)), [f"▸ {one}" if one == layer else one for one in LAYERS])
-    ax.grid(axis="x", color="#e4e4e4", lw=0.8)
 
 
 def _percent(share: float | None) -> str:

@@ -74,7 +74,7 @@ def paint(ax: Axes, state: State) -> None:
         y = 0.95 - i / SHOWN
         ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")
         ax.text(0.03, y, shorten(text, 78, placeholder=" …") or "(nothing)", fontsize=11, color=INK, va="top")
-    ax.set_title(f"dreamed texts: {told(state, {})}", loc="left", fontsize=12, color=INK)
+    ax.set_title(f"dreams: {told(state, {})}", loc="left", fontsize=11, color=INK)
 
 
 def point(state: State, settings: Settings) -> Point | None:

@@ -24,7 +24,7 @@ PANELS: dict[str, tuple[str, str, dict[str, str]]] = {  # title, unit, {key in t
         {"frozen": "probe fitted before", "refit": "probe fitted anew", "cka": "CKA with before"},
     ),
     "outputs": ("3 outputs on general text", "nats", {"kl": "KL(before‖after)", "entropy": "entropy"}),
-    "rare": ("mass on words rare in reviews", "share", {"rare": "everywhere", "right": "where one is right"}),
+    "rare": ("mass on rare words", "share", {"rare": "everywhere", "right": "where one is right"}),
 }
 
 

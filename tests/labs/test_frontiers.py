@@ -86,11 +86,11 @@ def test_along_shows_the_cosines_of_the_run_that_its_controls_describe() -> None
         assert state["cosines"][task]["all"] == [round(cosine.total, 4) for cosine in own]
         assert state["cosines"][task]["layer 1"] == [round(cosine.per_layer["layer 1"], 4) for cosine in own]
     assert "conflict at" in _words(lab)
-    assert _alt(lab).startswith("Steps in conflict over all layers: ")
+    assert _alt(lab).startswith("Steps in conflict (all): ")
     _opens_again("along", lab)
     before = lab.picture.value
     lab.view["layer"].value = "layer 1"
-    assert _alt(lab).startswith("Steps in conflict in layer 1: ")
+    assert _alt(lab).startswith("Steps in conflict (layer 1): ")
     assert lab.picture.value != before
     assert lab.state is state  # nothing was trained
 
