@@ -1,6 +1,7 @@
 """A stream of tasks as a user meets it, on a model small enough to train in a blink."""
 
 import re
+from functools import cache
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +11,19 @@ import pytest
 
 from forgetlab.labs import stream
 from forgetlab.labs.base import Lab
-from forgetlab.labs.questions import REMEDIES
+from forgetlab.labs.questions import REMEDIES, question
 from forgetlab.sequences import SequenceRecord
 from tests.conftest import small_model
+
+# one model and one set of tasks for all tests: encoding the texts takes longer than the training here
+shared_model, shared_question = cache(small_model), cache(question)
 
 
 @pytest.fixture(autouse=True)
 def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stream, "load", lambda name: small_model())
+    monkeypatch.setattr(stream, "load", lambda name: shared_model())
+    monkeypatch.setattr(stream, "question", shared_question)
     monkeypatch.setattr(stream, "STEPS", 4)
 
 
