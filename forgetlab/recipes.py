@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import platform
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -251,7 +252,7 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     old: the tasks that a remedy may remember or measure; None only checks the names and values.
     """
     made = []
-    for part in spec.split("+"):
+    for part in re.split(r"\+(?=\s*[A-Za-z])", spec):  # not at the plus of 1e+03
         name, _, given = part.strip().partition(":")
         if name not in METHODS:
             raise unknown("method", name, METHODS)

@@ -208,3 +208,9 @@ def test_every_method_runs_by_its_name() -> None:
 def test_a_bad_setting_is_said_before_anything_is_loaded(spec: str, message: str) -> None:
     with pytest.raises(ForgetlabError, match=message):
         prepare(Recipe(model="no-such-model", methods=spec))
+
+
+def test_a_plus_within_a_number_parts_nothing() -> None:
+    first, second = make_methods("l2sp:lam=1e+03+frozen", None)
+    assert first.lam == 1000.0
+    assert isinstance(second, Frozen)
