@@ -1,6 +1,6 @@
 """Diagonal Fisher: the per-layer hooks against one example at a time, in one run; speed and memory.
 
-python benchmarks/fisher.py [--repeats 7] [--examples 256] [--device cpu]
+python benchmarks/fisher.py [--repeats 7] [--examples 512] [--device cpu]
 Prints medians and ratios, and writes benchmarks/results/fisher-DEVICE.json. Where avalanche-lib is installed, its
 own EWC importance (which squares a mini-batch's gradient) is timed beside ours.
 """
@@ -128,7 +128,7 @@ def avalanche(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--examples", type=int, default=256)
+    parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "VOCABULARY"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-CHUNK = 2**18  # elements of per-example gradients held at a time: they stay in the processor's cache
+CHUNK = 2**19  # elements of per-example gradients held at a time: 2 MiB, which stay in the processor's cache
 Shape = Callable[[Tensor], Tensor]
 IN_PLACE: dict[Shape, Shape] = {torch.square: torch.square_, torch.abs: torch.abs_}  # the only two that are used
 
@@ -37,13 +37,14 @@ class Call:
 class Contribution:
     """What one call adds to the per-example gradients of one parameter.
 
-    examples(lo, hi): (hi − lo, *shape) dense gradients. total(h): Σ_x h(gradient), by a shorter way where there is one.
+    examples(lo, hi): (hi − lo, *shape) dense gradients; `out` is memory that they may be written to. total(h):
+    Σ_x h(gradient), by a shorter way where there is one.
     """
 
     def __init__(self, shape: torch.Size, a: Tensor, d: Tensor) -> None:
         self.shape, self.a, self.d = shape, a, d
 
-    def examples(self, lo: int, hi: int) -> Tensor:
+    def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
     def total(self, h: Shape) -> Tensor:
@@ -53,8 +54,8 @@ class Contribution:
 class _Matrix(Contribution):
     """Weight of a linear layer: G_x = Σ_t δ_xt a_xtᵀ, (out, in)."""
 
-    def examples(self, lo: int, hi: int) -> Tensor:
-        return torch.bmm(self.d[lo:hi].transpose(1, 2), self.a[lo:hi])
+    def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
+        return torch.bmm(self.d[lo:hi].transpose(1, 2), self.a[lo:hi], out=out)
 
     def total(self, h: Shape) -> Tensor:
         if self.d.shape[1] == 1:  # no positions to add up: h(δ aᵀ) = h(δ) h(a)ᵀ for the square and the absolute value
@@ -65,21 +66,21 @@ class _Matrix(Contribution):
 class _Vector(Contribution):
     """Scale of a normalisation: G_x = Σ_t δ_xt ∘ a_xt, with a the normalised input."""
 
-    def examples(self, lo: int, hi: int) -> Tensor:
+    def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         return (self.d[lo:hi] * self.a[lo:hi]).sum(1).reshape(-1, *self.shape)
 
 
 class _Sum(Contribution):
     """Bias: G_x = Σ_t δ_xt."""
 
-    def examples(self, lo: int, hi: int) -> Tensor:
+    def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         return self.d[lo:hi].sum(1)
 
 
 class _Rows(Contribution):
     """Embedding: the rows δ of each (example, token), added up over the places where the token stands."""
 
-    def examples(self, lo: int, hi: int) -> Tensor:
+    def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         dense = self.d.new_zeros(hi - lo, *self.shape)
         rows = torch.arange(hi - lo, device=self.d.device).unsqueeze(1).expand_as(self.a[lo:hi])
         return dense.index_put_((rows, self.a[lo:hi]), self.d[lo:hi], accumulate=True)
@@ -95,10 +96,13 @@ class _Rows(Contribution):
 def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, h: Shape) -> Tensor:
     """Σ_x h(Σ of the contributions of example x): tied weights are summed before h is taken."""
     total = torch.zeros(shape, device=contributions[0].d.device)
-    size = max(1, CHUNK // max(1, shape.numel()))
+    size = min(count, max(1, CHUNK // max(1, shape.numel())))
+    first = contributions[0]
+    # new memory for each chunk would cost as much as filling it
+    memory = first.d.new_empty(size, *shape) if isinstance(first, _Matrix) else None
     for lo in range(0, count, size):
         hi = min(count, lo + size)
-        gradient = contributions[0].examples(lo, hi)
+        gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
         total += IN_PLACE[h](gradient).sum(0)

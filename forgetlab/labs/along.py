@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from forgetlab import compat
 from forgetlab.interference import GradientCosine, Interference
-from forgetlab.labs import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver

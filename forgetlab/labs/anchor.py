@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.so_far import Point, SoFar, trade_off

@@ -8,9 +8,9 @@ from html import escape
 from threading import Lock
 from typing import Any
 
-from forgetlab import asking
+from forgetlab import asking, compat
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs import ask_view, compat
+from forgetlab.labs import ask_view
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs

@@ -16,9 +16,8 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from forgetlab import plots, results
+from forgetlab import compat, plots, results
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs import compat
 from forgetlab.labs.runner import Driver, Runner
 from forgetlab.labs.settings import from_line, to_line
 

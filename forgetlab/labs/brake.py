@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Lines, Points
 from forgetlab.labs.runner import Driver
@@ -44,7 +45,7 @@ def recipe(settings: Settings) -> Recipe:
 
 
 def marks(state: State, settings: Settings) -> Lines:
-    """What each old score may fall to, and the scores of the weights that were put back."""
+    """What each old score may fall to; and the scores of the weights that were put back, from the stop on."""
     found: dict[str, dict[str, Points]] = {}
     kept = 1 - settings["drop"]
     for i, task in enumerate(state["tasks"]):
@@ -55,5 +56,5 @@ def marks(state: State, settings: Settings) -> Lines:
             level = values[0] * kept if task["higher_is_better"] else values[0] / kept
             own[LIMIT] = ([0, max(ends)], [level, level])
         if state["records"][-1]["status"] == "stopped":
-            own[BACK] = ([steps[-1]], [values[-1]])
+            own[BACK] = ([steps[-1], max(ends)], [values[-1], values[-1]])
     return found

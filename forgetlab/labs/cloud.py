@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from forgetlab.labs import compat
+from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.quadrants_view import Scatter, percent
 from forgetlab.labs.runner import Driver

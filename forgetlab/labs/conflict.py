@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from forgetlab.labs import compat
+from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.plots import COLORS, FAINT, HALO, INK, number

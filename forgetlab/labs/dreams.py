@@ -6,7 +6,8 @@ from textwrap import shorten
 
 from matplotlib.axes import Axes
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Panel
 from forgetlab.labs.runner import Driver
@@ -27,7 +28,7 @@ def show(driver: Driver | None = None) -> Lab:
         "dreams",
         recipe,
         training={
-            "ratio": compat.slider("replay ratio", 0.5, 0.0, 0.9, 0.05),
+            "ratio": compat.slider("replay ratio", 0.25, 0.0, 0.9, 0.05),
             "temperature": compat.slider("temperature", 1.0, 0.1, 4.0, 0.1),
             "top_p": compat.slider("top-p", 1.0, 0.05, 1.0, 0.05),
             "size": compat.slider("dreamed texts", 200, 20, 400, 20),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.so_far import Point, SoFar, reached
@@ -18,21 +19,22 @@ KINDS = {
 
 
 def show(driver: Driver | None = None) -> Lab:
-    """The lab as a widget: kind of addition, its width or rank, which tasks go through it, seed."""
+    """The lab as a widget: kind of addition, its width or rank, learning rate, which tasks use it, seed."""
     return remedy.lab(
         "freeze",
         recipe,
         training={
             "kind": compat.choice("kind", "adapters", list(KINDS)),
-            "width": compat.slider("width or rank", 16, 1, 64, 1),
+            "width": compat.slider("width or rank", 64, 1, 128, 1),
+            "lr": compat.log_slider("learning rate", 2e-3, 2e-4, 2e-2),
             "used": compat.choice("used by", "the new task", list(SHARED)),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         presets={
             "head only": {"kind": "frozen"},
-            "adapters": {"kind": "adapters", "width": 16, "used": "the new task"},
-            "LoRA for all tasks": {"kind": "LoRA", "width": 8, "used": "all tasks"},
-            "columns": {"kind": "columns", "width": 32},
+            "adapters": {"kind": "adapters", "width": 64, "used": "the new task"},
+            "LoRA for all tasks": {"kind": "LoRA", "width": 16, "used": "all tasks"},
+            "columns": {"kind": "columns", "width": 64},
         },
         intro=(
             "Every old weight is frozen. “Frozen” trains the new head only; the others add weights. Used by the new "
@@ -47,7 +49,7 @@ def show(driver: Driver | None = None) -> Lab:
 def recipe(settings: Settings) -> Recipe:
     """The run that the controls describe."""
     spec = KINDS[settings["kind"]].format(width=settings["width"], shared=SHARED[settings["used"]])
-    return remedy.recipe(spec, settings["seed"], lr=3e-3)
+    return remedy.recipe(spec, settings["seed"], lr=settings["lr"], steps=250, every=25)
 
 
 def points(state: State, settings: Settings) -> list[Point | None]:

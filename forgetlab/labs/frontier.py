@@ -8,9 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from forgetlab import frontier, results
+from forgetlab import compat, frontier, results
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.frontier_view import Plot
 from forgetlab.labs.runner import Driver

@@ -11,9 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from forgetlab import metrics
+from forgetlab import compat, metrics
 from forgetlab.encoding import inner_tokens
-from forgetlab.labs import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.inside_view import DEPTHS, LAYERS, View
 from forgetlab.labs.runner import Driver

@@ -7,8 +7,7 @@ from functools import cache, partial
 
 from matplotlib.figure import Figure
 
-from forgetlab import metrics
-from forgetlab.labs import compat
+from forgetlab import compat, metrics
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.matrix_view import View
 from forgetlab.labs.questions import REMEDIES, question

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.so_far import Point, SoFar, reached
@@ -15,7 +16,7 @@ def show(driver: Driver | None = None) -> Lab:
         "mix",
         recipe,
         training={
-            "ratio": compat.slider("replay ratio", 0.5, 0.0, 0.9, 0.05),
+            "ratio": compat.slider("replay ratio", 0.25, 0.0, 0.9, 0.05),
             "memory": compat.log_slider("memory (texts)", 100.0, 10.0, 1000.0, per_decade=2),
             "sampling": compat.choice("memory keeps", "reservoir", ["reservoir", "balanced"]),
             "seed": compat.slider("seed", 0, 0, 9, 1),

@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from forgetlab import sources
+from forgetlab import compat, sources
 from forgetlab.catalog import DESCRIPTIONS
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.labs import ask_view, compat
+from forgetlab.labs import ask_view
 from forgetlab.labs.base import Lab, Settings, State, image
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Lines, Panel
 from forgetlab.labs.runner import Driver
@@ -22,20 +23,20 @@ def show(driver: Driver | None = None) -> Lab:
         "path",
         recipe,
         training={
-            "factor": compat.slider("factor per layer", 2.6, 1.0, 5.0, 0.1),
-            "schedule": compat.choice("schedule", "none", list(SCHEDULES)),
-            "share": compat.slider("warm-up share", 0.1, 0.05, 0.5, 0.05),
+            "factor": compat.slider("factor per layer", 1.5, 1.0, 5.0, 0.1),
+            "schedule": compat.choice("schedule", "slanted triangular", list(SCHEDULES)),
+            "share": compat.slider("warm-up share", 0.2, 0.05, 0.5, 0.05),
             "unfreeze": compat.slider("unfreeze every", 0, 0, 50, 5),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         presets={
             "usual": {"factor": 1.0, "schedule": "none", "unfreeze": 0},
-            "rates by layer": {"factor": 2.6, "schedule": "none", "unfreeze": 0},
+            "rates by layer": {"factor": 1.5, "schedule": "none", "unfreeze": 0},
             "ULMFiT": {"factor": 2.6, "schedule": "slanted triangular", "share": 0.1, "unfreeze": 20},
         },
         intro=(
-            "Lower layers learn `factor` times slower, one after the other. The warm-up share is that of the schedule. "
-            "Unfreeze every n steps: one layer more, from the top (0: all from the start)."
+            "Each layer learns `factor` times slower than the one above it. The warm-up share is that of the schedule. "
+            "Unfreeze every n steps: one layer more, from the top (0: all from the start). Rate of the heads: 0.002."
         ),
         panels=[Panel("rates", "learning rate (gap: frozen)", "learning rate", log=True)],
         lines=rates,
@@ -48,7 +49,7 @@ def recipe(settings: Settings) -> Recipe:
     spec = f"layerwise-rates:factor={settings['factor']:g}" + SCHEDULES[settings["schedule"]].format(**settings)
     if settings["unfreeze"]:
         spec += f"+gradual-unfreezing:every={settings['unfreeze']}"
-    return remedy.recipe(spec, settings["seed"], every=5)
+    return remedy.recipe(spec, settings["seed"], lr=2e-3, steps=120, every=6)
 
 
 def rates(state: State, settings: Settings) -> Lines:

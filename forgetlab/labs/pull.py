@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forgetlab.labs import compat, remedy
+from forgetlab import compat
+from forgetlab.labs import remedy
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.so_far import Point, SoFar, trade_off
@@ -31,7 +32,7 @@ def show(driver: Driver | None = None) -> Lab:
             "estimator": compat.choice(
                 "Fisher estimator", "auto", ["auto", "exact", "sample", "empirical", "gnb", "batched"]
             ),
-            "samples": compat.slider("samples", 200, 20, 400, 20),
+            "samples": compat.slider("samples", 100, 20, 400, 20),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         presets={

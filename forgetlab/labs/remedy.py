@@ -15,7 +15,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
-from forgetlab.labs.so_far import SHARE, Point, SoFar, scatter
+from forgetlab.labs.so_far import Point, SoFar, scatter
 from forgetlab.plots import number
 from forgetlab.recipes import Recipe
 
@@ -93,13 +93,13 @@ def lab(
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
         if not views:
-            last = [Panel("so far", so_far.title, so_far.up, limits=SHARE if so_far.share else None)] if so_far else []
+            last = [Panel("so far", so_far.title, so_far.up, log=not so_far.share)] if so_far else []
             first = [top[0]] if top else []
             views.append(Curves([*first, *score_panels(state["tasks"]), *panels, *last]))
         (view,) = views
-        shown: dict[str, Any] = {task: dict(own) for task, own in score_lines(state, THIS).items()}
-        plain = score_lines({**state, "records": state["plain"]}, PLAIN) if state["plain"] else {}
-        for more in (plain, lines(state, settings)):
+        plain = score_lines({**state, "records": state["plain"]}, PLAIN)  # below, and in the first look
+        shown: dict[str, Any] = {task: dict(own) for task, own in plain.items()}
+        for more in (score_lines(state, THIS), lines(state, settings)):
             for panel, own in more.items():
                 shown.setdefault(panel, {}).update(own)
         figure = view.draw(shown, [score_lines(s, THIS) for s in old], source)

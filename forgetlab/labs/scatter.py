@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forgetlab import compat
 from forgetlab.importance import fisher_diagonal, put_back, quadrants
 from forgetlab.importance.quadrants import KINDS
-from forgetlab.labs import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs

@@ -14,8 +14,7 @@ from forgetlab import plots
 from forgetlab.labs.base import Settings, State
 from forgetlab.plots import COLORS, INK
 
-MARKS = {"new score": ("o", COLORS[0]), "old kept": ("^", COLORS[1])}
-SHARE = (-0.03, 1.05)  # ends of an axis of shares
+MARKS = {"new score": ("o", COLORS[2]), "old kept": ("^", COLORS[3])}
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,10 @@ def scatter(ax: Axes, points: Sequence[Point], so_far: SoFar) -> None:
         ax.xaxis.set_minor_formatter(lambda value, _: "")
     else:
         ax.set_xlim(min(0.5, *xs) - 0.08, 1.05)
-    margin = 0.12 * (max(ys) - min(ys)) + 0.02 * max(ys)
-    # shares down to a guess at least; a low perplexity is the better one
-    ax.set_ylim(*(min(0.5, *ys) - 0.08, 1.12) if so_far.share else (max(ys) + margin, min(ys) - 2 * margin))
+    if so_far.share:
+        ax.set_ylim(min(0.5, *ys) - 0.08, 1.12)  # down to a guess at least
+    else:
+        ax.set_ylim(max(ys) * 1.5, min(ys) / 2)  # a low perplexity is the better one
     to_share = ax.transData + ax.transAxes.inverted()
     places = [to_share.transform((point.x, y)) for point in points for _, y in point.y]
     taken = [Bbox.from_bounds(u - 0.03, v - 0.04, 0.06, 0.08) for u, v in places]

@@ -8,8 +8,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from forgetlab import metrics
-from forgetlab.labs import compat
+from forgetlab import compat, metrics
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.questions import REMEDIES, question

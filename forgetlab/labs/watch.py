@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from forgetlab.labs import compat
+from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver

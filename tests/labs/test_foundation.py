@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from forgetlab import ForgetlabError, results
-from forgetlab.labs import compat
+from forgetlab import ForgetlabError, compat, results
 from forgetlab.labs.base import Lab
 from forgetlab.labs.runner import Runner, pick_driver
 from forgetlab.labs.settings import from_line, to_line
