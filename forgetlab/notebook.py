@@ -1,12 +1,25 @@
-"""Showing a figure in a notebook so that it survives without a kernel and can be read without eyes."""
+"""What notebooks show, so that it survives without a kernel and can be read without eyes."""
 
 from __future__ import annotations
 
 import base64
+from typing import Any
 
+import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from forgetlab.plots import png
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def setup() -> None:
+    """Print the versions and the device that the lesson runs with."""
+    import torch
+    import transformers
+
+    from forgetlab import __version__
+
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    print(f"forgetlab {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, on {device}")
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -16,5 +29,24 @@ def show(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
+    from forgetlab.plots import png
+
     bundle = {"image/png": base64.b64encode(png(figure, alt)).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+class Living(widgets.VBox):
+    """A widget that is also something without a kernel: a picture or words stand beside it in the notebook.
+
+    A page that runs shows the widget; one that only reads (a code host, a book) shows what `still` returns.
+    """
+
+    _ipython_display_ = None  # ipywidgets 7 would show the widget alone
+
+    def still(self) -> dict[str, str]:
+        """{mime type: content} of what is shown without a kernel; "text/plain" is among them."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {**self.still(), WIDGET: view}

@@ -7,10 +7,11 @@ that a result can be kept, shipped and drawn again.
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import ipywidgets as widgets
@@ -20,6 +21,7 @@ from forgetlab import compat, plots, results
 from forgetlab.errors import ForgetlabError
 from forgetlab.labs.runner import Driver, Runner
 from forgetlab.labs.settings import from_line, to_line
+from forgetlab.notebook import Living
 
 Settings = dict[str, Any]
 State = dict[str, Any]
@@ -28,7 +30,7 @@ REDRAW_SECONDS = 0.3
 OLD_RUNS = 4
 
 
-class Lab(widgets.VBox):
+class Lab(Living):
     """A lab as a widget.
 
     name: stands in its settings line and names its results. work(settings): an iterator of growing states, each of
@@ -115,6 +117,15 @@ class Lab(widgets.VBox):
         """Move several controls at once, then compute once."""
         self._move({**self.settings(), **change})
         self._compute()
+
+    def still(self) -> dict[str, str]:
+        """The picture and its words, for a notebook without a kernel."""
+        picture, said = str(self.picture.value), unescape(re.sub("<[^>]*>", "", str(self.message.value)))
+        if found := re.match('<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', picture):
+            return {"text/plain": unescape(found[1]), "image/png": found[2]}
+        if found := re.search('aria-label="([^"]*)"', picture):
+            return {"text/plain": unescape(found[1]), "text/html": picture}
+        return {"text/plain": f"{self.name}: {said}"}
 
     # -- what follows from it -----------------------------------------------------------------------
 

@@ -1,32 +1,47 @@
-"""Execute every lesson in a clean kernel and write it back with its outputs: `make notebooks`."""
+"""Execute lessons in clean kernels and write them back with their outputs: `make notebooks`.
+
+python -m tests.notebooks.execute [NN …]
+"""
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SECONDS = 90
 
 
 def lessons() -> list[Path]:
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
-def execute(path: Path) -> nbformat.NotebookNode:
-    """The notebook with fresh outputs; raises where a cell does."""
+def execute(path: Path) -> tuple[nbformat.NotebookNode, list[str]]:
+    """The notebook with fresh outputs, and what its widgets say; raises where a cell does."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook,
-        timeout=90,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-        store_widget_state=False,
+        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
     client.execute()
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    said = [str(widget["state"].get("value", "")) for widget in states.values()]
+    return notebook, said
+
+
+def without_kernel(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook as it is committed: no times of day, no widgets, only what shows without a kernel."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day would change at every run
+        for output in cell.get("outputs", []):
+            if len(output.get("data", {})) > 1:
+                output.data.pop(WIDGET, None)
+            if "image/png" in output.get("data", {}):
+                output.metadata["image/png"] = {"alt": output.data["text/plain"]}
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -35,6 +50,12 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 if __name__ == "__main__":
     for lesson in lessons():
-        done = execute(lesson)
+        if len(sys.argv) > 1 and lesson.name[:2] not in sys.argv[1:]:
+            continue
+        start = time.perf_counter()
+        done = without_kernel(execute(lesson)[0])
         nbformat.write(done, lesson)
-        print(f"{lesson.name}: {sum(cell.cell_type == 'code' for cell in done.cells)} code cells executed")
+        count = sum(cell.cell_type == "code" for cell in done.cells)
+        print(
+            f"{lesson.name}: {count} code cells, {time.perf_counter() - start:.0f} s, {lesson.stat().st_size:,} bytes"
+        )

@@ -1,33 +1,107 @@
-"""Every lesson runs from a clean kernel, on whichever generation of widgets this environment has."""
+"""Every lesson runs from a clean kernel, on whichever generation of widgets this environment has, and is whole."""
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 
-from tests.notebooks.execute import execute, lessons
+from tests.notebooks.execute import WIDGET, execute, lessons
 
-pytestmark = pytest.mark.slow
+LESSONS = pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
 
 
-@pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(path: Path, tag: str) -> list[Any]:
+    return [cell for cell in read(path).cells if tag in cell.metadata.get("tags", ())]
+
+
+@pytest.mark.slow
+@LESSONS
 def test_it_executes(path: Path) -> None:
-    for cell in execute(path).cells:
+    notebook, said = execute(path)
+    for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error"
             assert not (output.output_type == "stream" and output.name == "stderr"), output.text
+    hidden = [words for words in said if re.search(r"(^|>)error|Traceback", words)]
+    assert not hidden
 
 
-@pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
+@LESSONS
 def test_it_is_committed_executed_and_light(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < 1_500_000
     assert "widgets" not in notebook.metadata
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
-    images = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in shown if WIDGET in output.get("data", {})]
+    images = [output for output in shown if "image/png" in output.get("data", {})]
     assert images
-    assert all(len(o.data["text/plain"]) > 40 for o in images)  # the alt text
+    for output in images:
+        assert output.metadata["image/png"]["alt"] == output.data["text/plain"]
+        assert len(output.data["text/plain"]) > 40
+
+
+def test_the_set_up_is_the_same_in_all() -> None:
+    setups = {cell.source for path in lessons() for cell in tagged(path, "setup")}
+    assert len(setups) == 1
+    assert all(len(tagged(path, "setup")) == 1 for path in lessons())
+    assert len([line for line in setups.pop().splitlines() if line]) <= 8
+
+
+@LESSONS
+def test_it_has_the_anatomy_of_a_lesson(path: Path) -> None:
+    number = path.name[:2]
+    code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
+    words = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    assert words.startswith(f"# {number} ")
+    assert f'terms("{number}")' in code
+    assert f'ask("{number}-' in code
+    assert "labs." in code
+    assert len(tagged(path, "stub")) >= 2
+    for heading in ("Predict first", "Your turn", "Takeaways", "Sources"):
+        assert heading in words, f"no {heading!r}"
+
+
+def test_links_between_lessons_and_files_hold() -> None:
+    names = [path.name for path in lessons()]
+    for path, following in zip(lessons(), names[1:], strict=False):
+        assert f"]({following})" in "\n".join(cell.source for cell in read(path).cells), f"{path.name} → {following}"
+    for path in lessons():
+        for cell in read(path).cells:
+            if cell.cell_type == "markdown":
+                for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", cell.source):
+                    assert (path.parent / target.partition("#")[0]).exists(), f"{path.name}: {target}"
+
+
+EXERCISES = [(path, cell.metadata["exercise"]) for path in lessons() for cell in tagged(path, "stub")]
+
+
+@pytest.mark.parametrize(("path", "name"), EXERCISES, ids=lambda x: x if isinstance(x, str) else x.name[:2])
+def test_the_stub_fails_and_the_solution_passes(path: Path, name: str) -> None:
+    (stub,) = [cell.source for cell in tagged(path, "stub") if cell.metadata["exercise"] == name]
+    (folded,) = [cell.source for cell in tagged(path, "solution") if cell.metadata["exercise"] == name]
+    solution = re.search(r"```python\n(.*)\n```", unescape(folded), re.DOTALL)
+    assert solution
+    *_, call = stub.strip().splitlines()
+    assert call.startswith(f"{name}(")
+    namespace: dict[str, Any] = {}
+    body = stub.strip().removesuffix(call)
+    exec(body, namespace)
+    verdict = eval(call, namespace)
+    assert not verdict.passed
+    assert len(verdict.words) > 15
+    exec(solution[1], namespace)
+    verdict = eval(call, namespace)
+    assert verdict.passed, verdict.words
+    assert len(verdict.words) > 15

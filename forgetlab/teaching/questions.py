@@ -1,0 +1,123 @@
+"""Questions and how an answer is judged; `data/quiz/*.json` holds them, `quiz` shows them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.paths import data_folder
+
+Kind = Literal["single", "multiple", "numeric"]
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One answer to choose: its text, whether it is right, and what to say to who chose it."""
+
+    text: str
+    right: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a lesson or of the final quiz.
+
+    id: unique; a lesson's begin with its number. kind: one option, several, or a number. why: said with the right
+    answer. numeric: right within `tolerance` (absolute) of `answer`, in `unit`; `traps`: usual wrong numbers, and
+    what each shows.
+    """
+
+    id: str
+    topic: str
+    kind: Kind
+    ask: str
+    why: str
+    options: tuple[Option, ...] = ()
+    answer: float = math.nan
+    tolerance: float = 0.0
+    unit: str = ""
+    traps: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whether an answer is right, and the feedback to it in words."""
+
+    right: bool
+    words: str
+
+
+def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judged:
+    """Judge the index of an option, the indices of several, or a number as it was typed."""
+    if question.kind == "numeric":
+        return _judge_number(question, str(answer or ""))
+    chosen = {answer} if isinstance(answer, int) else {int(i) for i in answer or ()}
+    if not chosen:
+        return Judged(False, "Choose an answer first.")
+    wanted = {i for i, option in enumerate(question.options) if option.right}
+    right = chosen == wanted
+    said = [question.options[i].why for i in sorted(chosen)]
+    if not right and chosen < wanted:
+        said.append("Right so far, but not all of it." if chosen & wanted else "")
+    return Judged(right, _joined([("Right." if right else "Not right."), *said, *([question.why] if right else [])]))
+
+
+def _judge_number(question: Question, typed: str) -> Judged:
+    try:
+        value = float(re.sub(r"[\s_]", "", typed).replace("−", "-").replace(",", ".").rstrip("%"))
+    except ValueError:
+        return Judged(False, f"“{typed[:40]}” is not a number; write one such as 0.25 or -3.")
+    if abs(value - question.answer) <= question.tolerance:
+        return Judged(True, _joined(["Right.", question.why]))
+    for wrong, words in question.traps:
+        if abs(value - wrong) <= question.tolerance:
+            return Judged(False, _joined(["Not right.", words]))
+    return Judged(False, f"Not right: {'too high' if value > question.answer else 'too low'}. Try again.")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " ".join(part for part in parts if part)
+
+
+@cache
+def questions(where: str) -> tuple[Question, ...]:
+    """All questions of a lesson ("00" to "12"), or of the final quiz (FINAL), in their order."""
+    folder = data_folder() / "quiz"
+    file = folder / f"{where}.json"
+    if not file.is_file():
+        raise unknown("lesson", where, sorted(path.stem for path in folder.glob("*.json")))
+    return tuple(_read(entry) for entry in json.loads(file.read_text(encoding="utf-8"))["questions"])
+
+
+def find(name: str) -> Question:
+    """The question with this id."""
+    found = {question.id: question for question in questions(name.partition("-")[0])}
+    if name not in found:
+        raise unknown("question", name, list(found))
+    return found[name]
+
+
+def _read(entry: dict[str, Any]) -> Question:
+    try:
+        made = Question(
+            **{
+                **entry,
+                "options": tuple(Option(**option) for option in entry.get("options", ())),
+                "traps": tuple((float(value), words) for value, words in entry.get("traps", ())),
+            }
+        )
+    except TypeError as error:
+        raise ForgetlabError(f"the question {entry.get('id')!r} is not written as expected: {error}") from None
+    rights = sum(option.right for option in made.options)
+    fits = {"single": rights == 1, "multiple": rights >= 1, "numeric": math.isfinite(made.answer)}
+    if not fits.get(made.kind, False):
+        raise ForgetlabError(f"the question {made.id!r} of kind {made.kind!r} has no answer that fits")
+    return made
