@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # One thread each, a file at a time: two small models side by side are faster than one on two threads.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: lab demo check test test-colab data pretrain results notebooks wheel bench fidelity clean
+.PHONY: lab demo check test test-colab data pretrain results notebooks colab book wheel bench fidelity clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
@@ -44,6 +44,15 @@ results: $(INSTALLED)        ## run every lab at its opening settings: what the 
 
 notebooks: $(INSTALLED)      ## execute every lesson and write it back
 	$(BIN)/python -m tests.notebooks.execute
+
+# The badges and the set-up cells point at a repository: make colab REPO=https://github.com/OWNER/NAME
+colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
+	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
+
+book: $(INSTALLED)           ## dist/book: the lessons as a static site, with search
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
+	$(BIN)/sphinx-build -q -c docs notebooks dist/book
+	@echo "the book: dist/book/README.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

@@ -5,10 +5,10 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Run:
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
     state: the state of the model that the methods give a task (`for_task`).
-    watch: the tasks that are scored along with the new one.
+    watch: the tasks that are scored along with the new one. new: weights of the body that were not there before.
     """
 
     model: Model
@@ -56,7 +56,9 @@ class Run:
     groups: list[Group] = field(default_factory=list)
     step: int = 0
     watch: Sequence[Task] = ()
-    _orders: dict[tuple[int, int], Iterator[Tensor]] = field(default_factory=dict)
+    new: frozenset[nn.Parameter] = frozenset()
+    _orders: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # rows still to come, in their order
+    _resumed: list[Tensor] = field(default_factory=list)  # the same of a saved run, by first use
 
     def anchored(self) -> tuple[list[Tensor], list[Tensor]]:
         """(weights, their values before the fine-tune) of everything that is trained and was there before."""
@@ -81,10 +83,12 @@ class Run:
         """A training batch for a part: rows in a fresh random order, each once before any comes again."""
         key = (id(part.task), id(part.pool))
         if key not in self._orders:
+            self._orders[key] = self._resumed.pop(0) if self._resumed else torch.zeros(0, dtype=torch.long)
+        left = self._orders[key]
+        while len(left) < part.count:
             rows = torch.arange(part.task.size()) if part.pool is None else part.pool
-            self._orders[key] = _shuffled(rows, self.generator)
-        order = self._orders[key]
-        index = torch.stack([next(order) for _ in range(part.count)])
+            left = torch.cat([left, rows[torch.randperm(len(rows), generator=self.generator)]])
+        index, self._orders[key] = left[: part.count], left[part.count :]
         return part.task.batch(self.model, index, self.generator)
 
 
@@ -93,9 +97,12 @@ class Method:
 
     In the order of a run: setup, parameter_groups, check; then at each step before_step, augment, batch_penalty,
     observe_gradients, add_penalty_gradient, adjust_gradients, after_step; at each record penalty and should_stop.
+    saved: names of the attributes that change along a run, which a checkpoint must hold (see `huggingface`): numbers,
+    words, tensors, or lists and dicts of them. What setup makes anew from the same start need not be among them.
     """
 
     name = "none"
+    saved: ClassVar[tuple[str, ...]] = ()
 
     def setup(self, run: Run) -> None:
         """Before the first step, with the model still as it was; what changes its structure does so here."""
@@ -155,8 +162,3 @@ class Method:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")
         return f"{type(self).__name__}({shown})"
-
-
-def _shuffled(rows: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        yield from rows[torch.randperm(len(rows), generator=generator)]

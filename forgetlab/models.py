@@ -70,7 +70,7 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict()
         self.tokenizer = tokenizer
         self.name = name
-        self.lm_kind = _lm_kind(body)
+        self.lm_kind = lm_kind_of(body)
         self._pretrained: Weights = {}
         self._undo: list[Callable[[], None]] = []
         self._shared: dict[int, Tensor] | None = None
@@ -345,7 +345,7 @@ def _load_heads(model: Model, folder: Path) -> None:
         raise ForgetlabError(f"{folder}: the named heads cannot be read ({_first_line(error)})") from None
 
 
-def _lm_kind(body: nn.Module) -> Literal["masked", "causal"] | None:
+def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
     name = type(body).__name__
     if "ForMaskedLM" in name or "ForPreTraining" in name:
         return "masked"

@@ -129,16 +129,16 @@ class GradualUnfreezing(Method):
         self._below: dict[nn.Parameter, int] = {}
         self._layers: list[int] = []
 
+    def check(self, run: Run) -> None:
+        below = below_heads(run.model)
+        self._below = {p: below[p] for group in run.groups for p in group["params"]}
+        self._layers = sorted(set(self._below.values()) - {0})
+
     def before_step(self, run: Run) -> None:
-        weights = [p for group in run.groups for p in group["params"]]
-        if run.step == 0:
-            below = below_heads(run.model)
-            self._below = {p: below[p] for p in weights}
-            self._layers = sorted(set(self._below.values()) - {0})
         joined = self._joined(run)
         on = {0, *self._layers[: 1 + joined]}
-        for p in weights:
-            p.requires_grad_(self._below[p] in on)
+        for p, layer in self._below.items():
+            p.requires_grad_(layer in on)
 
     def _joined(self, run: Run) -> int:
         """How many layers have joined the last one by now."""

@@ -34,6 +34,7 @@ class EarlyStopping(Method):
     """
 
     name = "early-stopping"
+    saved = ("_best", "_best_step", "_since", "_kept")
 
     def __init__(
         self, patience: int = 3, task: str | None = None, min_change: float = 0.0, restore: bool = True
@@ -46,11 +47,11 @@ class EarlyStopping(Method):
         if restore not in (True, False):
             raise ForgetlabError(f"restore must be True or False, got {restore!r}")
         self.restore = bool(restore)
-        self._kept = _Kept()
+        self._kept: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         self._tasks = _chosen(self.task, run, [run.task])
-        self._kept = _Kept()
+        self._kept = []
         self._best, self._best_step, self._since = 0.0, 0, 0
 
     def should_stop(self, record: Record, run: Run) -> str | None:
@@ -58,7 +59,7 @@ class EarlyStopping(Method):
         if record.step == 0 or score > self._best + self.min_change:
             self._best, self._best_step, self._since = score, record.step, 0
             if self.restore:
-                self._kept.keep(run)
+                _keep(self._kept, run)
             return None
         self._since += 1
         if self._since < self.patience and record.status == "running":
@@ -68,7 +69,7 @@ class EarlyStopping(Method):
         reason = f"no improvement of {names} since step {self._best_step} ({records})"
         if not self.restore:
             return reason
-        self._kept.put_back()
+        _put_back(self._kept, run)
         return f"{reason}; the weights of step {self._best_step} are back"
 
     def costs(self, run: Run) -> dict[str, float]:
@@ -89,6 +90,7 @@ class SafetyBrake(Method):
     """
 
     name = "safety-brake"
+    saved = ("_before", "_kept_step", "_fallen_for", "_kept")
 
     def __init__(self, drop: float = 0.05, patience: int = 1, task: str | None = None) -> None:
         if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < 1:
@@ -96,13 +98,13 @@ class SafetyBrake(Method):
         self.drop = drop
         self.patience = _patience(patience)
         self.task = task
-        self._kept = _Kept()
+        self._kept: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         self._tasks = _chosen(self.task, run, run.watch)
         if not self._tasks:
             raise ForgetlabError("the safety brake has nothing to look at: give the run tasks to watch, or name one")
-        self._kept = _Kept()
+        self._kept = []
         self._before: Mapping[str, Scores] = {}
         self._kept_step, self._fallen_for = 0, 0
 
@@ -111,13 +113,13 @@ class SafetyBrake(Method):
             self._before = record.scores
         fallen = [task for task in self._tasks if self._fell(task, record.scores)]
         if record.step == 0 or not fallen:
-            self._kept.keep(run)
+            _keep(self._kept, run)
             self._kept_step, self._fallen_for = record.step, 0
             return None
         self._fallen_for += 1
         if self._fallen_for < self.patience and record.status == "running":
             return None
-        self._kept.put_back()
+        _put_back(self._kept, run)
         words = ", ".join(self._words(task, record.scores) for task in fallen)
         return (
             f"{words} by step {record.step}, more than the allowed {self.drop:.3g} of it; "
@@ -138,23 +140,17 @@ class SafetyBrake(Method):
         return f"the {task.metric} of {task.name} {verb} from {before:.3g} to {now:.3g}"
 
 
-class _Kept:
-    """A copy of all that a run may train, new heads included, whether switched on at present or not."""
+@torch.no_grad()
+def _keep(kept: list[Tensor], run: Run) -> None:
+    """Copy all that a run may train, new heads included, whether switched on at present or not."""
+    if not kept:
+        kept += [torch.empty_like(p) for p in _weights(run)]
+    torch._foreach_copy_(kept, _weights(run))
 
-    def __init__(self) -> None:
-        self._weights: list[Tensor] = []
-        self._copies: list[Tensor] = []
 
-    @torch.no_grad()
-    def keep(self, run: Run) -> None:
-        if not self._copies:
-            self._weights = _weights(run)
-            self._copies = [torch.empty_like(p) for p in self._weights]
-        torch._foreach_copy_(self._copies, self._weights)
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        torch._foreach_copy_(self._weights, self._copies)
+@torch.no_grad()
+def _put_back(kept: list[Tensor], run: Run) -> None:
+    torch._foreach_copy_(_weights(run), kept)
 
 
 def _weights(run: Run) -> list[Tensor]:

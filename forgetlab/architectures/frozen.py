@@ -37,7 +37,7 @@ class Frozen(Method):
     def _frozen(self, run: Run) -> set[nn.Parameter]:
         added = {p for part in run.model.children() if isinstance(part, Addition) for p in part.weights()}
         # LoRA of an earlier run has renamed weights of the body, which are then not among run.weights
-        return set(run.weights.values()) | set(run.model.body.parameters()) - added
+        return set(run.weights.values()) | set(run.model.body.parameters()) - added - run.new
 
 
 class Addition(nn.Module):

@@ -28,6 +28,7 @@ class SI(Quadratic):
     """
 
     name = "si"
+    saved = ("_path",)
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ Sampling = Literal["reservoir", "balanced"]
 class Replay(Method, ABC):
     """Give a share of the training examples to the past; a subclass says which examples that is."""
 
+    saved = ("_seen", "_replayed", "_turn")
+
     def __init__(self, ratio: float) -> None:
         self.ratio = number("ratio", ratio, 0, 1, below=True)  # at 1 nothing new would be learned
         self._past: list[tuple[Task, Tensor]] = []

@@ -1,0 +1,56 @@
+"""The handbook as a static site: `make book`. Built without a network, and read without one: MathJax comes along."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jupyter_server_mathjax
+
+project = "forgetlab"
+author = "the forgetlab founders"
+copyright = "MIT"
+extensions = ["myst_nb", "sphinx.ext.mathjax"]
+root_doc = "README"
+nb_execution_mode = "off"  # the lessons are committed executed
+myst_enable_extensions = ["dollarmath", "amsmath"]
+suppress_warnings = ["myst.header"]
+html_theme = "sphinx_book_theme"
+html_title = "forgetlab: the handbook of forgetting"
+html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
+html_static_path = [str(Path(jupyter_server_mathjax.__file__).parent / "static")]
+mathjax_path = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
+mathjax2_config = {"tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]]}}
+
+LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def with_contents(app: Any, docname: str, source: list[str]) -> None:
+    """The lessons in their order, below the index."""
+    if docname == root_doc:
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(LESSONS) + "\n```\n"
+
+
+def with_alt_text(app: Any, doctree: Any, docname: str) -> None:
+    """Pictures of cells get the words that stand beside them in the notebook."""
+    import nbformat
+    from docutils import nodes
+
+    if docname not in LESSONS:
+        return
+    notebook = nbformat.read(Path(app.srcdir) / f"{docname}.ipynb", as_version=4)
+    words = [
+        str(output.data["text/plain"])
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {}) and "text/html" not in output.data
+    ]
+    pictures = [node for node in doctree.findall(nodes.image) if re.search(r"jupyter_execute", node["uri"])]
+    if len(words) != len(pictures):
+        raise RuntimeError(f"{docname}: {len(pictures)} pictures, {len(words)} alt texts")
+    for node, alt in zip(pictures, words, strict=True):
+        node["alt"] = alt
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", with_contents)
+    app.connect("doctree-resolved", with_alt_text)

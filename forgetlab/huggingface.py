@@ -1,0 +1,473 @@
+"""The remedies and the forgetting scores inside `transformers.Trainer`: a thin subclass.
+
+Everything else stays the Trainer's: data, loss, precision, accumulation, logging, checkpoints, several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from forgetlab.architectures.frozen import Additive
+from forgetlab.checks import whole
+from forgetlab.errors import ForgetlabError
+from forgetlab.methods import Method, Part, Run
+from forgetlab.metrics import parameter_drift
+from forgetlab.models import Model, lm_kind_of
+from forgetlab.sources import Examples
+from forgetlab.tasks import Scores, Task
+from forgetlab.training import Record, Status
+
+WEIGHTS, STATE = "forgetlab.safetensors", "forgetlab.json"
+
+
+class ForgettingTrainer(Trainer):
+    """A Trainer with remedies and watched tasks.
+
+    model, args, train_dataset, data_collator, …: as for `transformers.Trainer`; a peft model or a `forgetlab.load`ed
+    one (its body is trained) will do too. methods: remedies, composed in order. watch: tasks to score along the way.
+    before: a forgetlab model of the same checkpoint, whose language-model head and named heads serve the watched
+    tasks and the remedies where `model` has none of its own; its backbone is replaced by the one in training.
+    watch_every: steps between scores (None: `args.logging_steps`), besides those before the first step and after the
+    last. limit: test examples per score (None: all).
+
+    Scores go where the Trainer logs: "watch/entities/f1", "kept/entities" (share of the score before, ≤ 1 where
+    something is lost), "penalty/ewc", "drift". `records` holds them as finetune's Records. A method that stops the run
+    says why in `stopped`. The penalty's gradient is added once per optimizer step, before clipping.
+    With replay, the batch is used whole and its loss gets the share that replay leaves it.
+    Checkpoints hold the state of the methods; resume with the same methods, or a ForgetlabError names the difference.
+    Raises ForgetlabError where the tasks or methods do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: TrainingArguments | None = None,
+        *,
+        methods: Sequence[Method] = (),
+        watch: Sequence[Task] = (),
+        before: Model | None = None,
+        watch_every: int | None = None,
+        limit: int | None = 256,
+        **trainer: Any,
+    ) -> None:
+        if isinstance(model, Model):
+            before, model = model, model.body
+        tokenizer = trainer.get("processing_class") or (before.tokenizer if before else None)
+        if tokenizer is None and (watch or methods):
+            raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
+        if (names := [task.name for task in watch]) and len(set(names)) < len(names):
+            raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
+        super().__init__(model=model, args=args, **trainer)
+        self.methods, self.watch, self.limit = list(methods), list(watch), limit
+        self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
+        self.records: list[Record] = []
+        self.stopped = ""
+        self.together = _Together(_plain(self.model), tokenizer, before).to(self.args.device)
+        for task in self.watch:
+            task.prepare(self.together, self.args.seed)
+        self._run: Run | None = None
+        self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
+        self._saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self._fresh = True  # the next batch begins an optimizer step
+        self.add_callback(_Hooks(self))
+
+    # -- the run ------------------------------------------------------------------------------------
+
+    def _begin(self) -> Run:
+        """The run as methods see it, with their setup done; the model has its weights from before by now."""
+        if self._run is not None:
+            return self._run
+        together, args = self.together, self.args
+        for method in self.methods:
+            if isinstance(method, Additive):
+                raise ForgetlabError(
+                    f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
+                    "model instead, or use finetune"
+                )
+        weights = {name: p for name, p in together.named_parameters() if name in together.known_names}
+        anchor = {name: p.detach().clone() for name, p in weights.items()}
+        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        generator = torch.Generator().manual_seed(args.seed)
+        steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
+        run = Run(
+            together,
+            _Theirs(),
+            steps,
+            per_step,
+            args.learning_rate,
+            anchor,
+            weights,
+            generator,
+            autocast=self.accelerator.autocast,
+            state=self._state,
+            watch=self.watch,
+            new=together.new_head(),
+        )
+        required = {p: p.requires_grad for p in together.parameters()}
+        for method in self.methods:
+            method.setup(run)
+        if self.args.process_index:  # the same memories everywhere, other draws from them
+            generator.manual_seed(args.seed + 7919 * args.process_index)
+        for p in together.parameters():
+            p.requires_grad_(required.get(p, True))
+        self._run = run
+        return run
+
+    def _planned_steps(self) -> int:
+        args = self.args
+        each = args.per_device_train_batch_size * args.world_size
+        batches = math.ceil(len(cast(Any, self.train_dataset)) / each)
+        return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+
+    @contextmanager
+    def _state(self, task: Task) -> Any:
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.for_task(task, cast(Run, self._run)))
+            yield
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is not None:
+            return self.optimizer
+        run = self._begin()
+        optimizer = super().create_optimizer(model)
+        names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
+        groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
+        taken = {p for group in groups for p in group["params"]}
+        # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
+        if heads := [p for p in names if p not in taken and p.requires_grad and p not in set(self.model.parameters())]:
+            groups.append({**groups[-1], "params": heads, "names": [names[p] for p in heads]})
+        for method in self.methods:
+            groups = method.parameter_groups(groups, run)
+        trained = {p for group in groups for p in group["params"]}
+        if not trained:
+            raise ForgetlabError("the methods leave nothing to train: every weight is frozen")
+        for p in self.together.parameters():
+            p.requires_grad_(p in trained)
+        optimizer.param_groups.clear()
+        for group in groups:
+            if group["params"]:
+                optimizer.add_param_group(group)
+        run.groups = optimizer.param_groups
+        for method in self.methods:
+            method.check(run)
+        return optimizer
+
+    # -- a step -------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        run = cast(Run, self._run)
+        if self._fresh:
+            run.groups = cast(Any, self.optimizer).param_groups  # a loaded state has brought new ones
+            self._rates = [group["lr"] for group in run.groups]
+            for method in self.methods:
+                method.before_step(run)
+            self._fresh = False
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._finish_gradients(run)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not model.training or not self.methods or self._run is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        run, batch = self._run, dict(inputs)
+        own, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        count = len(next(value for value in batch.values() if isinstance(value, Tensor)))
+        parts = [Part(run.task, count)]
+        for method in self.methods:
+            parts = method.augment(parts, run)
+        loss = sum(part.count for part in parts if part.task is run.task) / count * own
+        # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
+        whole_step = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func
+        scale = 1 / self.current_gradient_accumulation_steps if whole_step else 1.0
+        for part in parts:
+            new = part.task is run.task
+            share, more = scale * part.count / count, torch.zeros((), device=own.device)
+            values = batch if new else run.batch(part)
+            with self._state(part.task), self.together.shared_forward():
+                if not new:
+                    more = more + part.task.loss(self.together, values)
+                for method in self._learns_from_batches:
+                    if (term := method.batch_penalty(part.task, values, run)) is not None:
+                        more = more + term
+            loss = loss + share * more
+        return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def _finish_gradients(self, run: Run) -> None:
+        """Once per optimizer step, when the gradients of all its batches are in place, and before they are clipped."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+        gradients = [p.grad for p in run.trained() if p.grad is not None]
+        if scale != 1.0:  # a power of two: nothing is rounded
+            torch._foreach_div_(gradients, scale)
+        with torch.enable_grad():
+            for hook in ("observe_gradients", "add_penalty_gradient", "adjust_gradients"):
+                for method in self.methods:
+                    getattr(method, hook)(run)
+        gradients = [p.grad for p in run.trained() if p.grad is not None]
+        if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
+            for gradient in gradients:
+                gradient.copy_(self.accelerator.reduce(gradient, "mean"))
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+
+    def _after_step(self) -> None:
+        run = cast(Run, self._run)
+        run.step += 1
+        self._fresh = True
+        if not self.accelerator.optimizer_step_was_skipped:
+            for method in self.methods:
+                method.after_step(run)
+        for group, rate in zip(run.groups, self._rates, strict=True):
+            group["lr"] = rate  # the Trainer's schedule goes on from its own rate
+        self.together.zero_grad()
+
+    # -- what is watched ----------------------------------------------------------------------------
+
+    def look(self, last: bool = False) -> Record:
+        """Score the watched tasks now, log the scores, and ask the methods whether to stop."""
+        run = self._begin()
+        record = self._record(run, "done" if last else "running")
+        if not self.stopped and (reasons := [r for m in self.methods if (r := m.should_stop(record, run))]):
+            self.stopped = "; ".join(reasons)
+            self.control.should_training_stop = True
+            record = self._record(run, "stopped", self.stopped)  # other weights may be back
+        return record
+
+    def _record(self, run: Run, status: Status, message: str = "") -> Record:
+        training = self.model.training
+        scores: dict[str, Scores] = {run.task.name: {"loss": self._new_loss()}}
+        with torch.no_grad(), self.accelerator.autocast():
+            for task in self.watch:
+                with self._state(task):
+                    scores[task.name] = task.score(self.together, self.limit)
+            values = {method.name: method.penalty(run) for method in self.methods}
+        self.model.train(training)
+        drift = parameter_drift(run.anchor, run.weights)
+        record = Record(
+            step=run.step,
+            loss=scores[run.task.name]["loss"],
+            scores=scores,
+            penalty={name: float(value) for name, value in values.items() if value is not None},
+            drift=drift.total,
+            drift_per_layer=drift.per_layer,
+            lr=[group["lr"] for group in run.groups],
+            seconds=time.perf_counter() - self._start,
+            train_seconds=0.0,
+            status=status,
+            message=message,
+        )
+        self.records.append(record)
+        self.log(self._as_logs(record))
+        return record
+
+    def _new_loss(self) -> float:
+        """The latest loss on the evaluation set, or on the training batches where there is none."""
+        for logs in reversed(self.state.log_history):
+            if "eval_loss" in logs or "loss" in logs:
+                return float(logs.get("eval_loss", logs.get("loss", math.nan)))
+        return math.nan
+
+    def _as_logs(self, record: Record) -> dict[str, float]:
+        logs = {"drift": record.drift}
+        for task in self.watch:
+            now, start = (r.scores[task.name][task.metric] for r in (record, self.records[0]))
+            logs[f"watch/{task.name}/{task.metric}"] = now
+            kept = (now / start if task.higher_is_better else start / now) if start and now else math.nan
+            logs[f"kept/{task.name}"] = kept
+        return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
+
+    # -- checkpoints --------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        run, rank = cast(Run, self._run), self.args.process_index
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"generator": run.generator.get_state()}
+        tensors |= {f"order/{i}": left.contiguous() for i, left in enumerate(run._orders.values())}
+        if self.args.should_save:
+            own = {id(p) for p in self.model.parameters()}
+            tensors |= {f"anchor/{name}": value.contiguous() for name, value in run.anchor.items()}
+            heads = {n: p for n, p in self.together.named_parameters() if id(p) not in own}
+            tensors |= {f"head/{name}": p.detach().clone() for name, p in heads.items()}
+        plain: dict[str, Any] = {"methods": [method.name for method in self.methods], "step": run.step, "state": {}}
+        for i, method in enumerate(self.methods):
+            for name in method.saved:
+                plain["state"][f"{i}/{name}"] = _pack(f"method/{i}/{name}", getattr(method, name), tensors)
+        save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, folder / _ranked(WEIGHTS, rank))
+        (folder / _ranked(STATE, rank)).write_text(json.dumps(plain), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Set the methods up at the weights from before the fine-tune, then bring their state and the weights back."""
+        folder, rank = Path(resume_from_checkpoint), self.args.process_index
+        if not (folder / STATE).is_file():
+            raise ForgetlabError(f"{folder} holds no state of forgetlab: was it saved by a ForgettingTrainer?")
+        shared = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / _ranked(WEIGHTS, rank)) if (folder / _ranked(WEIGHTS, rank)).is_file() else shared
+        file = folder / _ranked(STATE, rank)
+        plain = json.loads((file if file.is_file() else folder / STATE).read_text(encoding="utf-8"))
+        names = [method.name for method in self.methods]
+        if plain["methods"] != names:
+            raise ForgetlabError(
+                f"the checkpoint was made with the methods {', '.join(plain['methods']) or 'none'}, this run has "
+                f"{', '.join(names) or 'none'}: resume with the same ones, in the same order"
+            )
+        self._to_anchor({n.partition("/")[2]: t for n, t in shared.items() if n.startswith("anchor/")})
+        run = self._begin()
+        run.step = plain["step"]
+        run.generator.set_state(tensors["generator"])
+        orders = [name for name in tensors if name.startswith("order/")]
+        run._resumed = [tensors[name] for name in sorted(orders, key=lambda name: int(name[6:]))]
+        for i, method in enumerate(self.methods):
+            for name in method.saved:
+                setattr(method, name, _unpack(plain["state"][f"{i}/{name}"], tensors, self.args.device))
+        with torch.no_grad():
+            for name, p in self.together.named_parameters():
+                if f"head/{name}" in shared:
+                    p.copy_(shared[f"head/{name}"])
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    @torch.no_grad()
+    def _to_anchor(self, anchor: Mapping[str, Tensor]) -> None:
+        named = dict(self.together.named_parameters())
+        for name, value in anchor.items():
+            if name not in named or named[name].shape != value.shape:
+                raise ForgetlabError(f"the checkpoint is of another model: {name!r} does not fit the one given")
+            named[name].copy_(value)
+
+
+class _Hooks(TrainerCallback):
+    """Where the Trainer calls back: after the optimizer's step, and around the run."""
+
+    def __init__(self, trainer: ForgettingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._start = time.perf_counter()
+        if not state.global_step:
+            self.trainer.look()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._after_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        last = state.global_step >= state.max_steps
+        if last or state.global_step % self.trainer.watch_every == 0:
+            self.trainer.look(last)
+
+
+class _Together(Model):
+    """The model in training with the heads of another one: what methods and watched tasks see.
+
+    body: the Trainer's model. other: its language-model head and named heads are lent, above the body's backbone.
+    """
+
+    def __init__(self, body: nn.Module, tokenizer: Any, other: Model | None) -> None:
+        super().__init__(body, tokenizer, type(body).__name__)
+        self.other: nn.Module | None = None
+        if other is None:
+            return
+        self.name = other.name
+        if other.body is not body:
+            prefix = cast(Any, other.body).base_model_prefix
+            ours, theirs = cast(Any, body).base_model, cast(Any, other.body).base_model
+            shapes = {n.replace(".base_layer", ""): p.shape for n, p in ours.named_parameters()}  # peft's name for it
+            if any(shapes.get(n) != p.shape for n, p in theirs.named_parameters()):  # a pooler more is no matter
+                raise ForgetlabError(f"before={other.name!r} and the model have backbones of other shapes")
+            if theirs is not other.body:
+                setattr(other.body, prefix, ours)
+                cast(Any, other.body).tie_weights()
+            if self.lm_kind is None and other.lm_kind is not None:
+                self.other, self.lm_kind = other.body, other.lm_kind
+        self.heads = other.heads
+        self.remember()
+
+    def remember(self) -> None:
+        """The names of what was there before, without a copy: a head of the Trainer's model that is new is not."""
+        named, new = self.named_parameters(remove_duplicate=False), self.new_head()
+        self._pretrained = {name: torch.zeros(()) for name, p in named if p not in new}
+
+    def new_head(self) -> frozenset[nn.Parameter]:
+        """What a body that is no language model has above its backbone, such as a classifier."""
+        if lm_kind_of(self.body) is not None:
+            return frozenset()
+        return frozenset(self.body.parameters()) - set(cast(Any, self.body).base_model.parameters())
+
+    def _lm_head(self) -> Any:
+        if self.other is None:
+            return super()._lm_head()
+        body, self.body = self.body, self.other
+        try:
+            return super()._lm_head()
+        finally:
+            self.body = body
+
+
+class _Theirs(Task):
+    """The Trainer's own data, as far as methods need to know them."""
+
+    metric: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    kind: ClassVar[str] = "trainer"
+
+    def __init__(self) -> None:
+        super().__init__("train", None, Examples(kind="text", texts=()))
+
+    def _collate(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer's own batches cannot be drawn anew by a method")
+
+    def logits(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer computes the loss of its own batches")
+
+    def _score(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer scores its own data")
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The transformers model inside a peft one."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _ranked(name: str, rank: int) -> str:
+    stem, extension = os.path.splitext(name)
+    return f"{stem}-{rank}{extension}" if rank else name
+
+
+def _pack(key: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A value as JSON; its tensors go to `tensors` and leave their key."""
+    if isinstance(value, Tensor):
+        tensors[key] = value.contiguous()
+        return {"tensor": key}
+    if isinstance(value, Mapping):
+        return {"dict": [[name, _pack(f"{key}/{name}", item, tensors)] for name, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_pack(f"{key}/{i}", item, tensors) for i, item in enumerate(value)]}
+    return {"value": value}
+
+
+def _unpack(packed: Any, tensors: Mapping[str, Tensor], device: Any) -> Any:
+    ((kind, value),) = packed.items()
+    if kind == "tensor":
+        return tensors[value].to(device)
+    if kind == "dict":
+        return {name: _unpack(item, tensors, device) for name, item in value}
+    if kind == "list":
+        return [_unpack(item, tensors, device) for item in value]
+    return value

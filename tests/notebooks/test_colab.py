@@ -1,0 +1,48 @@
+"""`make colab REPO=…` on copies of the lessons."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.notebooks import colab
+from tests.notebooks.execute import lessons
+
+
+@pytest.fixture
+def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    made = [Path(shutil.copy(path, tmp_path / path.name)) for path in lessons()[:2]]
+    monkeypatch.setattr(colab, "lessons", lambda: made)
+    return made
+
+
+def test_badges_and_set_up_point_at_the_repository(copies: list[Path]) -> None:
+    before = [path.read_text() for path in copies]
+    colab.main("")
+    plain = [nbformat.read(path, as_version=4) for path in copies]
+    colab.main("https://github.com/someone/forgetlab")
+    first = [path.read_text() for path in copies]
+    for path, notebook in zip(copies, plain, strict=True):
+        cells = nbformat.read(path, as_version=4).cells
+        title = cells[0].source.split("\n")[0]
+        assert title == notebook.cells[0].source.split("\n")[0]
+        assert f"colab.research.google.com/github/someone/forgetlab/blob/main/notebooks/{path.name})" in cells[0].source
+        (setup,) = [cell.source for cell in cells if "setup" in cell.metadata.get("tags", ())]
+        assert '["git+https://github.com/someone/forgetlab"]' in setup
+    colab.main("someone/forgetlab")
+    assert [path.read_text() for path in copies] == first  # once is enough
+    colab.main("other/place.git")
+    assert all("someone" not in path.read_text() for path in copies)
+    assert all(path.read_text().count("colab-badge.svg") == 1 for path in copies)
+    colab.main("")
+    assert [path.read_text() for path in copies] == before or all("colab-badge" in text for text in before)
+
+
+def test_what_is_no_repository_is_refused(copies: list[Path]) -> None:
+    before = [path.read_text() for path in copies]
+    with pytest.raises(SystemExit, match="expected REPO="):
+        colab.main("https://example.org/someone")
+    assert [path.read_text() for path in copies] == before

@@ -1,0 +1,458 @@
+"""Remedies inside transformers' Trainer: the weights of finetune, at any accumulation, and after a resume."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import BertForSequenceClassification, TrainerCallback, TrainingArguments
+
+from forgetlab import finetune, load, task
+from forgetlab.architectures import Frozen, LoRA
+from forgetlab.errors import ForgetlabError
+from forgetlab.huggingface import ForgettingTrainer
+from forgetlab.importance import fisher_diagonal
+from forgetlab.interference import PCGrad
+from forgetlab.methods import Method
+from forgetlab.models import Model
+from forgetlab.regularizers import EWC, L2SP, SI, KLAnchor
+from forgetlab.replay import ExperienceReplay
+from forgetlab.schedules import GradualUnfreezing, LayerwiseRates, Warmup
+from forgetlab.stopping import SafetyBrake
+from forgetlab.tasks import Task
+from tests.conftest import small_model
+
+STEPS, BATCH, LR = 6, 8, 3e-3
+NEW, OLD = "causal-lm:notices", "causal-lm:news"
+
+
+class InOrder(ForgettingTrainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+
+def rows_of(model: Model, name: str, count: int) -> list[dict[str, list[int]]]:
+    encoded = task(name).encoded(model, "train")
+    lengths = encoded.lengths[:count].tolist()
+    ids = encoded.columns["input_ids"]
+    return [{"input_ids": ids[i, :length].tolist()} for i, length in enumerate(lengths)]
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids = torch.tensor([row["input_ids"] + [0] * (longest - len(row["input_ids"])) for row in rows])
+    mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in rows])
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, 0] = -100  # nothing comes before it: the Trainer would count it as a prediction
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def arguments(folder: Path, **more: Any) -> TrainingArguments:
+    usual = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": BATCH,
+        "max_steps": STEPS,
+        "learning_rate": LR,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0,
+        "weight_decay": 0.0,
+        "logging_steps": 2,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+    return TrainingArguments(**{**usual, **more})
+
+
+def trained(folder: Path, methods: list[Method], model: Model | None = None, **more: Any) -> InOrder:
+    model = model or small_model(causal=True)
+    resume = more.pop("resume", None)
+    callbacks = more.pop("callbacks", None)
+    trainer = InOrder(
+        model,
+        arguments(folder, **more),
+        train_dataset=rows_of(model, NEW, BATCH * STEPS),
+        data_collator=collate,
+        methods=methods,
+        watch=[task(OLD)],
+        limit=16,
+        callbacks=callbacks,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def weights(trainer: ForgettingTrainer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.together.named_parameters()}
+
+
+def by_finetune(methods: list[Method], monkeypatch: pytest.MonkeyPatch) -> tuple[Model, list[Any]]:
+    """The same batches through finetune: its rows in order instead of drawn."""
+    model, new = small_model(causal=True), task(NEW)
+    drawn = new.batch
+    seen = iter(torch.arange(BATCH * STEPS).split(BATCH))
+    monkeypatch.setattr(new, "batch", lambda m, index, generator: drawn(m, next(seen), generator))
+    records = list(
+        finetune(
+            model, new, methods=methods, watch=[task(OLD)], steps=STEPS, lr=LR, batch_size=BATCH, every=2, limit=16
+        )
+    )
+    return model, records
+
+
+def in_order(old: Task) -> Task:
+    """The task with its rows in their order instead of drawn, so that it does not matter what else is drawn."""
+    drawn, places = old.batch, iter(range(0, 10**6, BATCH))
+
+    def batch(model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return drawn(model, next(places) + torch.arange(len(index)), generator)
+
+    old.batch = batch  # type: ignore[method-assign]
+    return old
+
+
+def fisher() -> dict[str, Tensor]:
+    return fisher_diagonal(small_model(causal=True), task(OLD), estimator="empirical", examples=16)
+
+
+def close(a: dict[str, Tensor], b: dict[str, Tensor], start: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    """Equal but for rounding, in units of the way gone: Adam divides a gradient's rounding by its size."""
+    assert a.keys() == b.keys()
+    apart = sum(float(((a[n] - b[n]) ** 2).sum()) for n in a) ** 0.5
+    moved = sum(float(((b[n] - start[n]) ** 2).sum()) for n in b) ** 0.5
+    assert moved > 0.5  # something was learned
+    assert apart < tolerance * moved, apart / moved
+
+
+def gpt_start() -> dict[str, Tensor]:
+    return {n: p.detach() for n, p in small_model(causal=True).named_parameters()}
+
+
+CASES: dict[str, Any] = {
+    "none": list,
+    "ewc": lambda: [EWC(fisher(), 1e4)],
+    "ewc, proximal": lambda: [EWC(fisher(), 1e4, proximal=True)],
+    "l2sp and rates": lambda: [L2SP(0.5), LayerwiseRates(2.0), Warmup(0.5)],
+    "si": lambda: [SI([task(OLD)], walk=3)],
+    "kl-anchor": lambda: [KLAnchor(0.5)],
+    "pcgrad": lambda: [PCGrad([in_order(task(OLD))])],
+    "unfreezing": lambda: [GradualUnfreezing(2)],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_weights_are_those_of_finetune(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trained(tmp_path, CASES[name]())
+    model, records = by_finetune(CASES[name](), monkeypatch)
+    ours = {n: p.detach() for n, p in model.named_parameters()}
+    close(weights(trainer), ours, gpt_start())
+    assert [r.step for r in trainer.records] == [r.step for r in records]
+    for theirs, own in zip(trainer.records, records, strict=True):
+        assert theirs.scores[OLD]["perplexity"] == pytest.approx(own.scores[OLD]["perplexity"], rel=1e-5)
+        assert theirs.drift == pytest.approx(own.drift, rel=1e-4, abs=1e-9)
+        assert theirs.penalty == pytest.approx(own.penalty, rel=1e-3, abs=1e-9)
+
+
+def test_a_penalty_makes_a_difference(tmp_path: Path) -> None:
+    free, held = trained(tmp_path, []), trained(tmp_path, CASES["ewc"]())
+    assert held.records[-1].drift < 0.9 * free.records[-1].drift
+
+
+@pytest.mark.parametrize("name", ["none", "ewc", "kl-anchor"])
+def test_accumulation_makes_no_difference(name: str, tmp_path: Path) -> None:
+    """num_items_in_batch weighs every token alike, so that four passes are one."""
+    once = trained(tmp_path, CASES[name]())
+    four = trained(tmp_path, CASES[name](), per_device_train_batch_size=BATCH // 4, gradient_accumulation_steps=4)
+    tolerance = 1e-5 if name != "kl-anchor" else 0.05  # its mean is over each pass's own tokens
+    close(weights(once), weights(four), gpt_start(), tolerance)
+
+
+def test_replay_takes_its_share_of_each_batch(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, [ExperienceReplay([task(OLD)], ratio=0.5, memory=32)])
+    replay = trainer.methods[0]
+    assert (replay._seen, replay._replayed) == (BATCH * STEPS, BATCH * STEPS // 2)  # type: ignore[attr-defined]
+    naive = trained(tmp_path, [])
+    assert trainer.records[-1].scores[OLD]["perplexity"] < naive.records[-1].scores[OLD]["perplexity"]
+
+
+# -- checkpoints ------------------------------------------------------------------------------------
+
+
+class Killed(TrainerCallback):
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+
+RESUMED: dict[str, Any] = {
+    **{name: CASES[name] for name in ("ewc", "si", "unfreezing", "l2sp and rates")},
+    "pcgrad": lambda: [PCGrad([task(OLD)])],
+    "replay": lambda: [ExperienceReplay([task(OLD)], ratio=0.25, memory=20)],
+    "brake": lambda: [SafetyBrake(0.9)],
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_killed_and_resumed_is_uninterrupted(name: str, tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear"}
+    whole = trained(tmp_path / "whole", RESUMED[name](), **saving)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", RESUMED[name](), callbacks=[Killed()], **saving)
+    again = trained(tmp_path / "cut", RESUMED[name](), resume=True, **saving)
+    ours, theirs = weights(again), weights(whole)
+    for key in theirs:
+        assert torch.equal(ours[key], theirs[key]), key
+    assert again.records[-1].scores[OLD] == whole.records[-1].scores[OLD]
+    for method, other in zip(again.methods, whole.methods, strict=True):
+        for attribute in method.saved:
+            _same(getattr(method, attribute), getattr(other, attribute))
+
+
+def _same(a: Any, b: Any) -> None:
+    if isinstance(b, Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(b, dict):
+        assert a.keys() == b.keys()
+        for key in b:
+            _same(a[key], b[key])
+    elif isinstance(b, list):
+        for x, y in zip(a, b, strict=True):
+            _same(x, y)
+    else:
+        assert a == b or (a != a and b != b)
+
+
+def test_a_resume_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, CASES["ewc"](), **saving)
+    with pytest.raises(ForgetlabError, match=r"made with the methods ewc, this run has l2sp, layerwise-rates, warmup"):
+        trained(tmp_path, CASES["l2sp and rates"](), resume=True, **saving)
+    plain = tmp_path / "checkpoint-3"
+    (plain / "forgetlab.json").unlink()
+    with pytest.raises(ForgetlabError, match="holds no state of forgetlab"):
+        trained(tmp_path, CASES["ewc"](), resume=str(plain), **saving)
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, [], **saving)
+    with pytest.raises(ForgetlabError, match="of another model: 'body.transformer.* does not fit"):
+        trained(tmp_path, [], model=load("tiny-gpt", device="cpu"), resume=True, **saving)
+
+
+# -- what is watched --------------------------------------------------------------------------------
+
+
+def test_scores_are_logged_where_the_trainer_logs(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, CASES["ewc"]())
+    logged = [logs for logs in trainer.state.log_history if f"watch/{OLD}/perplexity" in logs]
+    assert [logs["step"] for logs in logged] == [0, 2, 4, 6]
+    first, last = logged[0], logged[-1]
+    assert first[f"kept/{OLD}"] == 1.0
+    assert last[f"kept/{OLD}"] == pytest.approx(first[f"watch/{OLD}/perplexity"] / last[f"watch/{OLD}/perplexity"])
+    assert first["drift"] == 0.0 < last["drift"]
+    assert last["penalty/ewc"] > 0.0
+    assert trainer.records[-1].status == "done"
+
+
+def test_the_brake_stops_the_trainer_and_puts_weights_back(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, [SafetyBrake(0.01)], model=load("tiny-gpt", device="cpu"), logging_steps=1)
+    assert trainer.state.global_step < STEPS
+    assert f"the perplexity of {OLD} rose" in trainer.stopped
+    assert trainer.records[-1].status == "stopped"
+    start, end = (trainer.records[i].scores[OLD]["perplexity"] for i in (0, -1))
+    assert end <= start / 0.99 < trainer.records[-2].scores[OLD]["perplexity"]
+
+
+def classifier(model: Model) -> BertForSequenceClassification:
+    """A user's classifier of the same checkpoint, its head new."""
+    config = copy.deepcopy(model.config)
+    config.num_labels = 2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        made = BertForSequenceClassification(config)
+    made.bert.load_state_dict(cast_body(model).bert.state_dict(), strict=False)  # it has a pooler of its own
+    return made
+
+
+def cast_body(model: Model) -> Any:
+    return model.body
+
+
+def sentences(model: Model) -> list[dict[str, Any]]:
+    new = task("sentiment")
+    encoded = new.encoded(model, "train")
+    assert new.train is not None
+    assert new.train.labels is not None
+    return [
+        {"input_ids": encoded.columns["input_ids"][i, : encoded.lengths[i]].tolist(), "label": int(label == "positive")}
+        for i, label in enumerate(new.train.labels[: BATCH * STEPS])
+    ]
+
+
+def collate_labels(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {**collate(rows), "labels": torch.tensor([row["label"] for row in rows])}
+
+
+def test_a_classifier_is_watched_through_the_heads_of_before(tmp_path: Path) -> None:
+    before = small_model()
+    before.add_head("entities", task("entities").labels, "token")  # type: ignore[attr-defined]
+    own = classifier(before)
+    untouched = task("masked-lm").score(before, 16)
+    trainer = InOrder(
+        own,
+        arguments(tmp_path),
+        train_dataset=sentences(before),
+        data_collator=collate_labels,
+        processing_class=before.tokenizer,
+        methods=[L2SP(0.1), ExperienceReplay([task("masked-lm")], 0.25, 32)],
+        watch=[task("masked-lm"), task("entities")],
+        before=before,
+        limit=16,
+    )
+    trainer.train()
+    first, last = trainer.records[0], trainer.records[-1]
+    assert first.scores["masked-lm"] == untouched
+    assert last.scores["masked-lm"] != untouched
+    run = trainer._run
+    assert run is not None
+    assert not any("classifier" in name for name in run.anchor)  # a new head is not pulled back
+    assert any("cls.predictions" in name for name in run.anchor)
+    assert before.backbone is own.bert  # what is watched is what is trained
+    start = classifier(small_model())
+    assert not torch.equal(own.classifier.weight, start.classifier.weight)
+    moved = {n for n, p in trainer.together.named_parameters() if n in run.anchor and not torch.equal(p, run.anchor[n])}
+    assert any("cls.predictions" in name for name in moved)  # replay trains the lent head too
+
+
+def test_a_peft_model(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    before = small_model()
+    base = classifier(before)
+    lora = get_peft_model(base, LoraConfig(r=2, target_modules=["query", "value"], modules_to_save=["classifier"]))
+    trainer = InOrder(
+        lora,
+        arguments(tmp_path),
+        train_dataset=sentences(before),
+        data_collator=collate_labels,
+        processing_class=before.tokenizer,
+        methods=[L2SP(0.1)],
+        watch=[task("masked-lm")],
+        before=before,
+        limit=16,
+    )
+    frozen = {n: p.detach().clone() for n, p in lora.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert all(torch.equal(p, frozen[n]) for n, p in lora.named_parameters() if n in frozen)
+    moved = [n for n, p in lora.named_parameters() if "lora_B" in n and p.detach().abs().max() > 0]
+    assert moved
+    assert trainer.records[-1].scores != trainer.records[0].scores
+    assert 0 < trainer.records[-1].penalty["l2sp"] < 1
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    half, single = trained(tmp_path, CASES["ewc"](), bf16=True), trained(tmp_path, CASES["ewc"]())
+    assert half.records[-1].drift == pytest.approx(single.records[-1].drift, rel=0.05)
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+
+
+# -- several processes ------------------------------------------------------------------------------
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tests.test_huggingface import CASES, trained, weights
+import torch.distributed as dist
+
+name, folder = sys.argv[1], Path(sys.argv[2])
+trainer = trained(folder, CASES[name](), per_device_train_batch_size=4)
+assert dist.is_initialized() and dist.get_world_size() == 2
+save_file({n: p.contiguous() for n, p in weights(trainer).items()}, folder / f"rank{dist.get_rank()}.safetensors")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ewc", "pcgrad"])
+def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    from safetensors.torch import load_file
+
+    root = Path(__file__).parents[1]
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    own = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, str(tmp_path / "worker.py"), name, str(tmp_path)],
+        env=own,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    if name == "ewc":  # with PCGrad each process draws old examples of its own
+        close(first, weights(trained(tmp_path, CASES[name]())), gpt_start())
+
+
+# -- bad input --------------------------------------------------------------------------------------
+
+
+def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    model = small_model()
+    rows = sentences(model)
+    with pytest.raises(ForgetlabError, match="needs a masked language model"):
+        InOrder(classifier(model), arguments(tmp_path), processing_class=model.tokenizer, watch=[task("masked-lm")])
+    with pytest.raises(ForgetlabError, match="give processing_class=tokenizer"):
+        InOrder(classifier(model), arguments(tmp_path), watch=[task("entities")])
+    with pytest.raises(ForgetlabError, match="two watched tasks have the same name"):
+        InOrder(model, arguments(tmp_path), watch=[task("masked-lm"), task("masked-lm")])
+    with pytest.raises(ForgetlabError, match="backbones of other shapes"):
+        InOrder(classifier(model), arguments(tmp_path), before=small_model(causal=True))
+    trainer = InOrder(
+        classifier(model),
+        arguments(tmp_path),
+        train_dataset=rows,
+        data_collator=collate_labels,
+        before=model,
+        methods=[Frozen(), L2SP(1.0)],
+    )
+    with pytest.raises(ForgetlabError, match="l2sp has nothing to protect"):
+        trainer.train()
+    with pytest.raises(ForgetlabError, match="give the Trainer a peft model instead"):
+        trained(tmp_path, [LoRA(2)])
+
+
+def test_frozen_trains_the_new_head_only(tmp_path: Path) -> None:
+    model = small_model()
+    own = classifier(model)
+    start = {name: p.detach().clone() for name, p in own.named_parameters()}
+    trainer = InOrder(
+        own,
+        arguments(tmp_path),
+        train_dataset=sentences(model),
+        data_collator=collate_labels,
+        before=model,
+        methods=[Frozen()],
+        watch=[task("masked-lm")],
+    )
+    trainer.train()
+    assert {n for n, p in own.named_parameters() if not torch.equal(p, start[n])} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert trainer.records[-1].scores["masked-lm"] == trainer.records[0].scores["masked-lm"]
