@@ -4,8 +4,9 @@ VENV := .venv
 COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One thread each, a file at a time: two small models side by side are faster than one on two threads.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# One thread each: two small models side by side are faster than one on two threads.
+PARALLEL = -n 2 --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .PHONY: lab demo check test test-colab data pretrain results notebooks colab book wheel bench fidelity clean
 
@@ -28,7 +29,7 @@ test: $(INSTALLED)           ## everything
 	$(PYTEST) tests
 
 test-colab: $(COLAB)/.installed  ## the notebook tests on the widget generation of Google Colab
-	$(COLAB)/bin/python -m pytest tests/notebooks
+	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
 
 data: $(INSTALLED)           ## regenerate data/tasks and the manifest, byte for byte
 	$(BIN)/python -m forgetlab.world.write

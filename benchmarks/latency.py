@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -47,6 +48,11 @@ def new(entry: Entry) -> bool:
     return bool(entry["new"])
 
 
+def under_way(entry: Entry) -> bool:
+    """Until then the lab still says how the run before ended."""
+    return re.search(r"^(training …|step \d+ of)", entry["says"], re.MULTILINE) is not None
+
+
 def done(entry: Entry) -> bool:
     return "After 100 steps" in entry["says"]
 
@@ -69,7 +75,8 @@ def measure(notebook: Notebook, moves: int) -> dict[str, list[float]]:
         lab.record()
         lab.move(*(("learning rate", "ArrowLeft") if key == "lr" else ("seed", key)))
         live.append(first(lab, new, "live point"))
-        whole.append(first(lab, done, "end of the training"))
+        begun = first(lab, under_way, "word of the training")
+        whole.append(first(lab, lambda entry, begun=begun: entry["ms"] > begun and done(entry), "end of the training"))
         lab.page.wait_for_timeout(200)
     for i in range(moves):
         back = ("learning rate", "ArrowRight") if i < moves - len(seeds) else ("seed", "ArrowLeft")

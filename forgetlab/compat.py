@@ -48,7 +48,7 @@ def log_slider(
         step=1 / per_decade,
         description=label,
         continuous_update=live,
-        readout_format=".2g",
+        readout_format=".3r" if high >= 100 else ".2g",  # 1000 rather than 1.0e+3
         style=LABELLED,
         layout=_layout(),
     )

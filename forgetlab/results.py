@@ -87,5 +87,5 @@ def _make_room(folder: Path, newest: Path) -> None:
 
 @cache
 def _data() -> str:
-    inputs = {name: digest for name, digest in manifest().items() if not name.startswith("results/")}
+    inputs = {name: digest for name, digest in manifest().items() if name.startswith(("models/", "tasks/", "world/"))}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

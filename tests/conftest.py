@@ -8,6 +8,22 @@ import torch
 from forgetlab.models import Model
 from forgetlab.pretraining import Shape, bert_body, gpt_body, world_tokenizer
 
+SLOWEST_FIRST = ("notebooks", "browser", "labs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers: a file at a time (its fixtures are shared), lessons one by one, the longest work first."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
+
+    items.sort(key=place)
+    for item in items:
+        alone = item.name.startswith("test_it_executes")
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+
+
 SMALL = Shape(width=32, layers=2, heads=2, steps=0, texts=0)
 
 

@@ -158,7 +158,7 @@ class Lab(Living):
         self.state, self.source = {**found, "settings": self.settings()}, "cached"
         self._redraw()
         self._show_line()
-        self._say("A kept result of these settings; Train runs it again.")
+        self._say(f"A kept result; Train runs it again. {found.get('message') or ''}".strip())
         return True
 
     def _on_state(self, state: State) -> None:

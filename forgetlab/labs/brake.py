@@ -31,7 +31,7 @@ def show(driver: Driver | None = None) -> Lab:
         },
         intro=(
             "The brake looks at the old scores every 5 steps. Once one has lost more than the allowed share of itself, "
-            "for `patience` looks in a row, the run ends and the last good weights come back."
+            "for “patience” looks in a row, the run ends and the last good weights come back."
         ),
         lines=marks,
         driver=driver,

@@ -65,7 +65,13 @@ class Curves:
                 ax.axhline(panel.floor, color=FAINT, ls=(0, (2, 2)), lw=1.5)
                 place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
                 ax.annotate(
-                    f"floor {number(panel.floor)}", (1, panel.floor), (-2, 3), color=FAINT, fontsize=10, **place
+                    f"floor {number(panel.floor)}",
+                    (1, panel.floor),
+                    (-2, -3 if panel.log else 3),  # no curve lies below a floor
+                    va="top" if panel.log else "bottom",
+                    color=FAINT,
+                    fontsize=10,
+                    **place,
                 )
             self._axes[panel.key] = ax
 
@@ -80,8 +86,10 @@ class Curves:
         for age, run in enumerate([lines, *old]):
             for panel in self.panels:
                 for label, (x, y) in run.get(panel.key, {}).items():
-                    shown.add((panel.key, label, age))
-                    self._line(panel.key, label, age).set_data(np.asarray(x, float), np.asarray(y, float))
+                    values = np.asarray(y, float)
+                    self._line(panel.key, label, age).set_data(np.asarray(x, float), values)
+                    if np.isfinite(values).any():  # Matplotlib cannot space markers along nothing
+                        shown.add((panel.key, label, age))
         for key, line in self._lines.items():
             line.set_visible(key in shown)
         for panel in self.panels:
@@ -118,7 +126,8 @@ class Curves:
         elif len(y) and panel.log:
             low, high = min([y.min(), *([panel.floor] if panel.floor else [])]), y.max()
             top = max(high * 1.15, low * 1.5)
-            ax.set_ylim(low / 1.15, top)
+            room = (top / low) ** 0.18 if panel.floor else 1.15  # for the word below the floor
+            ax.set_ylim(low / room, top)
             # between two powers of ten there would be no number to read
             ax.yaxis.set_major_locator(
                 FEW() if top < 4 * low else LogLocator(subs=(1, 2, 5) if top < 60 * low else (1,))

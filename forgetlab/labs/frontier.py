@@ -51,8 +51,8 @@ def show(driver: Driver | None = None) -> Lab:
             "seed": compat.slider("seed", OPENING["seed"], 0, 9, 1),
         },
         view={
-            "budget": compat.slider("may be forgotten (%)", 10, 0, 60, 1, live=True),
-            "target": compat.slider("accuracy wanted (%)", 95, 50, 100, 1, live=True),
+            "budget": compat.slider("may forget (%)", 10, 0, 60, 1, live=True),
+            "target": compat.slider("must learn (%)", 95, 50, 100, 1, live=True),
         },
         presets={
             "EWC": {"remedy": "ewc", "strength": 1.0, "lr": 1e-3},

@@ -35,7 +35,7 @@ def show(driver: Driver | None = None) -> Lab:
             "ULMFiT": {"factor": 2.6, "schedule": "slanted triangular", "share": 0.1, "unfreeze": 20},
         },
         intro=(
-            "Each layer learns `factor` times slower than the one above it. The warm-up share is that of the schedule. "
+            "Each layer learns “factor” times slower than the one above it. The warm-up share is that of the schedule. "
             "Unfreeze every n steps: one layer more, from the top (0: all from the start). Rate of the heads: 0.002."
         ),
         panels=[Panel("rates", "learning rate (gap: frozen)", "learning rate", log=True)],

@@ -57,4 +57,5 @@ def recipe(settings: Settings) -> Recipe:
 
 def points(state: State, settings: Settings) -> list[Point | None]:
     """Where a run stands between old and new, and where the one without a pull does."""
-    return trade_off(state, f"{settings['method']} λ={settings['lam']:.3g}", "λ=0")
+    strength = f"{settings['lam']:.3g}".replace("e+0", "e")  # 1e6 rather than 1e+06
+    return trade_off(state, f"{settings['method']} λ={strength}", "λ=0")

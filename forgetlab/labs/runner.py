@@ -87,7 +87,7 @@ class Runner(Generic[T]):
             with _at_interrupt(self.stop):
                 if next(pieces, "end") == "end":
                     return
-            await asyncio.sleep(0.001)  # long enough for the kernel to take a message
+                await asyncio.sleep(0.001)  # long enough for the kernel to take a message
 
     def _pieces(self, make: Callable[[], Iterator[T]], number: int) -> Iterator[None]:
         """Do one piece of work at each step. The lock is held while working, not while waiting."""
@@ -127,12 +127,20 @@ class Runner(Generic[T]):
 
 @contextmanager
 def _at_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT call `stop`: a kernel ignores it outside its messages, and raising in its event loop would end it."""
+    """Let SIGINT call `stop`: a kernel ignores it outside its messages, and raising in its event loop would end it.
+
+    A message that the kernel takes meanwhile sets a handler of its own: one that is not ours stays.
+    """
     if current_thread() is not main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: stop())
+
+    def ours(*_: Any) -> None:
+        stop()
+
+    before = signal.signal(signal.SIGINT, ours)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is ours:
+            signal.signal(signal.SIGINT, before)

@@ -37,7 +37,7 @@ class Runs:
             records.append(record.as_dict())
             state = {"tasks": tasks, "records": list(records), "progress": f"step {record.step} of {recipe.steps}"}
             if record.status != "running":
-                state["message"] = record.message or told(state)
+                state["message"] = told(state)
             yield state
 
 

@@ -89,6 +89,7 @@ def scatter(ax: Axes, points: Sequence[Point], so_far: SoFar) -> None:
         ax.set_ylim(min(0.5, *ys) - 0.08, 1.12)  # down to a guess at least
     else:
         ax.set_ylim(max(ys) * 1.5, min(ys) / 2)  # a low perplexity is the better one
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(ys) < 60 * min(ys) else (1,)))
     to_share = ax.transData + ax.transAxes.inverted()
     places = [to_share.transform((point.x, y)) for point in points for _, y in point.y]
     taken = [Bbox.from_bounds(u - 0.03, v - 0.04, 0.06, 0.08) for u, v in places]

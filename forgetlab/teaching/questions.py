@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -49,10 +50,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Judged:
-    """Whether an answer is right, and the feedback to it in words."""
+    """Whether an answer is right, and the feedback to it in words. given: False if there was nothing to judge."""
 
     right: bool
     words: str
+    given: bool = True
 
 
 def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judged:
@@ -61,26 +63,42 @@ def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judge
         return _judge_number(question, str(answer or ""))
     chosen = {answer} if isinstance(answer, int) else {int(i) for i in answer or ()}
     if not chosen:
-        return Judged(False, "Choose an answer first.")
+        return Judged(False, "Choose an answer first.", given=False)
     wanted = {i for i, option in enumerate(question.options) if option.right}
     right = chosen == wanted
     said = [question.options[i].why for i in sorted(chosen)]
-    if not right and chosen < wanted:
-        said.append("Right so far, but not all of it." if chosen & wanted else "")
-    return Judged(right, _joined([("Right." if right else "Not right."), *said, *([question.why] if right else [])]))
+    opening = "Right." if right else "Right so far, but not all of it." if chosen < wanted else "Not right."
+    return Judged(right, _joined([opening, *said, *([question.why] if right else [])]))
 
 
 def _judge_number(question: Question, typed: str) -> Judged:
-    try:
-        value = float(re.sub(r"[\s_]", "", typed).replace("−", "-").replace(",", ".").rstrip("%"))
-    except ValueError:
-        return Judged(False, f"“{typed[:40]}” is not a number; write one such as 0.25 or -3.")
-    if abs(value - question.answer) <= question.tolerance:
+    values = _read_number(typed, question.unit)
+    if not values:
+        return Judged(False, f"“{typed[:40]}” is not a number; write one such as 0.25 or -3.", given=False)
+    if any(_near(value, question.answer, question.tolerance) for value in values):
         return Judged(True, _joined(["Right.", question.why]))
     for wrong, words in question.traps:
-        if abs(value - wrong) <= question.tolerance:
+        if any(_near(value, wrong, question.tolerance) for value in values):
             return Judged(False, _joined(["Not right.", words]))
-    return Judged(False, f"Not right: {'too high' if value > question.answer else 'too low'}. Try again.")
+    return Judged(False, f"Not right: {'too high' if values[0] > question.answer else 'too low'}. Try again.")
+
+
+def _read_number(typed: str, unit: str) -> list[float]:
+    """The numbers that may be meant: in “12,288” the comma may mark thousands, or be the decimal one."""
+    bare = re.sub(r"[\s_]", "", typed).replace("−", "-").lstrip("×=≈")
+    bare = bare.removesuffix(re.sub(r"\s", "", unit)).rstrip("%")
+    readings = [bare.replace(",", ".")]
+    if re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", bare):
+        readings.append(bare.replace(",", ""))
+    found = []
+    for reading in readings:
+        with suppress(ValueError):
+            found.append(float(reading))
+    return [value for value in found if math.isfinite(value)]
+
+
+def _near(value: float, target: float, tolerance: float) -> bool:
+    return abs(value - target) <= tolerance + 1e-12  # 0.16 is within 0.01 of 0.15, in floats too
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -11,6 +11,17 @@ from forgetlab import compat
 from forgetlab.notebook import Living
 from forgetlab.teaching.questions import FINAL, Judged, Question, find, judge, questions
 
+# Both generations of widgets give an option one line: a longer one is cut, or lies over the next. Here it wraps.
+CHOICES = "forgetlab-choices"
+WRAPPED = (
+    f"<style>.{CHOICES}, .{CHOICES} label, .{CHOICES} span "
+    "{height: auto !important; white-space: normal !important; overflow: visible !important; line-height: 1.4}"
+    f".{CHOICES} .widget-radio-box label, .{CHOICES} .widget-label-basic "
+    "{display: flex !important; align-items: flex-start; margin-bottom: 6px}"
+    f".{CHOICES} .widget-radio-box label {{flex-direction: row-reverse; justify-content: flex-end}}"
+    f".{CHOICES} input {{flex: none; align-self: flex-start !important; margin: 1px 8px 0 0 !important}}</style>"
+)
+
 
 class Card(Living):
     """One question as a widget. `judged` is the last verdict, None before; on_answer is called with each."""
@@ -25,14 +36,19 @@ class Card(Living):
             "Answer": compat.button("Answer", self.answer, primary=True),
             "Again": compat.button("Again", self.again),
         }
-        super().__init__([widgets.HTML(_asked(question)), *self.choices, compat.row(*self.buttons.values()), self.note])
+        super().__init__(
+            [widgets.HTML(WRAPPED + _asked(question)), *self.choices, compat.row(*self.buttons.values()), self.note]
+        )
 
     def answer(self) -> None:
         """Judge what is chosen or typed now."""
-        self.judged = judge(self.question, self._given())
-        self.note.value = compat.said(self.judged.words)
+        verdict = judge(self.question, self._given())
+        self.note.value = compat.said(verdict.words)
+        if not verdict.given:
+            return
+        self.judged = verdict
         if self._on_answer:
-            self._on_answer(self.judged)
+            self._on_answer(verdict)
 
     def again(self) -> None:
         """Clear the answer."""
@@ -59,8 +75,12 @@ def _choices(question: Question) -> list[widgets.Widget]:
         return [compat.text(question.unit or "number")]
     texts = [option.text for option in question.options]
     if question.kind == "multiple":
-        return [widgets.Checkbox(value=False, description=text, indent=False, layout=wide) for text in texts]
-    return [widgets.RadioButtons(options=texts, value=None, description="", layout=wide)]
+        made = [widgets.Checkbox(value=False, description=text, indent=False, layout=wide) for text in texts]
+    else:
+        made = [widgets.RadioButtons(options=texts, value=None, description="", layout=wide)]
+    for control in made:
+        control.add_class(CHOICES)
+    return made
 
 
 def ask(name: str) -> Card:
@@ -156,8 +176,9 @@ def as_html(question: Question) -> str:
         answer = "; ".join(f"{_letter(i)}) {option.text}" for i, option in enumerate(question.options) if option.right)
         reasons = " ".join(option.why for option in question.options if option.right)
     else:
-        answer, reasons = f"{question.answer:g} {question.unit}".strip(), ""
-    folded = f"<details><summary>Answer</summary>{escape(' '.join([answer + '.', reasons, question.why]))}</details>"
+        answer, reasons = f"{question.answer:.10g} {question.unit}".strip(), ""
+    said = " ".join(part for part in (answer.rstrip(".") + ".", reasons, question.why) if part)
+    folded = f"<details><summary>Answer</summary>{escape(said)}</details>"
     listed = f"<ol type='a'>{options}</ol>" if options else ""
     return f"<div>{_asked(question)}{listed}{folded}</div>"
 

@@ -22,7 +22,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 PATIENCE = 120.0  # seconds that a busy machine may take
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-MARGIN = 2.5  # px; the margin of ipywidgets is 2
+MARGIN = 0.5  # px that are lost in rounding
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SETTINGS = {  # cells that are not in view must stay in the page, and nothing may pop up over it
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -189,7 +189,7 @@ class Notebook:
 
 
 class Lab:
-    """A lab on a page; used by keyboard."""
+    """A lab on a page; used by keyboard, or by pointer."""
 
     def __init__(self, page: Page, box: Locator) -> None:
         self.page, self.box = page, box
@@ -202,6 +202,18 @@ class Lab:
     def move(self, label: str, key: str = "ArrowRight") -> None:
         """Press a key on a slider."""
         self.slider(label).press(key)
+
+    def drag(self, label: str, pixels: float) -> None:
+        """Take a slider's handle with the pointer, pull it to the right, and let it go."""
+        handle = self.slider(label)
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + pixels, y, steps=5)
+        self.page.mouse.up()
 
     def press(self, label: str) -> None:
         """Press a button by keyboard."""

@@ -1,4 +1,4 @@
-"""A lesson and two labs in a real browser, used by keyboard, wide and at 360 px."""
+"""A lesson and two labs in a real browser, used by keyboard and pointer, wide and at 360 px."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LESSON = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 CELLS = [
     "import os\nfrom forgetlab import labs\nprint(f'kernel {os.getpid()}')",
     "labs.cloud.show()",
-    "lab = labs.watch.show()\nlab._move({'steps': 20})\nlab",
+    "labs.watch.show()",
 ]
 CLOUD, WATCH = 1, 2
 
@@ -55,7 +55,7 @@ def test_the_first_lesson_runs_from_top_to_bottom(server: Server) -> None:
     assert len(prompts) > 3
 
 
-def test_labs_by_keyboard_and_on_a_narrow_page(server: Server) -> None:
+def test_labs_by_keyboard_and_pointer_and_on_a_narrow_page(server: Server) -> None:
     write(server.root / "labs.ipynb", CELLS)
     with browser() as page:
         notebook = Notebook(page, server, "labs.ipynb")
@@ -70,18 +70,22 @@ def test_labs_by_keyboard_and_on_a_narrow_page(server: Server) -> None:
         assert len(re.findall(r"\d", words)) > 8, words
         cloud.move("correlation")
         cloud.until(lambda: cloud.source != seen and cloud.alt != words, "new figure after a move")
+        seen, words = cloud.source, cloud.alt
+        cloud.drag("correlation", -60)
+        cloud.until(lambda: cloud.source != seen and cloud.alt != words, "new figure after a drag")
 
         watch = notebook.lab(WATCH)
-        assert watch.source == ""
+        assert "A kept result" in watch.says
+        opened = watch.source
+        assert opened
         watch.press("Train")
-        watch.until(lambda: watch.source, "first live figure")
-        first = watch.source
+        watch.until(lambda: watch.source != opened, "first live figure")
+        watch.move("steps", "Home")  # its low end; takes the place of the run under way
         watch.until(lambda: "After 20 steps" in watch.says, "end of the training")
         done, words = watch.source, watch.alt
-        assert done != first
         assert re.search(r"After 20 steps: sentiment [\d.]+ → [\d.]+, masked-lm [\d.]+ → [\d.]+", words), words
         watch.move("seed")
-        watch.until(lambda: watch.source not in ("", done), "new figure after a move")
+        watch.until(lambda: watch.source != done, "new figure after a move")
         watch.until(lambda: "After 20 steps" in watch.says and watch.alt != words, "end of the second training")
         fresh = watch.source
         watch.move("seed", "ArrowLeft")  # seen before: what was kept is shown, nothing is trained

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -87,6 +89,28 @@ def test_stop_keeps_what_was_reached() -> None:
     asyncio.run(drive())
     assert journal.events[-1] == ("end", "stopped")
     assert journal.events[:3] == ["a0", "a1", "a2"]
+
+
+def test_an_interrupt_between_two_pieces_is_not_lost() -> None:
+    """A kernel that is not at a message ignores SIGINT."""
+    journal = Journal()
+
+    async def drive() -> None:
+        runner = journal.runner("cooperative")
+        runner.start(journal.counting("a", 1000))
+        while len(journal.events) < 3:
+            await asyncio.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)  # while the run has given way to this
+        await asyncio.sleep(0.05)
+        assert not runner.running
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        asyncio.run(drive())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert journal.events[-1] == ("end", "stopped")
 
 
 def test_a_run_in_another_thread_is_put_away_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from html import unescape
 from pathlib import Path
@@ -29,9 +30,9 @@ NAMES = ("pull", "mix", "dreams", "freeze", "path", "brake", "anchor")
 CASES: dict[str, tuple[dict[str, Any], Any, float]] = {
     "pull": ({"samples": 20, "lam": 10.0}, lambda old: EWC(old, 10.0, examples=20), 1e-3),
     "mix": ({"memory": 10.0, "ratio": 0.25}, lambda old: ExperienceReplay(old, 0.25, 10), 1e-3),
-    "dreams": ({"size": 20}, lambda old: GenerativeReplay(old, 0.5, 20), 1e-3),
-    "freeze": ({"width": 4}, lambda old: Adapters(4), 3e-3),
-    "path": ({"factor": 2.0}, lambda old: LayerwiseRates(2.0), 1e-3),
+    "dreams": ({"size": 20, "ratio": 0.5}, lambda old: GenerativeReplay(old, 0.5, 20), 1e-3),
+    "freeze": ({"width": 4}, lambda old: Adapters(4), 2e-3),
+    "path": ({"factor": 2.0, "schedule": "none"}, lambda old: LayerwiseRates(2.0), 2e-3),
     "brake": ({"drop": 0.9}, lambda old: SafetyBrake(0.9), 1e-3),
     "anchor": ({"beta": 1.0}, lambda old: KLAnchor(1.0), 1e-3),
 }
@@ -46,7 +47,8 @@ def _bench(model: str, new: str, watch: tuple[str, ...]) -> Bench:
 def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("forgetlab.results.shipped_folder", lambda: tmp_path / "shipped")
-    monkeypatch.setattr(remedy, "USUAL", {**remedy.USUAL, **SMALL})
+    original = remedy.recipe
+    monkeypatch.setattr(remedy, "recipe", lambda *which, **more: replace(original(*which, **more), **SMALL))
     monkeypatch.setattr(runs, "prepare", lambda r: _bench(r.model, r.new, r.watch))  # loaded once for all tests
 
 
@@ -127,11 +129,11 @@ def test_all_runs_so_far_stand_in_the_trade_off_until_reset(monkeypatch: pytest.
 
     monkeypatch.setattr(remedy, "scatter", seen)
     lab = _lab("pull", method="L2-SP", lam=1e-4)
-    for lam in (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
+    for lam in (1e-2, 1.0, 10**2.5, 1e6):
         lab.apply({"lam": lam})
     labels = [point.label for point in shown[-1]]
-    assert set(labels) == {"λ=0", *(f"L2-SP λ={lam}" for lam in ("1.0e-04", "0.001", "0.01", "0.1", "1", "10", "100"))}
-    assert labels[-1] == "L2-SP λ=100"  # the newest, drawn filled
+    assert set(labels) == {"λ=0", *(f"L2-SP λ={lam}" for lam in ("0.0001", "0.01", "1", "316", "1e6"))}
+    assert labels[-1] == "L2-SP λ=1e6"  # the newest, drawn filled
     lab.reset()
     lab.apply({"method": "L2-SP", "lam": 1.0})
     assert {point.label for point in shown[-1]} == {"L2-SP λ=1", "λ=0"}
@@ -221,7 +223,7 @@ def test_the_memory_is_counted() -> None:
 
 
 def test_the_dreams_shown_are_those_that_are_replayed() -> None:
-    lab = _lab("dreams", size=20, temperature=1.5, seed=3)
+    lab = _lab("dreams", size=20, ratio=0.5, temperature=1.5, seed=3)
     assert lab.state is not None
     bench = _bench_of(lab)
     bench.model.restore()
@@ -249,16 +251,17 @@ def test_the_rates_of_the_layers() -> None:
     # four steps: the heads and the last layer alone
     assert path.rates(lab.state, lab.settings()) == {
         "rates": {
-            "heads": ([4], [1e-3]),
-            "layer 2": ([4], [pytest.approx(5e-4)]),
-            "layer 1": ([4], [None]),
-            "layer 0": ([4], [None]),
-            "embeddings": ([4], [None]),
+            "heads": ([2, 4], [2e-3, 2e-3]),
+            "layer 2": ([2, 4], [pytest.approx(1e-3)] * 2),
+            "layer 1": ([2, 4], [None, None]),
+            "layer 0": ([2, 4], [None, None]),
+            "embeddings": ([2, 4], [None, None]),
         }
     }
+    assert _alt(lab) == _words(lab)  # a layer without any rate is drawn too
     lab.apply({"unfreeze": 0, "schedule": "warm-up", "share": 0.5})
     rates = path.rates(lab.state, lab.settings())["rates"]
-    assert rates["embeddings"][1] == [pytest.approx(1e-3 / 16)]
+    assert rates["embeddings"][1][-1:] == [pytest.approx(2e-3 / 16)]
 
 
 def test_the_brake_marks_what_is_allowed_and_what_came_back() -> None:
@@ -275,8 +278,11 @@ def test_the_brake_marks_what_is_allowed_and_what_came_back() -> None:
     assert "the weights of step 0 are back" in _words(lab)
     assert last["scores"]["masked-lm"] == first["masked-lm"]
     lines = brake.marks(lab.state, lab.settings())
-    assert lines["masked-lm"]["weights put back"] == ([4], [first["masked-lm"]["perplexity"]])
+    assert lines["masked-lm"]["weights put back"] == ([2, 4], [first["masked-lm"]["perplexity"]] * 2)
     assert lab.state["plain"][-1]["status"] != "stopped"
+    states = remedy.run(runs.Runs(), brake.recipe({**lab.settings(), "seed": 1}))
+    words = next(state["message"] for state in states if "message" in state)  # what Stop leaves, once this run is over
+    assert re.fullmatch(r"After \d steps: .*\(.* are back\)\.", words), words
 
 
 def test_the_anchor_is_tried_on_a_writer() -> None:

@@ -1,26 +1,51 @@
-"""What is shipped is what the labs open on."""
+"""What is shipped is what the labs open on, and what they compute."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from forgetlab import labs, results
 from tests.labs.conftest import SHIPPED
 
 
-@pytest.mark.parametrize("name", labs.LABS)
-def test_every_lab_opens_on_what_is_shipped(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+@pytest.fixture(autouse=True)
+def _shipped_and_an_empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(results, "shipped_folder", SHIPPED)
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", labs.LABS)
+def test_every_lab_opens_on_what_is_shipped(name: str) -> None:
     lab = labs.show(name, driver="inline")
     assert lab.source == ("simulated" if lab.instant else "cached")
     assert "alt=" in lab.picture.value or "aria-label=" in lab.picture.value
     assert "error" not in lab.message.value
 
 
-def test_nothing_else_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "shipped_folder", SHIPPED)
+def test_nothing_else_is_shipped() -> None:
     for path in SHIPPED().glob("*.json"):
         settings = json.loads(path.read_text())["settings"]
         name = path.stem.rpartition("-")[0]
         assert results.key(name, settings) == path.stem, f"{path.name} is stale: make results"
+
+
+@pytest.mark.slow
+def test_a_shipped_result_is_reproduced() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as it was written
+    try:
+        lab = labs.show("watch", driver="inline")
+        assert lab.source == "cached"
+        assert lab.state is not None
+        kept = lab.state["records"]
+        lab.train()
+    finally:
+        torch.set_num_threads(threads)
+    assert lab.source == "live"
+    live = lab.state["records"]
+    assert [record["step"] for record in live] == [record["step"] for record in kept]
+    for one, other in zip(live, kept, strict=True):
+        for task, scores in one["scores"].items():
+            assert scores == pytest.approx(other["scores"][task], rel=1e-3, abs=1e-3)

@@ -37,6 +37,8 @@ def without_kernel(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook as it is committed: no times of day, no widgets, only what shows without a kernel."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day would change at every run
+        if cell.get("outputs"):
+            cell.outputs = merged(cell.outputs)
         for output in cell.get("outputs", []):
             if len(output.get("data", {})) > 1:
                 output.data.pop(WIDGET, None)
@@ -46,6 +48,17 @@ def without_kernel(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return notebook
+
+
+def merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Printed lines in one piece, however the clock has split them."""
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if found and output.output_type == "stream" and found[-1].get("name") == output.name:
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 if __name__ == "__main__":

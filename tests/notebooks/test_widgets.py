@@ -61,13 +61,13 @@ class Page:
 
     def move(self, control: str, value: Any, subshell: str | None = None) -> str:
         """Send a move, and do not wait for what comes of it. What was said before is wiped: new words are an answer."""
-        self._wipe()
+        self._wipe(subshell)
         trait = "index" if "index" in self.state(control) else "value"
         return self.kernel.send(self.controls[control], subshell=subshell, **{trait: value})
 
     def press(self, label: str, subshell: str | None = None) -> str:
         if label != "Stop":
-            self._wipe()
+            self._wipe(subshell)
         return self.kernel.click(self.buttons[label], subshell=subshell)
 
     def paste(self, line: str) -> str:
@@ -82,8 +82,9 @@ class Page:
         self.kernel.taken(self.press("Stop") if "Stop" in self.buttons else self.press("Reset"))
         self.kernel.run(f"{self.name}._runner.stop(); del {self.name}")
 
-    def _wipe(self) -> None:
-        self.kernel.widgets[self.notes["message"]]["value"] = ""
+    def _wipe(self, subshell: str | None = None) -> None:
+        """In the kernel too: a widget sends only what changes, so the same words said again would not come."""
+        self.kernel.send(self.notes["message"], subshell=subshell, value="")
 
 
 def kept(kernel: Kernel, lab: str) -> list[dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""Exercises on the phenomenon: what is kept, what is hit worst, when a loss begins, what a myopic step does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetlab.teaching.exercises.checking import Verdict, diagnose
+
+Scores = Mapping[str, float]
+Better = Mapping[str, bool]
+
+
+def check_kept_share(function: Callable[[float, float, bool], float]) -> Verdict:
+    """Judge kept_share(before, after, higher_is_better) → the share of a score that is left, 0 to 1."""
+    cases = [(0.8, 0.6, True), (2.8, 28.0, False), (0.5, 0.6, True), (3.0, 2.5, False), (1.0, 0.0, True)]
+    mistakes: dict[str, Callable[..., Any]] = {
+        "You divide after by before for every score. A perplexity that grows tenfold then counts as kept ten times "
+        "over: where lower is better, the ratio has to be turned round.": lambda b, a, h: min(a / b, 1.0),
+        "You divide before by after for every score. That is right where lower is better; an accuracy or F1 needs "
+        "the ratio the other way round.": lambda b, a, h: min(b / a, 1.0) if a else 1.0,
+        "A score that improved gives more than 1. A gain is no kept share: it must not make up for another skill's "
+        "loss, so cap the share at 1.": lambda b, a, h: a / b if h else b / a,
+        "That is the share that was lost. The exercise asks for the share that was kept.": lambda b, a, h: (
+            1 - _kept(b, a, h)
+        ),
+        "You subtract. Points of accuracy and points of perplexity have no common size: take the ratio of the two "
+        "scores instead.": lambda b, a, h: a - b if h else b - a,
+    }
+    praise = "One scale for every score: 1 is all kept, 0 is all lost, and a gain hides nothing."
+    return diagnose(function, cases, _kept, mistakes, praise)
+
+
+def check_worst_hit(function: Callable[[Scores, Scores, Better], str]) -> Verdict:
+    """Judge worst_hit(before, after, higher_is_better) → the name of the task that kept the smallest share."""
+    better = {"masked-lm": False, "entities": True, "acceptability": True}
+
+    def table(*values: float) -> dict[str, float]:
+        return dict(zip(better, values, strict=True))
+
+    cases = [
+        (table(2.8, 1.0, 0.8), table(4.0, 0.4, 0.7), better),
+        (table(2.8, 1.0, 0.8), table(28.0, 0.5, 0.6), better),
+        (table(3.0, 1.0, 0.2), table(3.3, 0.6, 0.05), better),
+        (table(2.8, 0.9, 0.3), table(28.0, 0.8, 0.29), better),
+    ]
+    mistakes: dict[str, Callable[..., Any]] = {
+        "You take the largest difference. A perplexity can change by 25 and an accuracy by 1 at most, so the "
+        "language model nearly always “wins”: compare shares instead.": lambda b, a, h: max(
+            b, key=lambda name: abs(a[name] - b[name])
+        ),
+        "You compare after / before for every task. For the perplexity the worst task then has the largest ratio, "
+        "not the smallest: turn it round where lower is better.": lambda b, a, h: min(
+            b, key=lambda name: a[name] / b[name]
+        ),
+        "That is the task that kept most. Ask for the smallest kept share.": lambda b, a, h: max(
+            b, key=lambda name: _kept(b[name], a[name], h[name])
+        ),
+        "That is the task with the lowest score now. A task that was poor before may have lost nothing: compare "
+        "with its own start.": lambda b, a, h: min(a, key=a.__getitem__),
+    }
+    praise = "Shares make an F1, an accuracy and a perplexity comparable, so the worst hit has a name."
+    right: Callable[..., str] = lambda b, a, h: min(b, key=lambda name: _kept(b[name], a[name], h[name]))  # noqa: E731
+    return diagnose(function, cases, right, mistakes, praise)
+
+
+def check_first_loss(function: Callable[[Sequence[int], Sequence[float], float], int]) -> Verdict:
+    """Judge first_loss(steps, scores, share) → the first step whose score is below share × the first score, or -1."""
+    cases = [
+        ([0, 5, 10, 15], [0.8, 0.7, 0.6, 0.5], 0.8),
+        ([0, 10, 20, 30], [1.0, 0.95, 0.7, 0.8], 0.9),
+        ([0, 5, 10], [0.8, 0.79, 0.81], 0.9),
+    ]
+
+    def below(steps: Sequence[int], scores: Sequence[float], bar: float) -> list[int]:
+        return [step for step, score in zip(steps, scores, strict=True) if score < bar]
+
+    mistakes: dict[str, Callable[..., Any]] = {
+        "You return the place in the list. The question is after how many training steps: return the step that "
+        "stands at that place.": lambda x, y, s: next((i for i, score in enumerate(y) if score < s * y[0]), -1),
+        "You compare the score with `share` itself. 0.8 of a start of 0.8 is 0.64: the bar is a share of the first "
+        "score.": lambda x, y, s: (below(x, y, s) or [-1])[0],
+        "That is the step of the lowest score. The loss began earlier: return the first step below the bar.": (
+            lambda x, y, s: x[y.index(min(y))]
+        ),
+        "That is the last step below the bar. Return the first one: the score may come back later, and that it was "
+        "lost is the news.": lambda x, y, s: (below(x, y, s * y[0]) or [-1])[-1],
+        "It always says −1. It probably returns inside the loop, at the first score that is still fine: only after "
+        "the loop is it known that no score was below.": lambda x, y, s: -1,
+    }
+    praise = "Now two curves can be compared by when they begin to fall, not by how they look."
+    return diagnose(function, cases, lambda x, y, s: (below(x, y, s * y[0]) or [-1])[0], mistakes, praise)
+
+
+def check_side_effect(function: Callable[[Tensor, Tensor, float], float]) -> Verdict:
+    """Judge side_effect(new_gradient, old_gradient, lr) → the change of the old loss by a small step on the new one.
+
+    To first order, for plain gradient descent. The right answer is a derivative taken by autograd.
+    """
+    g = torch.Generator().manual_seed(1)
+    cases = [(torch.randn(shape, generator=g), torch.randn(shape, generator=g), lr) for shape, lr in SHAPES]
+    mistakes: dict[str, Callable[..., Any]] = {
+        "The sign is turned round. A step goes against the gradient of the new loss, so where the two gradients "
+        "agree the old loss falls too.": lambda new, old, lr: lr * (new * old).sum(),
+        "That is the change of the new loss: the only one that training looks at. For the old loss, the step of the "
+        "new task meets the slope of the old one.": lambda new, old, lr: -lr * (new * new).sum(),
+        "That is the change of the old loss if one trained on the old task. Here the step follows the new task's "
+        "gradient.": lambda new, old, lr: -lr * (old * old).sum(),
+        "The learning rate is missing: half the step makes half the damage.": lambda new, old, lr: -(new * old).sum(),
+        "You return one number for each weight. The loss changes by the sum of what the single weights "
+        "contribute.": lambda new, old, lr: -lr * new * old,
+        "You divide by the lengths, as in a cosine. The cosine says whether the two agree; the damage grows with "
+        "both lengths as well.": lambda new, old, lr: -lr * (new * old).sum() / new.norm() / old.norm(),
+    }
+    praise = "The product of the two gradients decides what happens to the old loss, and training never computes it."
+    return diagnose(function, cases, _side_effect, mistakes, praise)
+
+
+SHAPES = (((4,), 0.1), ((3, 2), 0.01), ((5,), 1.0))
+
+
+def _kept(before: float, after: float, higher_is_better: bool) -> float:
+    ratio = after / before if higher_is_better else before / after
+    return min(max(ratio, 0.0), 1.0)
+
+
+def _side_effect(new: Tensor, old: Tensor, lr: float) -> Tensor:
+    """d/dt of a loss with gradient `old` along the path −t · new, times lr."""
+    t = torch.zeros((), requires_grad=True)
+    loss = (old * (-t * new)).sum()
+    (slope,) = torch.autograd.grad(loss, t)
+    return lr * slope
