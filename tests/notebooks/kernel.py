@@ -84,7 +84,7 @@ class Kernel:
         self.client.control_channel.send(message)
         try:
             while True:
-                reply = self.client.control_channel.get_msg(timeout=5)
+                reply = self.client.get_control_msg(timeout=5)
                 if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
                     return str(reply["content"].get("subshell_id", ""))
         except Empty:
