@@ -69,6 +69,8 @@ class ForgettingTrainer(Trainer):
             raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
         if (names := [task.name for task in watch]) and len(set(names)) < len(names):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
+        if lm_kind_of(_plain(model)) == "causal" and getattr(_plain(model), "loss_type", "") is None:
+            cast(Any, _plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
         super().__init__(model=model, args=args, **trainer)
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))

@@ -36,6 +36,8 @@ class Card(Living):
             "Answer": compat.button("Answer", self.answer, primary=True),
             "Again": compat.button("Again", self.again),
         }
+        for control in self.choices:  # a new choice is not what the words beside it judge
+            control.observe(lambda _: self._hush(), "value")
         super().__init__(
             [widgets.HTML(WRAPPED + _asked(question)), *self.choices, compat.row(*self.buttons.values()), self.note]
         )
@@ -57,6 +59,9 @@ class Card(Living):
                 control.index = None
             else:
                 control.value = "" if isinstance(control, widgets.Text) else False
+        self._hush()
+
+    def _hush(self) -> None:
         self.note.value = compat.said("")
 
     def still(self) -> dict[str, str]:
@@ -145,7 +150,7 @@ class Quiz(Living):
         self.place.value = compat.said(f"Question {self.at + 1} of {len(self.cards)}: {card.question.topic}")
         rows = "".join(
             f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
-            f"<td>{right} right of {count}</td><td>{count - answered} open</td></tr>"
+            f"<td style='padding:0 16px'>{right} right of {count}</td><td>{count - answered} open</td></tr>"
             for topic, (right, answered, count) in self.scores().items()
         )
         total = sum(right for right, _, _ in self.scores().values())
