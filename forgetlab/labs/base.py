@@ -101,7 +101,7 @@ class Lab(Living):
         self._show_line()
         if self.state is not None and self.state.get("settings") != settings and not self.instant:
             self.old = [*self.old, self.state][-OLD_RUNS:]
-        self._say("" if self.instant else "training …")
+        self._say("" if self.instant else "preparing the training …")
         self.source = "simulated" if self.instant else "live"
         self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
 
