@@ -52,7 +52,9 @@ colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 
 book: $(INSTALLED)           ## dist/book: the lessons as a static site, with search
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
-	$(BIN)/sphinx-build -q -c docs notebooks dist/book
+	rm -rf dist/book dist/book-source && mkdir -p dist/book-source
+	cp notebooks/README.md notebooks/*.ipynb benchmarks/results/remedies.md dist/book-source
+	$(BIN)/sphinx-build -q -c docs dist/book-source dist/book
 	@echo "the book: dist/book/README.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside

@@ -19,15 +19,24 @@ html_title = "forgetlab: the handbook of forgetting"
 html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
 html_static_path = [str(Path(jupyter_server_mathjax.__file__).parent / "static")]
 mathjax_path = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
-mathjax2_config = {"tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]]}}
+mathjax2_config = {
+    "tex2jax": {
+        "inlineMath": [["\\(", "\\)"]],
+        "displayMath": [["\\[", "\\]"]],
+        "processClass": "tex2jax_process|mathjax_process|math",
+    },
+    # the one font that jupyter_server_mathjax holds
+    "HTML-CSS": {"availableFonts": [], "imageFont": None, "preferredFont": None, "webFont": "STIX-Web"},
+}
 
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def with_contents(app: Any, docname: str, source: list[str]) -> None:
-    """The lessons in their order, below the index."""
+    """The lessons in their order, below the index; the table of remedies is a page of the book."""
+    source[0] = source[0].replace("../benchmarks/results/remedies.md", "remedies.md")
     if docname == root_doc:
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(LESSONS) + "\n```\n"
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies"]) + "\n```\n"
 
 
 def with_alt_text(app: Any, doctree: Any, docname: str) -> None:
