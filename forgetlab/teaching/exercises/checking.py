@@ -49,7 +49,9 @@ def diagnose(
         except Exception as error:  # whatever a learner's code does
             return Verdict(False, f"It raised {type(error).__name__}: {error}")
     if any(answer is None or answer is Ellipsis for answer in answers):
-        return Verdict(False, "It returns nothing yet: end it with `return`.")
+        return Verdict(
+            False, "It returns nothing yet: put your own line in the place of the dots, and return its value."
+        )
     wanted = [right(*copy.deepcopy(case)) for case in cases]
     if all(map(same, answers, wanted)):
         return Verdict(True, praise)
