@@ -19,3 +19,8 @@ def unknown(what: str, given: object, known: Iterable[str]) -> ForgetlabError:
     near = get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return ForgetlabError(f"unknown {what} {given!r}; {hint}")
+
+
+def in_words(error: Exception) -> str:
+    """An error as a message shows it: a ForgetlabError explains itself, of any other the type helps."""
+    return f"error: {error}" if isinstance(error, ForgetlabError) else f"error: {type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -22,12 +22,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Method, Part, Run
-from forgetlab.metrics import parameter_drift
+from forgetlab.methods import Method, Part, Run, grouped, state_for
 from forgetlab.models import Model, lm_kind_of
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores, Task
-from forgetlab.training import Record, Status
+from forgetlab.tasks import Task
+from forgetlab.training import Record, Status, measured
 
 WEIGHTS, STATE = "forgetlab.safetensors", "forgetlab.json"
 
@@ -133,12 +132,8 @@ class ForgettingTrainer(Trainer):
         batches = math.ceil(len(cast(Any, self.train_dataset)) / each)
         return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
 
-    @contextmanager
-    def _state(self, task: Task) -> Any:
-        with ExitStack() as stack:
-            for method in self.methods:
-                stack.enter_context(method.for_task(task, cast(Run, self._run)))
-            yield
+    def _state(self, task: Task) -> AbstractContextManager[None]:
+        return state_for(task, self.methods, cast(Run, self._run))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
@@ -147,17 +142,11 @@ class ForgettingTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
         groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
-        taken = {p for group in groups for p in group["params"]}
         # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
-        if heads := [p for p in names if p not in taken and p.requires_grad and p not in set(self.model.parameters())]:
+        own = set(self.model.parameters())
+        if heads := [p for p in names if p not in own and p.requires_grad]:
             groups.append({**groups[-1], "params": heads, "names": [names[p] for p in heads]})
-        for method in self.methods:
-            groups = method.parameter_groups(groups, run)
-        trained = {p for group in groups for p in group["params"]}
-        if not trained:
-            raise ForgetlabError("the methods leave nothing to train: every weight is frozen")
-        for p in self.together.parameters():
-            p.requires_grad_(p in trained)
+        groups = grouped(self.methods, groups, run)
         optimizer.param_groups.clear()
         for group in groups:
             if group["params"]:
@@ -254,22 +243,12 @@ class ForgettingTrainer(Trainer):
 
     def _record(self, run: Run, status: Status, message: str = "") -> Record:
         training = self.model.training
-        scores: dict[str, Scores] = {run.task.name: {"loss": self._new_loss()}}
-        with torch.no_grad(), self.accelerator.autocast():
-            for task in self.watch:
-                with self._state(task):
-                    scores[task.name] = task.score(self.together, self.limit)
-            values = {method.name: method.penalty(run) for method in self.methods}
+        found = measured(run, self.methods, self.watch, self.limit)
         self.model.train(training)
-        drift = parameter_drift(run.anchor, run.weights)
+        loss = self._new_loss()
         record = Record(
-            step=run.step,
-            loss=scores[run.task.name]["loss"],
-            scores=scores,
-            penalty={name: float(value) for name, value in values.items() if value is not None},
-            drift=drift.total,
-            drift_per_layer=drift.per_layer,
-            lr=[group["lr"] for group in run.groups],
+            **{**found, "scores": {run.task.name: {"loss": loss}, **found["scores"]}},
+            loss=loss,
             seconds=time.perf_counter() - self._start,
             train_seconds=0.0,
             status=status,

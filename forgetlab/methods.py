@@ -5,14 +5,15 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
 from forgetlab.tasks import Task
 
@@ -162,3 +163,27 @@ class Method:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")
         return f"{type(self).__name__}({shown})"
+
+
+@contextmanager
+def state_for(task: Task, methods: Sequence[Method], run: Run) -> Iterator[None]:
+    """The state of the model that all methods together give a task."""
+    with ExitStack() as stack:
+        for method in methods:
+            stack.enter_context(method.for_task(task, run))
+        yield
+
+
+def grouped(methods: Sequence[Method], groups: list[Group], run: Run) -> list[Group]:
+    """The optimizer's groups as the methods want them; what is in none of them needs no gradient from here on.
+
+    Raises ForgetlabError where nothing is left to train.
+    """
+    for method in methods:
+        groups = method.parameter_groups(groups, run)
+    trained = {p for group in groups for p in group["params"]}
+    if not trained:
+        raise ForgetlabError("the methods leave nothing to train: every weight is frozen")
+    for p in run.model.parameters():
+        p.requires_grad_(p in trained)
+    return groups

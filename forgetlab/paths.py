@@ -33,6 +33,11 @@ def manifest() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def inputs() -> dict[str, str]:
+    """The part of the manifest that the numbers of a run depend on: a question or a kept result changes none."""
+    return {name: digest for name, digest in manifest().items() if name.startswith(("models/", "tasks/", "world/"))}
+
+
 def check_shipped(folder: Path) -> None:
     """Raise ForgetlabError where a shipped file below `folder` is missing or not the one that was shipped."""
     root = data_folder()

@@ -96,10 +96,10 @@ class Recipe:
 
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, of the files it reads and of forgetlab's version."""
-        from forgetlab.paths import manifest, sha256
+        from forgetlab.paths import inputs, sha256
 
         files = {name: sha256(Path(name)) for name in (self.new, *self.watch) if Path(name).is_file()}
-        content = [asdict(self), files, manifest(), forgetlab.__version__]
+        content = [asdict(self), files, inputs(), forgetlab.__version__]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

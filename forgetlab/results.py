@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import forgetlab
-from forgetlab.paths import data_folder, manifest
+from forgetlab.paths import data_folder, inputs
 
 CACHE_BYTES = 50_000_000
 
@@ -87,5 +87,4 @@ def _make_room(folder: Path, newest: Path) -> None:
 
 @cache
 def _data() -> str:
-    inputs = {name: digest for name, digest in manifest().items() if name.startswith(("models/", "tasks/", "world/"))}
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs(), sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Group, Method, Part, Run
+from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, pick_device
 from forgetlab.tasks import Scores, Task
@@ -206,13 +206,7 @@ class _Loop:
     def _optimizer(self) -> torch.optim.Optimizer:
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         groups: list[Group] = [{"params": [p for _, p in named], "names": [n for n, _ in named], "lr": self.run.lr}]
-        for method in self.methods:
-            groups = method.parameter_groups(groups, self.run)
-        trained = {p for group in groups for p in group["params"]}
-        if not trained:
-            raise ForgetlabError("the methods leave nothing to train: every weight is frozen")
-        for p in self.model.parameters():
-            p.requires_grad_(p in trained)
+        groups = grouped(self.methods, groups, self.run)
         fused = self.model.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=fused)
         self.run.groups = optimizer.param_groups
@@ -275,13 +269,6 @@ class _Loop:
                     loss = loss + more
         return loss
 
-    @contextmanager
-    def _state(self, task: Task) -> Iterator[None]:
-        with ExitStack() as stack:
-            for method in self.methods:
-                stack.enter_context(method.for_task(task, self.run))
-            yield
-
     def _record(
         self,
         loss: float | None,
@@ -289,27 +276,15 @@ class _Loop:
         notes: Sequence[str] = (),
         costs: dict[str, float] | None = None,
     ) -> Record:
-        run, model = self.run, self.model
-        scores = {}
-        with torch.no_grad(), self._autocast():
-            for task in self.tasks:
-                with self._state(task):
-                    scores[task.name] = task.score(model, self.limit)
-            values = {method.name: method.penalty(run) for method in self.methods}
-        drift = parameter_drift(run.anchor, run.weights)
+        run, found = self.run, measured(self.run, self.methods, self.tasks, self.limit)
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
-        if loss is not None and not (math.isfinite(loss) and math.isfinite(drift.total)):
+        if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
         return Record(
-            step=run.step,
+            **found,
             loss=loss,
-            scores=scores,
-            penalty={name: float(value) for name, value in values.items() if value is not None},
-            drift=drift.total,
-            drift_per_layer=drift.per_layer,
-            lr=[group["lr"] for group in run.groups],
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds,
             setup_seconds=self.setup_seconds,
@@ -319,10 +294,32 @@ class _Loop:
             costs=costs or {},
         )
 
+    def _state(self, task: Task) -> AbstractContextManager[None]:
+        return state_for(task, self.methods, self.run)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.model.device.type, dtype=self.dtype)
+
+
+def measured(run: Run, methods: Sequence[Method], tasks: Sequence[Task], limit: int | None) -> dict[str, Any]:
+    """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates."""
+    scores = {}
+    with torch.no_grad(), run.autocast():
+        for task in tasks:
+            with run.state(task):
+                scores[task.name] = task.score(run.model, limit)
+        values = {method.name: method.penalty(run) for method in methods}
+    drift = parameter_drift(run.anchor, run.weights)
+    return {
+        "step": run.step,
+        "scores": scores,
+        "penalty": {name: float(value) for name, value in values.items() if value is not None},
+        "drift": drift.total,
+        "drift_per_layer": drift.per_layer,
+        "lr": [group["lr"] for group in run.groups],
+    }
 
 
 class _Randomness:

@@ -18,7 +18,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from forgetlab import compat, plots, results
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, in_words
 from forgetlab.labs.runner import Driver, Runner
 from forgetlab.labs.settings import from_line, to_line
 from forgetlab.notebook import Living
@@ -68,6 +68,7 @@ class Lab(Living):
         self._quiet = False  # set while the lab itself moves its controls
         self._said_unwritable = False
         self._last_drawn = self._draw_seconds = 0.0
+        self._still: dict[str, str] = {}  # the picture by mime type
         self._runner: Runner[State] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         self.picture = widgets.HTML()
         self.message = compat.note()
@@ -120,12 +121,8 @@ class Lab(Living):
 
     def still(self) -> dict[str, str]:
         """The picture and its words, for a notebook without a kernel."""
-        picture, said = str(self.picture.value), unescape(re.sub("<[^>]*>", "", str(self.message.value)))
-        if found := re.match('<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', picture):
-            return {"text/plain": unescape(found[1]), "image/png": found[2]}
-        if found := re.search('aria-label="([^"]*)"', picture):
-            return {"text/plain": unescape(found[1]), "text/html": picture}
-        return {"text/plain": f"{self.name}: {said}"}
+        said = unescape(re.sub("<[^>]*>", "", str(self.message.value)))
+        return self._still if self.picture.value else {"text/plain": f"{self.name}: {said}"}
 
     # -- what follows from it -----------------------------------------------------------------------
 
@@ -200,10 +197,13 @@ class Lab(Living):
             drawn, alt = self._draw(self.state, old, {**self.state.get("settings", {}), **view}, self.source)
             if isinstance(drawn, str):
                 shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+                self._still = {"text/plain": alt, "text/html": shown}
             else:
-                shown = image(drawn, alt)
+                png = encoded(drawn, alt)
+                shown = image(png, alt)
+                self._still = {"text/plain": alt, "image/png": png}
         except Exception as error:  # a lab must show it: the kernel would only log it
-            self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")
+            self._say(in_words(error))
             return
         self.picture.value = shown
         self._last_drawn = time.perf_counter()
@@ -250,10 +250,14 @@ class Lab(Living):
         try:
             action()
         except Exception as error:
-            self._say(f"error: {error if isinstance(error, ForgetlabError) else f'{type(error).__name__}: {error}'}")
+            self._say(in_words(error))
 
 
-def image(figure: Figure, alt: str) -> str:
-    """A figure as an HTML image."""
-    encoded = base64.b64encode(plots.png(figure, alt)).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded}" style="width:100%;max-width:704px">'
+def encoded(figure: Figure, alt: str) -> str:
+    """A figure as a PNG in base64."""
+    return base64.b64encode(plots.png(figure, alt)).decode()
+
+
+def image(png: str, alt: str) -> str:
+    """A PNG in base64 as an HTML image."""
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.instant import instant
 from forgetlab.labs.quadrants_view import Scatter, percent
 from forgetlab.labs.runner import Driver
 from forgetlab.plots import FAINT, INK
@@ -20,17 +21,10 @@ LIMITS = ((1e-4, 1e4), (1e-4, 1e4))
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: correlation of the log importances, threshold quantile, seed. It computes at every move."""
-    views: list[View] = []
-
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if not views:
-            views.append(View())
-        return views[0].draw(state), state["message"]
-
-    return Lab(
+    return instant(
         "cloud",
         work,
-        draw,
+        View,
         training={
             "correlation": compat.slider("correlation", 0.4, -1.0, 1.0, 0.1, live=True),
             "quantile": compat.slider("threshold quantile", 0.5, 0.05, 0.95, 0.05, live=True),
@@ -43,7 +37,6 @@ def show(driver: Driver | None = None) -> Lab:
         },
         intro="Each dot is a weight. A weight is critical to a task if its importance lies above the threshold: "
         "the quantile says what share of the weights lies below it.",
-        instant=True,
         driver=driver,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.instant import instant
 from forgetlab.labs.runner import Driver
 from forgetlab.plots import COLORS, FAINT, HALO, INK, number
 from forgetlab.simulators import interference
@@ -31,17 +32,10 @@ NOTHING = 5e-7  # states are rounded to six digits
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: angle between the gradients, curvature of the losses, learning rate. Instant."""
-    views: list[View] = []
-
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if not views:
-            views.append(View())
-        return views[0].draw(state), state["message"]
-
-    return Lab(
+    return instant(
         "conflict",
         work,
-        draw,
+        View,
         training={
             "angle": compat.slider("angle φ (degrees)", 120, 0, 180, 5, live=True),
             "curvature": compat.slider("curvature", 1.0, 0.0, 4.0, 0.25, live=True),
@@ -54,7 +48,6 @@ def show(driver: Driver | None = None) -> Lab:
             "opposed": {"angle": 180},
         },
         intro="Both gradients have length 1. A step goes against the update; which loss falls, and which rises?",
-        instant=True,
         driver=driver,
     )
 

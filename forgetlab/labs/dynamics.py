@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from forgetlab import compat
 from forgetlab.labs.base import Lab, Settings, State
+from forgetlab.labs.instant import instant
 from forgetlab.labs.runner import Driver
 from forgetlab.plots import COLORS, FAINT, INK, number
 from forgetlab.simulators import two_tasks
@@ -24,17 +25,10 @@ NEW: Any = {"color": COLORS[1], "ls": "--"}
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: learning rate η, its decay, overlap of the tasks, pull λ. It computes at every move."""
-    views: list[View] = []
-
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if not views:
-            views.append(View())
-        return views[0].draw(state), state["message"]
-
-    return Lab(
+    return instant(
         "dynamics",
         work,
-        draw,
+        View,
         training={
             "rate": compat.log_slider("learning rate η", 0.1, 0.01, 10**0.5, per_decade=8, live=True),
             "decay": compat.slider("decay per step", 0.0, 0.0, 0.2, 0.01, live=True),
@@ -49,7 +43,6 @@ def show(driver: Driver | None = None) -> Lab:
         },
         intro="Two weights, two tasks. A model at the best point of the old task is trained on the new one. "
         "The pull is that of EWC: λ times the old task's own curvature.",
-        instant=True,
         driver=driver,
     )
 

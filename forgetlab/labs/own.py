@@ -13,7 +13,7 @@ from forgetlab import compat, sources
 from forgetlab.catalog import DESCRIPTIONS
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.labs import ask_view
-from forgetlab.labs.base import Lab, Settings, State, image
+from forgetlab.labs.base import Lab, Settings, State, encoded, image
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
@@ -47,7 +47,7 @@ def show(driver: Driver | None = None) -> Lab:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run, "score") for run in (state, *same)]
         figure = views[names].draw(lines[0], lines[1:], source)
-        page = ask_view.card("", image(figure, told(state)) + summary(state))
+        page = ask_view.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from threading import RLock, current_thread, main_thread
 from typing import Any, Generic, Literal, TypeVar
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import in_words, unknown
 
 T = TypeVar("T")
 Driver = Literal["inline", "cooperative", "synchronous"]
@@ -108,10 +108,8 @@ class Runner(Generic[T]):
             pass
         except KeyboardInterrupt:
             why = "stopped"
-        except ForgetlabError as error:
-            why = f"error: {error}"
         except Exception as error:  # the kernel would lose it: a lab must show it
-            why = f"error: {type(error).__name__}: {error}"
+            why = in_words(error)
         with self._lock:
             if self._number == number:
                 self._end("stopped" if number != self._newest else why)

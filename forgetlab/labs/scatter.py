@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,12 +34,10 @@ LIMIT = 128
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: old task, steps, learning rate, seed; view: layer, threshold, share of weights put back."""
-    runs, views = Runs(), list[View]()
+    runs, view = Runs(), cache(View)
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Any, str]:
-        if not views:
-            views.append(View())
-        return views[0].draw(state, old, settings, source), described(state, settings)
+        return view().draw(state, old, settings, source), described(state, settings)
 
     return Lab(
         "scatter",
