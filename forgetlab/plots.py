@@ -7,13 +7,12 @@ Figures are 6.4 in wide, with letters that can be read on a 360 px screen too.
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,9 +23,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from forgetlab.drawing import png as png
 from forgetlab.errors import ForgetlabError, unknown
 
 Results = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -40,6 +38,7 @@ INK, FAINT = "#222222", "#666666"
 COLORS = ("#bd1f01", "#3f90da", "#832db6", "#e76300", "#717581", "#a96b59", "#ffa90e", "#94a4a2", "#b9ac70")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2)))
 SMALL: Any = {"fontsize": 11.5, "color": INK, "textcoords": "offset points"}
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 HALO = [withStroke(linewidth=3, foreground="white")]  # words over lines
 # where a name may stand: distance from its dot in pixels and direction, near places first
 AROUND = [(r, u, v) for r in (16, 36, 60, 88) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
@@ -166,41 +165,10 @@ def alt_text(figure_kind: str, results: Results) -> str:
     return f"{'Layers that moved most and least' if figure_kind == 'drift' else what}. {'; '.join(told)}."
 
 
-_LAID_OUT: WeakKeyDictionary[Figure, list[Any]] = WeakKeyDictionary()
-
-
-def png(figure: Figure, alt: str | None = None) -> bytes:
-    """The figure as a PNG, 704 px wide. alt: its description, kept in the file.
-
-    A figure that is drawn again is laid out anew only where its words have other lengths, and drawn once instead of
-    twice as `savefig` does: a lab redraws several times a second.
-    """
-    canvas = FigureCanvasAgg(figure)
-    words, engine = _lengths(figure), figure.get_layout_engine()
-    if _LAID_OUT.get(figure) == words:
-        figure.set_layout_engine("none")
-    try:
-        canvas.draw()
-    finally:
-        figure.set_layout_engine(engine)
-    _LAID_OUT[figure] = words
-    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
-    notes = PngInfo()
-    if alt:
-        notes.add_itxt("Description", alt)
-    file = io.BytesIO()
-    picture.save(file, "png", pnginfo=notes, compress_level=4)
-    return file.getvalue()
-
-
-def _lengths(figure: Figure) -> list[Any]:
-    """What a layout depends on: titles, labels and legends, and how long the numbers at the axes are."""
-    found: list[Any] = [[text.get_text() for legend in figure.legends for text in legend.get_texts()]]
-    for ax in figure.axes:
-        labels = [axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]) for axis in (ax.xaxis, ax.yaxis)]
-        shown = [ax.get_title(loc="left"), ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
-        found.append([*shown, *(max(map(len, texts), default=0) for texts in labels), ax.get_visible()])
-    return found
+@FuncFormatter
+def powers_of_ten(value: float, place: int | None = None) -> str:
+    """10⁻³ at an axis in plain letters: Matplotlib's own way, a formula for each tick, takes half of a redraw."""
+    return "10" + str(round(math.log10(value))).translate(RAISED)
 
 
 def number(value: float | None, metric: str = "perplexity") -> str:

@@ -104,6 +104,7 @@ class Lab(Living):
             self.old = [*self.old, self.state][-OLD_RUNS:]
         self._say("" if self.instant else "preparing the training …")
         self.source = "simulated" if self.instant else "live"
+        self._last_drawn = 0.0  # the first state is shown at once
         self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
 
     def reset(self) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlab import compat
+from forgetlab.drawing import moves
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.instant import instant
 from forgetlab.labs.runner import Driver
@@ -112,14 +113,14 @@ class View:
         self.words = [bars.text(0, 0, "", va="center", fontsize=11, color=INK, path_effects=HALO) for _ in range(8)]
         bars.set_yticks(rows, list(NAMES.values()))
         bars.set_ylim(3.6, -0.6)
-        bars.set_xticks([0])
+        bars.set(xlim=(-1.3, 1.3), xticks=[0])  # the longest bar has length 1
         bars.axvline(0, color=INK, lw=1)
         bars.set_xlabel("← falls    rises →", fontsize=12, color=INK)
-        self.bars = bars
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": 3, "title_fontsize": 12}
         handles += [self.bars_old, self.bars_new]
         self.legend = self.figure.legend(handles=handles, loc="outside lower center", title=" ", **style)
         self.legend.get_title().set_color(INK)
+        moves(self.legend, *self.arrows.values(), *self.bars_old, *self.bars_new, *self.words)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)  # places are settled: the next pictures take less time
 
@@ -131,10 +132,9 @@ class View:
             arrow.set_visible(max(map(abs, arrow.xy)) > NOTHING)
         changes = [*state["change_old"].values(), *state["change_new"].values()]
         reach = max(1e-6, *map(abs, changes))
-        self.bars.set_xlim(-1.3 * reach, 1.3 * reach)
         bars = [*self.bars_old, *self.bars_new]
         for bar, word, change in zip(bars, self.words, changes, strict=True):
-            bar.set_width(change)
-            word.set_position((change + 0.02 * reach * (1 if change >= 0 else -1), bar.get_y() + 0.18))
+            bar.set_width(change / reach)
+            word.set_position((change / reach + (0.02 if change >= 0 else -0.02), bar.get_y() + 0.18))
             word.set(text=said(change), ha="left" if change >= 0 else "right")
         return self.figure

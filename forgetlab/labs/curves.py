@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from forgetlab.drawing import moves
 from forgetlab.plots import COLORS, DASHES, FAINT, FEW, INK, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -104,6 +105,7 @@ class Curves:
             if age:
                 look |= {"color": FAINT, "alpha": max(0.15, 0.5 - 0.1 * age), "lw": 1.2, "ms": 0, "zorder": 1}
             (self._lines[key],) = self._axes[panel].plot([], [], **look)
+            moves(self._lines[key])
         return self._lines[key]
 
     def _look(self, label: str) -> dict[str, Any]:

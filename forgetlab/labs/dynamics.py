@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab import compat
+from forgetlab.drawing import moves
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.instant import instant
 from forgetlab.labs.runner import Driver
@@ -113,6 +114,8 @@ class View:
         (self.start,) = valleys.plot([], [], "o", ms=8, color=OLD["color"])
         (self.goal,) = valleys.plot([], [], "s", ms=8, color=NEW["color"])
         (self.rest,) = valleys.plot([], [], "x", ms=11, mew=2.5, color=COLORS[3], label="equilibrium")
+        moves(self.old, self.new, self.rest_old, self.rest_new, self.warning, *self.rings[0], *self.rings[1])
+        moves(self.path, self.start, self.goal, self.rest)
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": 2, "title_fontsize": 11}
         words = f"dotted: equilibrium scores; rings: scores {', '.join(map(str, SCORES))}"
         self.figure.legend(loc="outside lower center", title=words, **style).get_title().set_color(FAINT)

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from forgetlab.plots import COLORS, FAINT, HALO, INK
+from forgetlab.drawing import moves
+from forgetlab.plots import COLORS, FAINT, HALO, INK, powers_of_ten
 from forgetlab.simulators import GROUPS
 
 Limits = Sequence[tuple[float, float]]
@@ -34,6 +35,8 @@ class Scatter:
         ax.set_ylabel(f"to the new task ({unit})", fontsize=12, color=INK)
         ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
         ax.minorticks_off()
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(powers_of_ten)
         ax.spines[["top", "right"]].set_visible(False)
         look: Any = {"ls": "none", "ms": 3.5, "alpha": 0.5}
         self.dots = {name: ax.plot([], [], **LOOKS[name], **look)[0] for name in GROUPS}
@@ -44,6 +47,7 @@ class Scatter:
             place: Any = {"ha": "right" if right else "left", "va": "top" if top else "bottom", "fontsize": 12}
             x, y = 0.985 if right else 0.015, 0.98 if top else 0.02
             self.words[name] = ax.text(x, y, "", transform=ax.transAxes, color=INK, path_effects=HALO, **place)
+        moves(*self.dots.values(), self.cut_old, self.cut_new, *self.words.values())
 
     def draw(self, old: ArrayLike, new: ArrayLike, cuts: ArrayLike, words: Mapping[str, str], limits: Limits) -> None:
         """old, new: (n,) importances; those outside the limits ((low, high) of old and new) stand on the edge.

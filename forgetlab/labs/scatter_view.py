@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from forgetlab.drawing import moves
 from forgetlab.importance.quadrants import KINDS
 from forgetlab.labs.base import OLD_RUNS, Settings, State
 from forgetlab.labs.quadrants_view import LOOKS, Scatter, percent
@@ -71,6 +72,8 @@ class View:
         self.chosen = self.curve.axvline(0, color=COLORS[3], lw=2, ls=":")
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": 3, "columnspacing": 1.5}
         self.figure.legend(loc="outside lower center", **style)
+        moves(self.back_from, self.waiting, *self.bars, *self.sizes, *self.lines.values(), *self.faint)
+        moves(self.before, self.chosen)
 
     def draw(self, state: State, old: Sequence[State], settings: Settings, source: str) -> Figure:
         """Show a state, however far it has come."""
