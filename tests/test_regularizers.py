@@ -294,3 +294,32 @@ def test_what_a_pull_holds_in_memory() -> None:
     _, records = trained(EWC(ones(small_model())))
     assert records[0].costs["bytes"] == 8 * weights  # λF and the anchor
     assert trained(L2SP(1.0))[1][0].costs["bytes"] == 4 * weights
+
+
+@pytest.mark.parametrize("method", [EWC, MAS])
+def test_an_importance_is_measured_once_for_every_lambda(method, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, old, calls = small_model("bert"), task("entities"), []
+    measure = method._of_task
+    monkeypatch.setattr(method, "_of_task", lambda *given: calls.append(1) or measure(*given))
+
+    def last(lam: float, anew: bool = False, examples: int = 8) -> torch.Tensor:
+        model.restore()
+        watched = task("entities") if anew else old
+        list(finetune(model, task("sentiment"), methods=[method([watched], lam, examples=examples)], steps=3))
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    old.prepare(model)
+    model.remember()
+    first, _ = last(10.0), last(1000.0)
+    assert len(calls) == 1
+    assert torch.equal(last(10.0), first)
+    assert torch.equal(last(10.0, anew=True), first)
+    assert len(calls) == 2  # the other task object's own
+    last(10.0, examples=4)
+    assert len(calls) == 3
+    last(10.0)
+    with torch.no_grad():
+        model.heads["entities"].linear.bias += 0.1
+    model.remember()
+    last(10.0)
+    assert len(calls) == 5  # only the latest is kept, and another head is another function

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
+from forgetlab.importance.kept import once
 from forgetlab.methods import Method, Run
 from forgetlab.tasks import Task, trainable
 
@@ -162,7 +164,8 @@ class EWC(Quadratic):
     def importance(self, run: Run) -> Importance:
         if isinstance(self._given, Mapping):
             return dict(self._given)
-        return self.combine([self._of_task(run, task) for task in self._given])
+        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws
+        return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return fisher_diagonal(
