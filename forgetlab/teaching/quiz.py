@@ -11,6 +11,7 @@ from forgetlab import compat
 from forgetlab.notebook import Living
 from forgetlab.teaching.questions import FINAL, Judged, Question, find, judge, questions
 
+CLEAR_ALL = "Clear all answers"
 # Both generations of widgets give an option one line: a longer one is cut, or lies over the next. Here it wraps.
 CHOICES = "forgetlab-choices"
 WRAPPED = (
@@ -34,7 +35,7 @@ class Card(Living):
         self.note = compat.note()
         self.buttons = {
             "Answer": compat.button("Answer", self.answer, primary=True),
-            "Again": compat.button("Again", self.again),
+            "Clear": compat.button("Clear", self.clear),
         }
         for control in self.choices:  # a new choice is not what the words beside it judge
             control.observe(lambda _: self._hush(), "value")
@@ -52,8 +53,8 @@ class Card(Living):
         if self._on_answer:
             self._on_answer(verdict)
 
-    def again(self) -> None:
-        """Clear the answer."""
+    def clear(self) -> None:
+        """Forget what is chosen or typed."""
         for control in self.choices:
             if isinstance(control, widgets.RadioButtons):
                 control.index = None
@@ -106,7 +107,7 @@ class Quiz(Living):
         self.buttons = {
             "Back": compat.button("Back", lambda: self.go(self.at - 1)),
             "Next": compat.button("Next", lambda: self.go(self.at + 1)),
-            "Start again": compat.button("Start again", self.reset),
+            CLEAR_ALL: compat.button(CLEAR_ALL, self.reset),
         }
         self._page = compat.column()
         super().__init__([self.place, self._page, compat.row(*self.buttons.values()), self.score])
@@ -114,13 +115,18 @@ class Quiz(Living):
 
     def go(self, to: int) -> None:
         """Turn to a question, counted from 0; at the ends it stays."""
+        self.buttons[CLEAR_ALL].description = CLEAR_ALL
         self.at = min(max(to, 0), len(self.cards) - 1)
         self._show()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Forget all answers; asks back first, and is sure at the second call in a row."""
+        button = self.buttons[CLEAR_ALL]
+        if button.description == CLEAR_ALL:
+            button.description = "Really clear all?"
+            return
         for card in self.cards:
-            card.again()
+            card.clear()
             card.judged = None
         self.go(0)
 
@@ -150,7 +156,7 @@ class Quiz(Living):
         self.place.value = compat.said(f"Question {self.at + 1} of {len(self.cards)}: {card.question.topic}")
         rows = "".join(
             f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
-            f"<td style='padding:0 16px'>{right} right of {count}</td><td>{count - answered} open</td></tr>"
+            f"<td style='padding:0 16px'>{right} of {count} right</td><td>{count - answered} unanswered</td></tr>"
             for topic, (right, answered, count) in self.scores().items()
         )
         total = sum(right for right, _, _ in self.scores().values())

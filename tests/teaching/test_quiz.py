@@ -251,7 +251,7 @@ def test_choose_answer_again(question: Question, wrong: object, words_to_wrong: 
     assert words(card.note.value) == f"Not right. {words_to_wrong}"
     assert heard == [False]
 
-    card.buttons["Again"].click()
+    card.buttons["Clear"].click()
     assert words(card.note.value) == ""
     assert all(control.value in ("", False, None) for control in card.choices)
 
@@ -283,7 +283,7 @@ def test_every_question_can_be_answered_on_its_card(question: Question) -> None:
 
 def test_the_quiz_is_walked_answered_tried_again_and_begun_anew() -> None:
     quiz = Quiz([SINGLE, MULTIPLE, NUMBER])
-    back, following, anew = (quiz.buttons[name] for name in ("Back", "Next", "Start again"))
+    back, following, anew = (quiz.buttons[name] for name in ("Back", "Next", "Clear all answers"))
     assert words(quiz.place.value) == "Question 1 of 3: replay"
     back.click()
     assert quiz.at == 0
@@ -305,16 +305,22 @@ def test_the_quiz_is_walked_answered_tried_again_and_begun_anew() -> None:
 
     back.click()
     back.click()
-    quiz.cards[0].buttons["Again"].click()
+    quiz.cards[0].buttons["Clear"].click()
     choose(quiz.cards[0], 1)
     quiz.cards[0].buttons["Answer"].click()
     assert quiz.scores()["replay"] == (2, 2, 2)
     assert "Score: 2 of 3" in quiz.score.value
-    assert re.search("replay</th><td[^>]*>2 right of 2</td><td>0 open", quiz.score.value)
-    assert re.search("limits</th><td[^>]*>0 right of 1</td><td>1 open", quiz.score.value)
+    assert re.search("replay</th><td[^>]*>2 of 2 right</td><td>0 unanswered", quiz.score.value)
+    assert re.search("limits</th><td[^>]*>0 of 1 right</td><td>1 unanswered", quiz.score.value)
 
-    following.click()
     anew.click()
+    assert anew.description == "Really clear all?"
+    following.click()  # not sure after all
+    assert anew.description == "Clear all answers"
+    anew.click()
+    assert quiz.scores()["replay"] == (2, 2, 2)
+    anew.click()
+    assert anew.description == "Clear all answers"
     assert quiz.at == 0
     assert quiz.scores() == {"replay": (0, 0, 2), "limits": (0, 0, 1)}
     assert all(control.value in ("", False, None) for card in quiz.cards for control in card.choices)
