@@ -90,6 +90,7 @@ WRONG: list[tuple[Function, Function, str]] = [
     (check_relative_drift, lambda b, a: (flat(a, b) - flat(b, b)).norm(), "the distance itself"),
     (check_relative_drift, sum_of_norms, "Pythagoras"),
     (check_relative_drift, mean_of_ratios, "average the ratios"),
+    (check_relative_drift, lambda b, a: len(b) * mean_of_ratios(b, a), "add up the ratios"),
     (check_relative_drift, lambda b, a: relative_drift(b, a) ** 2, "forget the roots"),
     (
         check_relative_drift,
@@ -119,6 +120,7 @@ WRONG: list[tuple[Function, Function, str]] = [
         "over the words too",
     ),
     (check_kl, lambda b, a: kl(b, a) / math.log(2), "bits"),
+    (check_kl, lambda b, a: torch.linalg.vecdot(b.softmax(-1), b - a).mean(), "logits themselves"),
     (check_kl, lambda b, a: -kl(b, a), "never negative"),
     (check_kl, lambda b, a: F.cross_entropy(a, b.softmax(-1)), "cross-entropy"),
     (check_entropy, lambda x: entropy(x) / math.log(2), "bits"),
@@ -126,6 +128,7 @@ WRONG: list[tuple[Function, Function, str]] = [
     (check_entropy, mean_of_rows, "average prediction"),
     (check_entropy, across, "runs over the positions"),
     (check_entropy, lambda x: torch.distributions.Categorical(logits=x).entropy(), "one value for each position"),
+    (check_entropy, lambda x: entropy(x) * len(x), "sum over the positions"),
     (check_entropy, lambda x: entropy(x).exp(), "exponential"),
 ]
 

@@ -125,6 +125,7 @@ def test_the_implicit_step_passes() -> None:
         (lambda theta, anchor, s: (1 - s) * theta + s * anchor, "plain gradient step"),
         (lambda theta, anchor, s: torch.lerp(anchor, theta, s / (1 + s)), "exchanged"),
         (lambda theta, anchor, s: s * anchor + theta, "division by 1 + s"),
+        (lambda theta, anchor, s: torch.lerp(theta, anchor, 2 * s / (1 + 2 * s)), "counts twice"),
         (lambda theta, anchor, s: 1 * anchor, "jumps onto"),
         (lambda theta, anchor, s: 1 * theta, "does not move"),
         (lambda theta, anchor, s: theta / (1 + s), "weight decay"),

@@ -32,6 +32,8 @@ def check_relative_drift(function: Callable[[Weights, Weights], float]) -> Verdi
         "Treat all weights as one long vector.": lambda b, a: (
             sum(m / s for m, s in zip(moved(b, a), size(b, a), strict=True)) / len(b)
         ),
+        "You add up the ratios of the single tensors: the more tensors a model has, the larger the result. Treat all "
+        "weights as one long vector.": lambda b, a: sum(m / s for m, s in zip(moved(b, a), size(b, a), strict=True)),
         "You forget the roots: that is the square of the relative drift.": lambda b, a: (
             math.hypot(*moved(b, a)) ** 2 / math.hypot(*size(b, a)) ** 2
         ),
@@ -96,6 +98,8 @@ def check_kl(function: Callable[[Tensor, Tensor], float]) -> Verdict:
             lambda b, a: each(b, a).mean() / b.shape[-1]
         ),
         "Those are bits. A nat uses the natural logarithm.": lambda b, a: each(b, a).mean() / math.log(2),
+        "You subtract the logits themselves. They are no log probabilities yet: each row of them may be shifted by any "
+        "number. Take log_softmax first.": lambda b, a: (b.softmax(-1) * (b - a)).sum(-1).mean(),
         "The sign is turned round: a KL divergence is never negative.": lambda b, a: -each(b, a).mean(),
         "That is the cross-entropy of the two. The entropy of the old predictions still has to be taken off: KL is 0 "
         "for equal distributions.": lambda b, a: -(b.softmax(-1) * a.log_softmax(-1)).sum(-1).mean(),
@@ -122,6 +126,9 @@ def check_entropy(function: Callable[[Tensor], float]) -> Verdict:
         ),
         "The softmax runs over the positions. Each row is one prediction: normalise over the words (the last "
         "dimension).": lambda x: -(x.softmax(0) * x.log_softmax(0)).sum(-1).mean(),
+        "You sum over the positions. Take their mean, so that a longer text does not count as more uncertain.": (
+            lambda x: each(x.softmax(-1)).sum()
+        ),
         "You return one value for each position; the exercise asks for their mean.": lambda x: each(x.softmax(-1)),
         "That is the number of words hesitated between (the exponential). The entropy is its logarithm.": (
             lambda x: each(x.softmax(-1)).mean().exp()

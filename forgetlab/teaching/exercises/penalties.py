@@ -100,6 +100,8 @@ def check_proximal(function: Callable[..., Any]) -> Verdict:
             "The division by 1 + s is missing: the two shares must add up to 1.": lambda theta, anchor, s: (
                 theta + s * anchor
             ),
+            "The pull counts twice. Set the derivative 2 (z − θ) + 2 s (z − θ*) to 0: the 2 is in both terms and "
+            "falls out.": lambda theta, anchor, s: (theta + 2 * s * anchor) / (1 + 2 * s),
             "It jumps onto the anchor: only an infinite strength does that.": lambda theta, anchor, s: anchor,
             "The weight does not move: the anchor must pull it.": lambda theta, anchor, s: theta,
             "The anchor is missing: this shrinks weights towards 0, which is weight decay.": lambda theta, anchor, s: (
