@@ -55,7 +55,7 @@ def recipe(settings: Settings) -> Recipe:
         steps=settings["steps"],
         similarity=settings["similarity"],
         seed=settings["seed"],
-        every=5,
+        every=max(5, settings["steps"] // 10),
         limit=128,
     )
 
