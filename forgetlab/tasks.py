@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar
@@ -18,13 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.encoding import IGNORE, Encoded, encode, inner_tokens, label_ids, unknown_share
+from forgetlab.encoding import EVALUATION_BATCH, IGNORE, Encoded, encode, inner_tokens, label_ids, unknown_share
 from forgetlab.errors import ForgetlabError
+from forgetlab.memory import free, out_of_memory
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 
 Scores = dict[str, float]
 MASK_RATE = 0.15
+LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
 
 
 class Task(ABC):
@@ -46,6 +48,7 @@ class Task(ABC):
         self.floor = floor
         self._encoded: dict[tuple[int, str], tuple[object, Encoded]] = {}
         self._ready: dict[tuple[int, int | None, str], tuple[object, list[dict[str, Tensor]]]] = {}
+        self.rows_at_once = EVALUATION_BATCH  # in scoring; halved where the memory ends
 
     def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
         """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
@@ -84,12 +87,23 @@ class Task(ABC):
         return _to(self._collate(model, "train", index, generator), model.device)
 
     def score(self, model: Model, limit: int | None = None) -> Scores:
-        """Scores on the first `limit` test examples (None: all), by name; `metric` names the main one."""
+        """Scores on the first `limit` test examples (None: all), by name; `metric` names the main one.
+
+        Out of memory, it takes fewer examples at once, with the same result.
+        """
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
-                return self._score(model, limit)
+            while True:
+                try:
+                    with torch.inference_mode():
+                        return self._score(model, limit)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or self.rows_at_once == 1:
+                        raise
+                self.rows_at_once //= 2
+                self._ready.clear()
+                free(model.device)
         finally:
             model.train(training)
 
@@ -98,15 +112,20 @@ class Task(ABC):
         key = (id(model.tokenizer), limit, str(model.device))
         if key not in self._ready:
             generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
-            encoded = self.encoded(model, "test")
-            self._ready[key] = (
-                model.tokenizer,
-                [
-                    _to(self._collate(model, "test", index, generator), model.device)
-                    for index in encoded.evaluation_batches(limit)
-                ],
-            )
+            ready = []
+            for index in self.encoded(model, "test").evaluation_batches(limit):
+                batch = _to(self._collate(model, "test", index, generator), model.device)
+                starts = range(0, len(index), self.rows_at_once)  # cut after the draws: the masks stay the same
+                ready += [self.part(batch, i, i + self.rows_at_once) for i in starts] if len(starts) > 1 else [batch]
+            self._ready[key] = (model.tokenizer, ready)
         return self._ready[key][1]
+
+    def part(self, batch: Mapping[str, Tensor], lo: int, hi: int) -> dict[str, Tensor]:
+        """The rows from `lo` to below `hi` of a batch, with the predictions that are theirs."""
+        owners, length = self.owners(batch), batch["input_ids"].shape[1]
+        own = (owners >= lo) & (owners < hi)
+        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi] for k, v in batch.items()}
+        return some | ({"places": some["places"] - lo * length} if "places" in some else {})
 
     @abstractmethod
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]: ...
@@ -268,7 +287,9 @@ class LanguageModel(Task):
     def _score(self, model: Model, limit: int | None) -> Scores:
         sums, counts = torch.zeros((), device=model.device), 0
         for batch in self.test_batches(model, limit):
-            sums += F.cross_entropy(self.logits(model, batch), batch["targets"], reduction="sum")
+            hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
+            for some, targets in in_pieces(model, hidden, batch["targets"]):
+                sums += F.cross_entropy(model.lm_logits(some).float(), targets, reduction="sum")
             counts += len(batch["targets"])
         total = float(sums)
         return {"perplexity": metrics.perplexity(total, counts), "loss": total / counts}
@@ -334,6 +355,12 @@ class MaskedLM(LanguageModel):
             "places": hidden.flatten().nonzero().squeeze(1),
             "targets": ids[hidden],
         }
+
+
+def in_pieces(model: Model, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(places, width) hidden states and their (places,) targets, few enough at once for the logits of a vocabulary."""
+    places = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
+    yield from zip(hidden.split(places), targets.split(places), strict=True)
 
 
 def as_tasks(old: Sequence[Task]) -> Sequence[Task]:

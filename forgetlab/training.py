@@ -6,56 +6,24 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from forgetlab.checks import number, whole
+from forgetlab import compiling, memory
+from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, pick_device
-from forgetlab.tasks import Scores, Task
+from forgetlab.records import Record, Status
+from forgetlab.tasks import Task
+from forgetlab.torch_state import TorchState
 
-Status = Literal["running", "done", "stopped", "diverged"]
 Precision = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """The state of a run at one evaluation.
-
-    step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
-    scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
-    drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
-    costs: in the first record, "trained_parameters", "added_parameters" and "bytes" that the methods hold beyond
-    plain fine-tuning; setup_seconds: what they took before the first step.
-    seconds: since the start, scoring included; train_seconds: of the steps alone.
-    status "diverged", "stopped" and "done" end a run; where a method stopped it, the record that made it do so comes
-    first and the last one scores the weights that were kept. source: "live".
-    """
-
-    step: int
-    loss: float | None
-    scores: dict[str, Scores]
-    penalty: dict[str, float]
-    drift: float
-    drift_per_layer: dict[str, float]
-    lr: list[float]
-    seconds: float
-    train_seconds: float
-    setup_seconds: float = 0.0
-    status: Status = "running"
-    message: str = ""
-    source: str = "live"
-    notes: list[str] = field(default_factory=list)
-    costs: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as plain values, ready for JSON (nan and inf become None)."""
-        return _finite(asdict(self))
+Batch = dict[str, Tensor]
 
 
 def finetune(
@@ -75,6 +43,7 @@ def finetune(
     clip: float = 1.0,
     accumulation: int = 1,
     limit: int | None = 64,
+    compile: bool = False,
 ) -> Iterator[Record]:
     """Fine-tune a model on a task with AdamW and watch what it forgets.
 
@@ -83,11 +52,18 @@ def finetune(
     every: steps between records; there is one before the first step and one at the end.
     device: where to train (None: where the model is). precision: "bfloat16" and "float16" use autocast.
     clip: the largest gradient norm (0: no clipping). limit: test examples per score (None: all).
+    compile: train through torch.compile, with the same results but for rounding and the draws of dropout; where no
+    compiler works the run goes on without, and a note says so.
 
     Returns an iterator of Records; closing it ends the run and leaves the model in eval mode as trained so far.
     A loss that is not finite ends the run with a record of status "diverged"; `model.restore()` undoes everything.
     On the CPU the same arguments give the same numbers, bit for bit.
-    Raises ForgetlabError, before anything is touched, for arguments that cannot work.
+    Where a step runs out of memory, its batch and all later ones are taken in two halves, and a note says so. The
+    examples, their masks and the optimizer steps stay the same and the halves' gradients add up to the whole batch's
+    (halves are weighted by their predictions); only rounding, the draws of dropout and, where texts differ in length,
+    the weights of places in a method's own term (LwF, KLAnchor) differ.
+    Raises ForgetlabError, before anything is touched, for arguments that cannot work; and later where half a batch is
+    still too much for the memory.
     """
     whole("steps", steps)
     whole("batch_size", batch_size)
@@ -128,8 +104,10 @@ def finetune(
         clip,
         accumulation,
         limit,
+        flag("compile", compile),
+        notes,
     )
-    return loop.records(every, notes)
+    return loop.records(every)
 
 
 class _Loop:
@@ -148,9 +126,12 @@ class _Loop:
         clip: float,
         accumulation: int,
         limit: int | None,
+        compile: bool,
+        notes: list[str],
     ) -> None:
         self.model, self.methods, self.tasks = model, list(methods), [task, *watch]
         self.clip, self.accumulation, self.limit = clip, accumulation, limit
+        self.compile, self.notes, self.halved = compile, notes, False
         self.weight_decay = weight_decay
         # what was there before: the weights remembered at loading, new heads left out
         weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
@@ -162,26 +143,29 @@ class _Loop:
         self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
         self.setup_seconds = self.train_seconds = 0.0
-        self.random = _Randomness(seed, model.device)
+        self.torch_state = TorchState(model, model.device, seed)
         self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
 
-    def records(self, every: int, notes: list[str]) -> Iterator[Record]:
+    def records(self, every: int) -> Iterator[Record]:
         run, model = self.run, self.model
         trainable = {p: p.requires_grad for p in model.parameters()}
         start = time.perf_counter()
+        memory.start_peak(model.device)
         try:
-            with self.random:
+            with self.torch_state:
                 for method in self.methods:
                     method.setup(run)
                 optimizer = self._optimizer()
                 for method in self.methods:
                     method.check(run)
+                if self.compile and (note := compiling.compile_backbone(model, self._sample_loss)):
+                    self.notes.append(note)
                 self.setup_seconds = time.perf_counter() - start
-                record = self._record(None, start, notes, self._costs())
+                record = self._record(None, start, self._costs())
             yield record
             while record.status != "stopped":
-                with self.random:
+                with self.torch_state:
                     reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
                     if reasons:
                         kept = self._record(record.loss, start)
@@ -189,7 +173,7 @@ class _Loop:
                 if not reasons:
                     if record.status != "running":
                         return
-                    with self.random, torch.enable_grad():
+                    with self.torch_state, torch.enable_grad():
                         begin = time.perf_counter()
                         model.train()
                         losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
@@ -197,7 +181,12 @@ class _Loop:
                         self.train_seconds += time.perf_counter() - begin
                         record = self._record(loss, start)
                 yield record
+        except (RuntimeError, MemoryError) as error:
+            if not memory.out_of_memory(error):
+                raise
+            raise self._too_large() from None
         finally:
+            compiling.undo(model)
             for p in model.parameters():
                 p.requires_grad_(trainable.get(p, True))
                 p.grad = None
@@ -221,27 +210,18 @@ class _Loop:
         return totals | {"trained_parameters": float(sum(p.numel() for p in self.run.trained()))}
 
     def _step(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        run, model = self.run, self.model
+        run = self.run
         for group, rate in zip(run.groups, self.rates, strict=True):
             group["lr"] = rate
         for method in self.methods:
             method.before_step(run)
-        total = torch.zeros((), device=model.device)
+        batches = []
         for _ in range(self.accumulation):
             parts = [Part(run.task, run.batch_size // self.accumulation)]
             for method in self.methods:
                 parts = method.augment(parts, run)
-            for part in parts:
-                batch = run.batch(part)
-                with self._autocast(), self._state(part.task):
-                    loss = self._loss(part.task, batch) * (part.count / run.batch_size)
-                if not loss.requires_grad:
-                    raise ForgetlabError(
-                        f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "
-                        "or have it share the added weights (shared=1)"
-                    )
-                self.scaler.scale(loss).backward()
-                total += loss.detach()
+            batches += [(part, run.batch(part)) for part in parts]
+        total = self._gradient(batches)
         self.scaler.unscale_(optimizer)
         for method in self.methods:
             method.observe_gradients(run)
@@ -259,7 +239,56 @@ class _Loop:
             method.after_step(run)
         return total
 
-    def _loss(self, task: Task, batch: dict[str, Tensor]) -> Tensor:
+    def _gradient(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
+        """Add up the gradient of the batches, in halves from the first one on that is too large for the memory."""
+        if not self.halved:
+            try:
+                return self._passes(batches)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.out_of_memory(error) or all(len(b["input_ids"]) < 2 for _, b in batches):
+                    raise
+            # only here: while the error is held, so are the tensors of the pass that failed
+            self.halved = True
+            self.notes.append(
+                f"out of memory at step {self.run.step + 1}: from there on each batch is taken in two halves, whose "
+                "gradients add up to its own"
+            )
+            for p in self.model.parameters():
+                p.grad = None
+            memory.free(self.model.device)
+        return self._passes(batches)
+
+    def _passes(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
+        total = torch.zeros((), device=self.model.device)
+        for part, batch in batches:
+            for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
+                with self._autocast(), self._state(part.task):
+                    loss = self._loss(part.task, piece) * (part.count / self.run.batch_size * share)
+                if not loss.requires_grad:
+                    raise ForgetlabError(
+                        f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "
+                        "or have it share the added weights (shared=1)"
+                    )
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        return total
+
+    def _sample_loss(self) -> Tensor:
+        task = self.run.task
+        batch = task.batch(self.model, torch.arange(min(2, task.size())), torch.Generator().manual_seed(0))
+        with self._autocast(), self._state(task):
+            return task.loss(self.model, batch)
+
+    def _too_large(self) -> ForgetlabError:
+        run, at_once = self.run, self.run.batch_size // self.accumulation
+        tried = f"{at_once} examples at once" + (" and with half as many" if self.halved else "")
+        return ForgetlabError(
+            f"{run.model.name} on {run.model.device} ran out of memory at step {run.step + 1} with {tried}: lower "
+            f"batch_size, keep it and raise accumulation (now {self.accumulation}; {4 * self.accumulation} trains the "
+            "same in smaller passes), or use shorter texts, a smaller model or precision='bfloat16'"
+        )
+
+    def _loss(self, task: Task, batch: Batch) -> Tensor:
         if not self.learns_from_batches:
             return task.loss(self.model, batch)
         with self.model.shared_forward():
@@ -273,10 +302,12 @@ class _Loop:
         self,
         loss: float | None,
         start: float,
-        notes: Sequence[str] = (),
         costs: dict[str, float] | None = None,
     ) -> Record:
-        run, found = self.run, measured(self.run, self.methods, self.tasks, self.limit)
+        run = self.run
+        with compiling.as_written() if self.compile else nullcontext():
+            found = measured(run, self.methods, self.tasks, self.limit)
+        notes, self.notes = self.notes, []  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
@@ -290,8 +321,9 @@ class _Loop:
             setup_seconds=self.setup_seconds,
             status=status,
             message=message,
-            notes=list(notes),
+            notes=notes,
             costs=costs or {},
+            peak_memory=memory.peak(run.model.device),
         )
 
     def _state(self, task: Task) -> AbstractContextManager[None]:
@@ -320,37 +352,3 @@ def measured(run: Run, methods: Sequence[Method], tasks: Sequence[Task], limit: 
         "drift_per_layer": drift.per_layer,
         "lr": [group["lr"] for group in run.groups],
     }
-
-
-class _Randomness:
-    """The run's own state of torch's global generators (dropout): set while it computes, put away at each yield."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._cuda = device if device.type == "cuda" else None
-        with torch.random.fork_rng(devices=[device] if self._cuda else []):
-            torch.manual_seed(seed)
-            self._own = self._get()
-
-    def _get(self) -> tuple[Tensor, Tensor | None]:
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self._cuda) if self._cuda else None
-
-    def _set(self, state: tuple[Tensor, Tensor | None]) -> None:
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state(state[1], self._cuda or "cuda")
-
-    def __enter__(self) -> None:
-        self._theirs = self._get()
-        self._set(self._own)
-
-    def __exit__(self, *_: object) -> None:
-        self._own = self._get()
-        self._set(self._theirs)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

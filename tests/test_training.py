@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from forgetlab import ForgetlabError, finetune, task
+from forgetlab import ForgetlabError, finetune, memory, task
 from forgetlab.methods import Method, Part
 from forgetlab.models import Model
+from forgetlab.tasks import MaskedLM, Task
 from tests.conftest import small_model
 
 
@@ -206,6 +207,167 @@ def test_mixed_precision_learns_too(precision: str) -> None:
     assert b.loss != a.loss
 
 
+class Crowded:
+    """A backbone's forward that has no memory for more rows than `most`."""
+
+    def __init__(self, model: Model, most: int, error: type[Exception] = torch.cuda.OutOfMemoryError) -> None:
+        self.rows: list[int] = []
+        original = model.hidden
+
+        def hidden(batch):
+            self.rows.append(len(batch["input_ids"]))
+            if len(batch["input_ids"]) > most:
+                raise error("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return original(batch)
+
+        model.hidden = hidden
+
+
+@pytest.mark.parametrize(("name", "causal"), [("sentiment", False), ("masked-lm", False), ("causal-lm:notices", True)])
+def test_out_of_memory_the_batch_is_taken_in_halves(name: str, causal: bool) -> None:
+    """The same examples, masks and steps: the weights are those of a run with room enough, but for rounding."""
+    roomy, crowded = small_model(causal=causal), small_model(causal=causal)
+    settings = {"steps": 4, "batch_size": 15, "every": 2, "limit": 20, "seed": 3}
+    expected = list(finetune(roomy, task(name, size=64), **settings))
+    seen = Crowded(crowded, most=8)
+    records = list(finetune(crowded, task(name, size=64), **settings))
+    for a, b in zip(roomy.parameters(), crowded.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+    for a, b in zip(expected, records, strict=True):
+        assert b.scores[name]["loss"] == pytest.approx(a.scores[name]["loss"], rel=1e-3)
+        assert a.loss is None or b.loss == pytest.approx(a.loss, rel=1e-3)
+    said = [[note for note in r.notes if "out of memory" in note] for r in records]
+    assert [len(notes) for notes in said] == [0, 1, 0]
+    assert said[1][0].startswith("out of memory at step 1: from there on each batch is taken in two halves")
+    assert seen.rows.count(15) == 1  # tried once
+    assert 8 in seen.rows
+
+
+def test_out_of_memory_in_the_backward_pass_leaves_no_gradient_behind() -> None:
+    roomy, crowded = small_model(), small_model()
+    settings = {"steps": 1, "batch_size": 16, "accumulation": 2, "every": 1, "limit": 8}
+    list(finetune(roomy, task("sentiment", size=64), **settings))
+    original, passes = Task.loss, []
+
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            passes.append(1)
+            if len(passes) == 2:  # the first pass of the two has left its gradient
+                raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)")
+            return grad
+
+    new = task("sentiment", size=64)
+    new.loss = lambda model, batch: Breaks.apply(original(new, model, batch))
+    list(finetune(crowded, new, **settings))
+    assert len(passes) == 2 + 4
+    for a, b in zip(roomy.parameters(), crowded.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def test_out_of_memory_with_half_the_batch_says_what_to_lower(bert: Model) -> None:
+    Crowded(bert, most=4)
+    run = finetune(bert, task("sentiment", size=64), steps=2, batch_size=32, accumulation=2, limit=8)
+    next(run)
+    with pytest.raises(ForgetlabError) as caught:
+        next(run)
+    said = str(caught.value)
+    assert said.startswith(
+        "small-bert on cpu ran out of memory at step 1 with 16 examples at once and with half as many"
+    )
+    assert "raise accumulation (now 2; 8 trains the same in smaller passes)" in said
+    assert all(p.grad is None and p.requires_grad for p in bert.parameters())
+    assert not bert.training
+
+
+def test_another_error_is_not_taken_for_it(bert: Model) -> None:
+    Crowded(bert, most=8, error=type("Broken", (KeyError,), {}))
+    with pytest.raises(KeyError):
+        list(finetune(bert, task("sentiment", size=64), steps=1, batch_size=16, limit=4))
+
+
+@pytest.mark.parametrize("name", ["masked-lm", "minimal-pairs", "k-shot", "entities"])
+def test_scoring_with_little_memory_gives_the_same_scores(bert: Model, name: str) -> None:
+    roomy, crowded = task(name), task(name)
+    if name == "masked-lm":
+        roomy, crowded = (MaskedLM("mine", None, roomy.test) for _ in range(2))  # without fixed gaps: drawn masks
+    for one in (roomy, crowded):
+        one.prepare(bert)
+    expected = roomy.score(bert, 60)
+    most = 512 if name == "minimal-pairs" else 20  # a row for each token hidden
+    Crowded(bert, most=most)
+    if name == "minimal-pairs":
+        crowded.rows_at_once = 7
+    got = crowded.score(bert, 60)
+    assert got == {key: pytest.approx(value, rel=1e-5) for key, value in expected.items()}
+    assert crowded.rows_at_once < 21
+
+
+def test_scoring_without_any_memory_says_so(bert: Model) -> None:
+    Crowded(bert, most=0)
+    with pytest.raises(ForgetlabError, match="ran out of memory at step 1"):
+        list(finetune(bert, task("sentiment", size=64), steps=1))
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same() -> None:
+    plain, compiled = small_model(), small_model()
+    for model in (plain, compiled):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # a compiler draws its own
+    settings = {"steps": 4, "batch_size": 16, "every": 2, "limit": 16, "watch": [task("masked-lm")]}
+    expected = list(finetune(plain, task("sentiment", size=64), **settings))
+    records = list(finetune(compiled, task("sentiment", size=64), compile=True, **settings))
+    if any("no compiler works here" in note for note in records[0].notes):
+        pytest.skip(records[0].notes[0])
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+    assert records[-1].loss == pytest.approx(expected[-1].loss, rel=1e-3)
+    assert records[-1].scores["masked-lm"]["loss"] == pytest.approx(expected[-1].scores["masked-lm"]["loss"], rel=1e-3)
+    assert compiled.backbone._compiled_call_impl is None
+    assert not any(p.grad is not None for p in compiled.parameters())
+
+
+def test_where_no_compiler_works_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self, *args, **options):
+        def call(*args, **kwargs):
+            raise RuntimeError("InvalidCxxCompiler: no g++\nmore")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    plain, tried = small_model(), small_model()
+    settings = {"steps": 2, "batch_size": 8, "limit": 8}
+    list(finetune(plain, task("sentiment", size=64), **settings))
+    records = list(finetune(tried, task("sentiment", size=64), compile=True, **settings))
+    assert records[0].notes == [
+        "compile: the model runs as written, no compiler works here (RuntimeError: InvalidCxxCompiler: no g++)"
+    ]
+    assert same(weights(plain), weights(tried))  # bit for bit: the trial drew nothing of the run's
+
+
+def test_peak_memory_is_reported_where_it_is_counted(bert: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    final = last(finetune(bert, task("sentiment", size=64), steps=1))
+    assert final.peak_memory is None
+    assert final.as_dict()["peak_memory"] is None
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    assert memory.peak(torch.device("cuda")) == 7.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_peak_memory_on_cuda() -> None:
+    model = small_model()
+    final = last(finetune(model, task("sentiment", size=64), steps=2, device="cuda"))
+    weighs = sum(4 * p.numel() for p in model.parameters())
+    assert final.peak_memory > 4 * weighs  # weights, their copy, gradients and two moments
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_on_cuda() -> None:
@@ -226,6 +388,7 @@ def test_on_cuda() -> None:
         ({"batch_size": 65}, "batch_size 65 is larger than the 64 training examples of sentiment; use 64 or less"),
         ({"batch_size": 10, "accumulation": 3}, "batch_size 10 cannot be split evenly over 3 passes"),
         ({"precision": "int8"}, "precision must be float32, bfloat16 or float16, got 'int8'"),
+        ({"compile": "yes"}, "compile must be true or false (or 1 or 0), got 'yes'"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not at hand here"),
         ({"watch": [task("sentiment")]}, "two tasks have the same name: sentiment, sentiment"),
         ({"watch": [task("causal-lm")]}, "needs a causal language model; small-bert has a masked"),

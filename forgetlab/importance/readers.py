@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,6 @@ def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int)
         for index in chosen.split(batch_size):
             yield task.batch(model, index, masks)
 
-    def take(batch: Mapping[str, Tensor], lo: int, hi: int) -> Batch:
-        owners, length = task.owners(batch), batch["input_ids"].shape[1]
-        own = (owners >= lo) & (owners < hi)
-        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi] for k, v in batch.items()}
-        return some | ({"places": some["places"] - lo * length} if "places" in some else {})
-
     return Reader(
         module=model,
         batches=batches,
@@ -63,7 +57,7 @@ def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int)
         owners=task.owners,
         targets=lambda batch: batch["targets"],
         rows=lambda batch: len(batch["input_ids"]),
-        take=take,
+        take=task.part,
         of_places=set(model.modules()) - set(model.backbone.modules()),
         plain=False,
     )
