@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from forgetlab import hub
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.paths import check_shipped, data_folder
 
@@ -247,14 +248,18 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", revision: str | None = None) -> Model:
-    """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id.
+    """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
 
-    revision: a hub revision to pin. Returns the model in eval mode on `device`.
-    Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network.
+    revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
+    Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
+    bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
+    Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
+    for what the hub refuses.
     """
     chosen = pick_device(device)
     source = str(name)
     shipped = shipped_models()
+    fetched = False
     if source in shipped:
         folder = data_folder() / "models" / source
         check_shipped(folder)
@@ -263,12 +268,23 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
         source = str(Path(source).expanduser())
         if not Path(source, "config.json").is_file():
             raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
+    elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:
         raise ForgetlabError(f"there is no folder {name}")
     elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
         raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
-    body, tokenizer = _from_transformers(source, str(name), revision)
-    model = Model(body, tokenizer, name=Path(source).name if Path(source).is_dir() else source)
+    else:
+        repository, revision = hub.with_revision(source, revision)
+        try:
+            source, fetched = str(hub.model_folder(repository, revision)), True
+        except ForgetlabError as error:
+            if "/" in source:
+                raise
+            raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
+    if revision and not fetched:
+        raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
+    title = Path(source).name if not fetched else repository + (f"@{revision}" if revision else "")
+    body, tokenizer = _from_transformers(source, title if fetched else str(name), fetched)
+    model = Model(body, tokenizer, name=title)
     if Path(source, HEADS_FILE).is_file():
         _load_heads(model, Path(source))
     model.to(chosen).eval()
@@ -276,35 +292,46 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
     return model
 
 
-def _from_transformers(source: str, given: str, revision: str | None) -> tuple[Any, Any]:
+def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any]:
+    """The model and tokenizer in a folder. given: its name in messages. fetched: whether it is a copy from the hub."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    local = Path(source).is_dir()
+    # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
+    options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        with _quiet_transformers(bars=not local):
+        with _quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)
             architecture = (config.architectures or [""])[0]
-            if "ForMaskedLM" in architecture or "ForPreTraining" in architecture:
+            if "ForMaskedLM" in architecture or ("ForPreTraining" in architecture and "Electra" not in architecture):
                 loader = AutoModelForMaskedLM
             elif "ForCausalLM" in architecture or "LMHeadModel" in architecture:
                 loader = AutoModelForCausalLM
             else:
-                loader = AutoModel
-            body = loader.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+                loader = AutoModel  # ElectraForPreTraining too: a discriminator, which predicts no words
+            options |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            body, info = loader.from_pretrained(source, **options)
+            if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
+                body, info = AutoModel.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses the pooler
+            raise ForgetlabError(f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}")
     except SafetensorError as error:
-        raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error})") from None
-    except (OSError, ValueError, KeyError) as error:
-        if local:
+        again = ""
+        if fetched:
+            hub.drop_damaged(Path(source))
+            again = "; it was removed from the cache, so that loading it again downloads it anew"
+        raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error}){again}") from None
+    except ForgetlabError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
             raise ForgetlabError(
-                f"{given} cannot be opened as a transformers checkpoint: {_first_line(error)}"
+                f"{given} needs code from its repository, which is never run here: expected an architecture that "
+                "transformers itself knows"
             ) from None
-        near = unknown("model", given, shipped_models())
         raise ForgetlabError(
-            f"{near}; as a hub id it could not be fetched (offline, or no such model): "
-            "download it where there is a network and give its folder"
+            f"{given} cannot be opened as a transformers checkpoint: {hub.first_line(error)}"
         ) from None
     if tokenizer.pad_token is None:
         # padding is masked out everywhere, so that any existing token serves
@@ -315,14 +342,13 @@ def _from_transformers(source: str, given: str, revision: str | None) -> tuple[A
 
 
 @contextmanager
-def _quiet_transformers(bars: bool = False) -> Iterator[None]:
-    """Only errors, and progress bars only where something is downloaded."""
+def _quiet_transformers() -> Iterator[None]:
+    """Only errors, no progress bars."""
     from transformers.utils import logging
 
     verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    if not bars:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
@@ -342,7 +368,7 @@ def _load_heads(model: Model, folder: Path) -> None:
             model.add_head(name, head["labels"], head["level"])
         model.heads.load_state_dict(weights)
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
-        raise ForgetlabError(f"{folder}: the named heads cannot be read ({_first_line(error)})") from None
+        raise ForgetlabError(f"{folder}: the named heads cannot be read ({hub.first_line(error)})") from None
 
 
 def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
@@ -350,7 +376,3 @@ def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
     if "ForMaskedLM" in name or "ForPreTraining" in name:
         return "masked"
     return "causal" if "ForCausalLM" in name or "LMHeadModel" in name else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,9 +1,23 @@
-"""Where data comes from: files in the usual formats, and the text that every Python machine holds."""
+"""Where data comes from: files in the usual formats, the hub, and the text that every Python machine holds."""
 
 from forgetlab.sources.examples import Examples, Kind, split
 from forgetlab.sources.files import read
+from forgetlab.sources.hub_data import KNOWN, hub, hub_sides
+from forgetlab.sources.hub_data import PREFIX as HUB_PREFIX
 from forgetlab.sources.machine import machine_text
 from forgetlab.sources.paragraphs import passages
 from forgetlab.sources.tables import Column
 
-__all__ = ["Column", "Examples", "Kind", "machine_text", "passages", "read", "split"]
+__all__ = [
+    "HUB_PREFIX",
+    "KNOWN",
+    "Column",
+    "Examples",
+    "Kind",
+    "hub",
+    "hub_sides",
+    "machine_text",
+    "passages",
+    "read",
+    "split",
+]

@@ -1,0 +1,203 @@
+"""Data sets from the hub, served by a mirror on loopback in the hub's own formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetlab import ForgetlabError, sources, suite, task_from
+from forgetlab.models import Model
+from forgetlab.recipes import Recipe, prepare
+from forgetlab.tasks import Classification, MaskedLM, Tagging
+from tests.hub.mirror import Mirror, point_to
+
+datasets = pytest.importorskip("datasets", reason='needs `datasets`: pip install "forgetlab[hub]"')
+
+SENTENCES = [f"the film number {i} is {'good' if i % 2 else 'bad'} ." for i in range(12)]
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    made = Mirror()
+    point_to(made, tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between its retries
+    yield made
+    made.stop()
+
+
+def parquet(path: Path, rows: dict[str, list[Any]], features: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(str(path))
+
+
+def glue(folder: Path, *configs: str) -> Path:
+    """A repository as nyu-mll/glue is: a folder of Parquet for each configuration, named in the README's head."""
+    named = datasets.ClassLabel(names=["negative", "positive"])
+    head = ["---", "configs:"]
+    for config in configs:
+        pair = config not in ("sst2", "cola")
+        first = "sentence1" if pair else "sentence"
+        for split in ("train", "validation", "test"):
+            labels = [-1] * 4 if split == "test" else [i % 2 for i in range(12)]
+            texts = SENTENCES[: len(labels)]
+            rows = {first: texts, "label": labels, "idx": list(range(len(labels)))}
+            features = {first: datasets.Value("string"), "label": named, "idx": datasets.Value("int32")}
+            if pair:
+                rows |= {"sentence2": [f"so {text}" for text in texts]}
+                features |= {"sentence2": datasets.Value("string")}
+            parquet(folder / config / f"{split}-00000-of-00001.parquet", rows, features)
+        head += [f"- config_name: {config}", "  data_files:"]
+        head += [f"  - split: {s}\n    path: {config}/{s}-*" for s in ("train", "validation", "test")]
+    (folder / "README.md").write_text("\n".join([*head, "---", "# GLUE"]))
+    return folder
+
+
+def test_a_glue_task_by_its_short_name(mirror: Mirror, tmp_path: Path) -> None:
+    commit = mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2", "rte"), data=True)
+    mirror.repos["datasets/nyu-mll/glue"].refs[sources.KNOWN["sst2"].revision] = commit
+    found = sources.hub("sst2", split="validation")
+    assert found.kind == "labelled"
+    assert found.texts == tuple(SENTENCES)
+    assert found.labels == ("negative", "positive") * 6
+    few = sources.hub("sst2", limit=3)
+    assert few.texts == (SENTENCES[0], SENTENCES[4], SENTENCES[8])
+    assert "3 of 12 examples kept" in " ".join(few.notes)
+    pairs = sources.hub("rte")
+    assert pairs.kind == "pairs"
+    assert pairs.pairs == tuple(f"so {text}" for text in SENTENCES)
+    with pytest.raises(ForgetlabError, match="no examples found.*4 rows without a label left out"):
+        sources.hub("sst2", split="test")
+    train, test = sources.hub_sides("hub:sst2")
+    assert len(train) == len(test) == 12  # its own validation side
+
+
+def test_what_is_downloaded_serves_without_a_network(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2"), data=True)
+    first = sources.hub("nyu-mll/glue", "sst2")
+    fetched = mirror.count(".parquet")
+    assert sources.hub("nyu-mll/glue", "sst2") == first
+    assert mirror.count(".parquet") == fetched
+    mirror.broken = True
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    assert sources.hub("nyu-mll/glue", "sst2").texts == first.texts
+
+
+def test_lines_of_json_with_columns_of_any_name(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    rows = [{"body": text, "kind": "ab"[i % 2], "score": i / 7} for i, text in enumerate(SENTENCES)]
+    rows += [{"body": "", "kind": "a", "score": 1.0}, {"body": "long " * 30_000, "kind": "b", "score": 1.0}]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mirror.add("someone/reviews", folder, data=True)
+    found = sources.hub("someone/reviews", text="body", label="kind")
+    assert found.labels is not None
+    assert set(found.labels) == {"a", "b"}
+    notes = " ".join(found.notes)
+    assert "1 row with empty body or kind skipped" in notes
+    assert "1 text longer than 100,000 characters cut" in notes
+    assert max(map(len, found.texts)) <= 100_000
+    train, test = sources.hub_sides("someone/reviews", text="body", label="kind", limit=12)
+    assert train.texts
+    assert test.texts
+    assert not {*train.texts} & {*test.texts}  # it has one split: parted by a hash of each text
+    with pytest.raises(ForgetlabError, match="unknown column 'bodi'; did you mean 'body'"):
+        sources.hub("someone/reviews", text="bodi", label="kind")
+    with pytest.raises(ForgetlabError, match="'score' holds real numbers, a regression"):
+        sources.hub("someone/reviews", text="body", label="score")
+    made = task_from("someone/reviews", bert, text="body", label="kind", limit=12)
+    assert isinstance(made, Classification)
+    assert made.name == "reviews"
+
+
+def test_words_with_tags(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
+    tags = datasets.ClassLabel(names=["O", "B-PER", "I-PER"])
+    features = {"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(tags)}
+    words = [["anna", "smith", "sings"], ["boris", "sleeps"], ["it", "rains", "."], ["carla", "reads"]]
+    numbers = [[1, 2, 0], [1, 0], [0, 0, 0], [1]]  # the last one is spoilt
+    for split in ("train", "validation"):
+        parquet(tmp_path / "repo" / "data" / f"{split}-00000.parquet", {"tokens": words, "ner_tags": numbers}, features)
+    commit = mirror.add("eriktks/conll2003", tmp_path / "repo", "refs/convert/parquet", data=True)
+    mirror.repos["datasets/eriktks/conll2003"].refs["main"] = commit
+    found = sources.hub("conll2003")
+    assert found.kind == "tags"
+    assert found.words == (("anna", "smith", "sings"), ("boris", "sleeps"), ("it", "rains", "."))
+    assert found.tags == (("B-PER", "I-PER", "O"), ("B-PER", "O"), ("O", "O", "O"))
+    assert "1 row without a tag for each word skipped" in found.notes
+    assert isinstance(task_from("hub:conll2003", bert), Tagging)
+    with pytest.raises(ForgetlabError, match="lists of words and one of tags; lists are: tokens, ner_tags"):
+        sources.hub("eriktks/conll2003", label="pos", kind="tags")
+
+
+def test_plain_text(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
+    features = {"text": datasets.Value("string")}
+    for split in ("train", "validation", "test"):
+        rows = {"text": ["", " = Title = ", *SENTENCES]}
+        parquet(tmp_path / "repo" / "wikitext-2-raw-v1" / f"{split}-00000-of-00001.parquet", rows, features)
+    splits = "\n".join(f"  - split: {s}\n    path: wikitext-2-raw-v1/{s}-*" for s in ("train", "validation", "test"))
+    head = f"---\nconfigs:\n- config_name: wikitext-2-raw-v1\n  data_files:\n{splits}\n---\n"
+    (tmp_path / "repo" / "README.md").write_text(head)
+    commit = mirror.add("Salesforce/wikitext", tmp_path / "repo", data=True)
+    mirror.repos["datasets/Salesforce/wikitext"].refs[sources.KNOWN["wikitext-2"].revision] = commit
+    found = sources.hub("wikitext-2", split="test")
+    assert found.kind == "text"
+    assert found.texts == ("= Title =", *SENTENCES)
+    assert isinstance(task_from("hub:wikitext-2", bert), MaskedLM)
+
+
+def test_what_is_not_there_is_said_with_what_is(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2", "rte"), data=True)
+    mirror.add("someone/closed", glue(tmp_path / "closed", "sst2"), data=True, gated=True)
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    mirror.add("someone/script", tmp_path / "script", data=True)
+    for name, options, message in (
+        ("sst3", {}, "unknown data set 'sst3'; did you mean 'sst2'"),
+        ("nyu-mll/glue", {}, "several configurations: say which of"),
+        ("nyu-mll/glue", {"config": "rtt"}, "unknown configuration of nyu-mll/glue 'rtt'; did you mean 'rte'"),
+        ("nyu-mll/glue", {"config": "rte", "split": "dev"}, "unknown split of nyu-mll/glue 'dev'; known: \\w+"),
+        ("nyu-mll/glue@v9", {"config": "rte"}, "unknown revision of nyu-mll/glue 'v9'"),
+        ("someone/nothing", {}, "the hub has no dataset 'someone/nothing'"),
+        ("someone/closed", {"config": "sst2"}, "gated"),
+        ("someone/script", {}, "someone/script"),
+        ("nyu-mll/glue", {"config": "rte", "limit": 0}, "limit=0: expected at least 1"),
+    ):
+        with pytest.raises(ForgetlabError, match=message):
+            sources.hub(name, **options)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_half_a_file_is_not_kept(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2"), data=True)
+    mirror.faults["train-00000-of-00001.parquet"] = "cut"
+    with pytest.raises(ForgetlabError, match="nyu-mll/glue"):
+        sources.hub("nyu-mll/glue", "sst2")
+    mirror.faults.clear()
+    assert len(sources.hub("nyu-mll/glue", "sst2")) == 12
+
+
+def test_without_network_and_cache_it_says_what_to_do(mirror: Mirror) -> None:
+    mirror.broken = True
+    with pytest.raises(ForgetlabError, match=r"could not be fetched .*hf download someone/data --repo-type dataset"):
+        sources.hub("someone/data")
+
+
+def test_a_recipe_and_a_suite_take_hub_data(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
+    names = ("cola", "sst2", "mrpc", "rte")
+    commit = mirror.add("nyu-mll/glue", glue(tmp_path / "repo", *names), data=True)
+    mirror.repos["datasets/nyu-mll/glue"].refs[sources.KNOWN["sst2"].revision] = commit
+    made = suite("glue", bert, tasks=names)
+    assert [task.name for task in made.tasks] == list(names)
+    scores = made.evaluate(bert)
+    assert {"matthews", "accuracy"} <= scores["cola"].keys()
+    recipe = Recipe(new="hub:sst2", watch=("nyu-mll/glue:rte",), steps=2, batch_size=4, learn_steps=1, limit=8)
+    bench = prepare(recipe)
+    assert bench.new.name == "sst2"
+    assert bench.watch[0].name == "glue-rte"
+    assert [*bench.run(recipe)][-1].status == "done"
