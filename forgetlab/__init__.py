@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from forgetlab.catalog import suite, task
     from forgetlab.errors import ForgetlabError
     from forgetlab.models import load
+    from forgetlab.own_data import task_from
     from forgetlab.recipes import Recipe, sweep
     from forgetlab.training import Record, finetune
 
@@ -24,6 +25,7 @@ _HOMES = {
     "suite": "catalog",
     "sweep": "recipes",
     "task": "catalog",
+    "task_from": "own_data",
 }
 _ROOMS = (
     "architectures",
@@ -42,7 +44,7 @@ _ROOMS = (
     "world",
 )
 
-__all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task"]
+__all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task", "task_from"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from forgetlab.tasks import CausalLM, Classification, MaskedLM, Suite, Tagging, 
 Row = dict[str, Any]
 
 LABELLED = ("sentiment", "register", "acceptability", "entailment")
+SUITES = ("embedded", "glue", "text")
 DESCRIPTIONS = {
     "sentiment": "is a review positive or negative; negation and contrast decide",
     "register": "which of five registers a text is of",
@@ -80,11 +81,19 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
     return Writing(full_name)
 
 
-def suite(name: str, model: Model) -> Suite:
-    """A named list of tasks for a model: "embedded" is what a model of the embedded world knows before a fine-tune."""
-    if name != "embedded":
-        raise unknown("suite", name, ("embedded",))
-    return Suite(name, tuple(task(n) for n in default_watch(model)))
+def suite(name: str, model: Model, **options: Any) -> Suite:
+    """A named list of tasks for a model, to take before and after a fine-tune.
+
+    "embedded": what a model of the embedded world knows; "glue": seven classification tasks from the hub
+    (options: `suites.glue`); "text": perplexity, choices and writing on texts of your own (`suites.text_suite`).
+    """
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    if name == "embedded":
+        return Suite(name, tuple(task(n) for n in default_watch(model)))
+    from forgetlab import suites
+
+    return suites.glue(**options) if name == "glue" else suites.text_suite(model, **options)
 
 
 def default_watch(model: Model) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.checks import number
-from forgetlab.encoding import encode, inner_tokens, label_ids
+from forgetlab.checks import number, whole
+from forgetlab.encoding import label_ids
 from forgetlab.errors import ForgetlabError
+from forgetlab.likelihood import log_probabilities
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Task
@@ -32,25 +34,25 @@ class MinimalPairs(Probe):
     """Share of pairs in which the model finds the good text more probable than its broken twin (BLiMP).
 
     Causal models: log-probability of the text. Masked models: pseudo-log-likelihood, each token hidden in turn
-    (Salazar et al. 2020). Both texts of a pair have the same length, so that no normalisation is needed.
+    (Salazar et al. 2020). Sums over a text, not divided by its length, as in BLiMP: best where both have the same.
+    Raises ForgetlabError for no pairs and for lists that differ in length.
     """
 
     metric = "accuracy"
     kind = "minimal-pairs"
 
     def __init__(self, name: str, good: Sequence[str], bad: Sequence[str]) -> None:
-        super().__init__(
-            name,
-            None,
-            Examples(kind="text", texts=tuple(t for pair in zip(good, bad, strict=True) for t in pair)),
-        )
+        if len(good) != len(bad) or not good:
+            raise ForgetlabError(f"{name}: {len(good)} good, {len(bad)} bad texts; expected as many, at least one")
+        texts = tuple(t for pair in zip(good, bad, strict=True) for t in pair)
+        super().__init__(name, None, Examples(kind="text", texts=texts))
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        _needs_lm(self.name, model)
+        needs_lm(self.name, model)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         texts = self.test.texts[: None if limit is None else 2 * limit]
-        scores = log_probabilities(model, texts)
+        scores = log_probabilities(model, texts, self.rows_at_once)
         return {"accuracy": metrics.minimal_pair_accuracy(scores[0::2], scores[1::2])}
 
 
@@ -69,11 +71,12 @@ class Cloze(Probe):
         self.answers = tuple(answers)
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        _needs_lm(self.name, model)
+        needs_lm(self.name, model)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
         asked = list(zip(self.choices, self.answers, strict=True))[:limit]
-        scores = log_probabilities(model, self.test.texts[: sum(len(cs) for cs, _ in asked)]).tolist()
+        texts = self.test.texts[: sum(len(cs) for cs, _ in asked)]
+        scores = log_probabilities(model, texts, self.rows_at_once).tolist()
         right, start = 0, 0
         for choices, answer in asked:
             own = scores[start : start + len(choices)]
@@ -86,6 +89,7 @@ class KShot(Probe):
     """Accuracy of a ridge classifier on the backbone's mean features, fitted on k examples a class.
 
     It asks whether the features still carry a distinction, whatever became of any trained head.
+    Raises ForgetlabError for a k above what the smallest class has, and for test labels that the examples lack.
     """
 
     metric = "accuracy"
@@ -95,8 +99,17 @@ class KShot(Probe):
         super().__init__(name, examples, test)
         assert examples.labels is not None
         assert test.labels is not None
+        counts = Counter(examples.labels)
+        if unseen := sorted(set(test.labels) - set(counts)):
+            raise ForgetlabError(f"{name}: the test labels {', '.join(map(repr, unseen))} are not in the examples")
+        smallest = min(counts, key=lambda label: counts[label])
+        if whole("k", k) > counts[smallest] or len(counts) < 2:
+            raise ForgetlabError(
+                f"{name}: k={k} examples of each of 2 classes or more are needed; of {len(counts)}, {smallest!r} has "
+                f"{counts[smallest]}"
+            )
         self.k = k
-        self.labels = tuple(sorted(set(examples.labels)))
+        self.labels = tuple(sorted(counts))
         self._targets = label_ids(examples.labels, self.labels), label_ids(test.labels, self.labels)
 
     def _score(self, model: Model, limit: int | None) -> Scores:
@@ -107,7 +120,7 @@ class KShot(Probe):
     def _features(self, model: Model, split: str, limit: int | None) -> Tensor:
         encoded = self.encoded(model, split)
         rows = torch.empty(len(encoded.lengths[:limit]), model.config.hidden_size)
-        for index in encoded.evaluation_batches(limit):
+        for index in (i for batch in encoded.evaluation_batches(limit) for i in batch.split(self.rows_at_once)):
             batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
             mask = batch["attention_mask"].unsqueeze(-1)
             hidden = model.hidden(batch) * mask
@@ -158,9 +171,11 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_tokens: int = 48,
+    start: Tensor | None = None,
 ) -> list[tuple[str, bool]]:
     """Texts that a causal model writes from its begin token on, each with whether it came to its end token.
 
+    start: (count, T) tokens to write on from, which are not returned (None: the begin token).
     generator: on the CPU, so that a seed gives the same text on every device. temperature: divides the logits, above 0.
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
@@ -171,12 +186,14 @@ def sample(
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if begin is None:
         raise ForgetlabError(f"{model.name} cannot write: its tokenizer has neither a begin nor an end token")
-    ids = torch.full((count, 1), begin, device=model.device)
+    ids = torch.full((count, 1), begin, device=model.device) if start is None else start.to(model.device)
+    given = ids.shape[1]
     done = torch.zeros(count, dtype=torch.bool, device=model.device)
     past = None
-    for _ in range(min(max_tokens, model.max_length)):
+    for _ in range(min(max_tokens, model.max_length - given + 1)):
         seen = torch.ones_like(ids)
-        out = model.backbone(input_ids=ids[:, -1:], attention_mask=seen, past_key_values=past, use_cache=True)
+        fresh = ids if past is None else ids[:, -1:]
+        out = model.backbone(input_ids=fresh, attention_mask=seen, past_key_values=past, use_cache=True)
         past = out.past_key_values
         logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
         logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
@@ -189,7 +206,7 @@ def sample(
         done |= chosen.squeeze(1) == tokenizer.eos_token_id
         if done.all():
             break
-    texts = tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(ids[:, given:], skip_special_tokens=True)
     return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
 
 
@@ -203,41 +220,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
 
 
-def log_probabilities(model: Model, texts: Sequence[str]) -> Tensor:
-    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood."""
-    examples = Examples(kind="text", texts=tuple(texts))
-    encoded = encode(examples, model.tokenizer, model.max_length, end_mark=model.lm_kind == "causal")
-    score = _causal_scores if model.lm_kind == "causal" else _masked_scores
-    total = torch.empty(len(encoded))
-    with torch.inference_mode():
-        for index in encoded.evaluation_batches():
-            batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
-            total[index] = score(model, batch).cpu()
-    return total
-
-
-def _causal_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-    logp = model.lm_logits(model.hidden(batch)[:, :-1]).float().log_softmax(-1)
-    nll = logp.gather(2, batch["input_ids"][:, 1:, None]).squeeze(2)
-    return (nll * batch["attention_mask"][:, 1:]).sum(1)
-
-
-def _masked_scores(model: Model, batch: Mapping[str, Tensor]) -> Tensor:
-    """Σ_i log p(token i | the others): one row for each token hidden."""
-    ids = batch["input_ids"]
-    rows, places = inner_tokens(ids, model.tokenizer).nonzero(as_tuple=True)
-    total = torch.zeros(len(ids), device=ids.device)
-    for r, p in zip(rows.split(512), places.split(512), strict=True):
-        part = {name: column[r] for name, column in batch.items()}
-        own = torch.arange(len(r), device=ids.device)
-        part["input_ids"] = part["input_ids"].clone()
-        targets = part["input_ids"][own, p].clone()
-        part["input_ids"][own, p] = model.tokenizer.mask_token_id
-        logp = model.lm_logits(model.hidden(part)[own, p]).float().log_softmax(-1)
-        total.index_add_(0, r, logp.gather(1, targets.unsqueeze(1)).squeeze(1))
-    return total
-
-
-def _needs_lm(name: str, model: Model) -> None:
+def needs_lm(name: str, model: Model) -> None:
+    """Raise ForgetlabError where the model has no language-model head."""
     if model.lm_kind is None:
         raise ForgetlabError(f"the task {name} needs a language-model head, which {model.name} has not")

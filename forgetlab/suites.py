@@ -1,0 +1,118 @@
+"""Suites of tasks for real models: GLUE, and text of the user's own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from forgetlab import sources
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models import Model
+from forgetlab.own_data import MACHINE_TEXT, task_from
+from forgetlab.own_probes import Generation
+from forgetlab.tasks import Classification, Scores, Suite, Task
+
+Source = str | PathLike[str]
+
+GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte")
+
+
+class MatthewsClassification(Classification):
+    """Classification whose main score is Matthews correlation, beside accuracy: for classes of unequal size."""
+
+    metric = "matthews"
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        counts = torch.zeros(len(self.labels), len(self.labels), dtype=torch.long)
+        loss = 0.0
+        for batch in self.test_batches(model, limit):
+            logits = self.logits(model, batch)
+            loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            pairs = torch.stack([batch["targets"], logits.argmax(-1)], dim=1).cpu()
+            counts.index_put_((pairs[:, 0], pairs[:, 1]), torch.ones(len(pairs), dtype=torch.long), accumulate=True)
+        n = int(counts.sum())
+        accuracy = float(counts.diagonal().sum()) / n
+        return {"matthews": matthews_correlation(counts.tolist()), "accuracy": accuracy, "loss": loss / n}
+
+
+def matthews_correlation(counts: Sequence[Sequence[int]]) -> float:
+    """Matthews correlation of a table of counts, −1 to 1; 0 is chance, also where one class only was predicted.
+
+    counts: (C, C), gold classes by predicted ones. Source: Matthews 1975; for C above 2, R_K of Gorodkin 2004, eq. 8.
+
+    >>> round(matthews_correlation([[3, 1], [1, 3]]), 3)
+    0.5
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] != table.shape[1] or table.sum() <= 0:
+        raise ForgetlabError(f"counts have shape {table.shape}; expected (C, C), gold by predicted, not all 0")
+    n, gold, predicted = table.sum(), table.sum(axis=1), table.sum(axis=0)
+    spread = (n**2 - (gold**2).sum()) * (n**2 - (predicted**2).sum())
+    # R_K = (n Σ_k C_kk − Σ_k t_k p_k) / √((n² − Σ t_k²)(n² − Σ p_k²))
+    return float((n * table.trace() - gold @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def glue(
+    tasks: Sequence[str] = GLUE,
+    *,
+    size: int | None = 10_000,
+    test_size: int | None = 2_000,
+    revision: str | None = None,
+) -> Suite:
+    """GLUE's classification tasks with their public dev sets, read from the hub.
+
+    tasks: which of cola, sst2, mrpc, qqp, mnli (matched dev set), qnli, rte. size, test_size: the most training and
+    dev examples of each, spread evenly (None: all; papers report all of the dev set).
+    Scores: accuracy; CoLA's main one is Matthews correlation, its published metric. STS-B, a regression, and WNLI,
+    whose dev set contradicts its training set, are left out. Source: Wang et al. 2019.
+    A model has no head for them at first: `finetune` makes them, and `recipes` learns a watched one first.
+    Raises ForgetlabError for another name, and where the hub cannot be read.
+    """
+    if odd := [name for name in tasks if name not in GLUE]:
+        raise unknown("GLUE task", odd[0], GLUE)
+    return Suite("glue", tuple(_glue_task(name, size, test_size, revision) for name in tasks))
+
+
+def _glue_task(name: str, size: int | None, test_size: int | None, revision: str | None) -> Task:
+    train = sources.hub(name, split="train", limit=size, revision=revision)
+    test = sources.hub(name, split=sources.KNOWN[name].test, limit=test_size, revision=revision)
+    return (MatthewsClassification if name == "cola" else Classification)(name, train, test)
+
+
+def text_suite(
+    model: Model,
+    *,
+    corpora: Sequence[Source] = MACHINE_TEXT,
+    pairs: Sequence[Source] = (),
+    choices: Sequence[Source] = (),
+    k_shot: Sequence[Source] = (),
+    generation: bool = True,
+    k: int = 8,
+    limit: int | None = 2_000,
+) -> Suite:
+    """What any language model knows of texts of your choice, with nothing to learn first.
+
+    corpora: perplexity on each: files, hub data sets "owner/name:config", or this machine's three texts. pairs,
+    choices: JSON lines of minimal pairs and of multiple choice, by likelihood. k_shot: labelled files, classified
+    from k examples of each class on frozen features. generation: how varied a causal model's own texts are, written
+    on from the first corpus. limit: examples of each source. `own_data.task_from` has the formats.
+    Raises ForgetlabError where a source cannot be read or does not fit the model, and for two of the same name.
+    """
+    if model.lm_kind is None:
+        raise ForgetlabError(f"a text suite needs a language model; {model.name} has no such head: try suite('glue')")
+    tasks = [task_from(source, model, kind="text", limit=limit) for source in corpora]
+    for sources_of, kind in ((pairs, "minimal-pairs"), (choices, "choices"), (k_shot, "k-shot")):
+        tasks += [task_from(source, model, kind=kind, limit=limit, k=k) for source in sources_of]
+    if generation and model.lm_kind == "causal":
+        tasks.append(Generation(prompts=tasks[0].test.texts if corpora else None))
+    if not tasks:
+        raise ForgetlabError("a text suite of nothing: give corpora, pairs, choices or k_shot")
+    if len(names := [task.name for task in tasks]) > len(set(names)):
+        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}; rename a file")
+    for task in tasks:
+        task.prepare(model)
+    return Suite("text", tuple(tasks))
