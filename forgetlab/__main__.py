@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetlab.errors import ForgetlabError
 
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         _clear()
         print(f"forgetlab: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _clear()
-        print("forgetlab: stopped; nothing was written", file=sys.stderr)
+        print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
         return 130
 
 
@@ -77,10 +77,26 @@ def _parser() -> argparse.ArgumentParser:
                 "--methods",
                 default="none,l2sp,ewc,replay,frozen",
                 metavar="A,B",
-                help="NAME[:SETTING=VALUE;…][+NAME…], comma-separated",
+                help="NAME[:SETTING=VALUE;…][+NAME…], comma-separated; all: every remedy that fits",
             )
         else:
             add("--method", dest="methods", default="none", help="NAME[:SETTING=VALUE;…][+NAME…]")
+        add(
+            "--budget",
+            default=None,
+            metavar="TIME",
+            help="90s, 10m, 1.5h: search the strength of each method given by its bare name within that time",
+        )
+        add(
+            "--keep",
+            type=float,
+            default=0.95,
+            metavar="SHARE",
+            help="share of the old scores that is to stay, for the recommendation (default: %(default)s)",
+        )
+        add("--resume", action="store_true", help="go on with the runs that are in --out")
+        add("--processes", type=int, default=None, metavar="N", help="default: what is fastest for the model")
+        add("--cluster", default=None, metavar="ADDRESS", help="compute on the workers of a Dask scheduler")
         add("--steps", type=int, default=300)
         add(
             "--lr",
@@ -136,15 +152,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from forgetlab import recipes, report
+    from forgetlab import comparing, recipes, report, sweeps
 
-    out = Path(options.out)
-    report.check_folder(out)  # said now, not after the training
-    methods = [m.replace(";", ",") for m in options.methods.split(",") if m]
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
-    if not methods:
-        raise ForgetlabError("no method given; try --methods none,l2sp,ewc,replay")
     lr = options.lr if options.lr is not None else (1e-3 if options.model in ("tiny-bert", "tiny-gpt") else 5e-5)
     recipe = recipes.Recipe(
         model=options.model,
@@ -163,20 +174,36 @@ def _compare(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
     )
-    for method in methods:
-        recipes.make_methods(method, None)
+    plan = comparing.Plan(
+        recipe,
+        methods=[m.replace(";", ",") for m in options.methods.split(",") if m],
+        seeds=range(options.seeds),
+        out=Path(options.out),
+        budget=comparing.seconds(options.budget) if options.budget is not None else None,
+        keep=options.keep,
+        resume=options.resume,
+        processes=options.processes,
+        cluster=options.cluster,
+    )
+    plan.check()  # said now, not after the training
     start = time.perf_counter()
     _progress("loading the model and the tasks")
-    bench = recipes.prepare(recipe)
-    _clear()
-    for note in bench.notes:
+
+    def say(note: str) -> None:
+        _clear()
         print(f"note: {note}")
-    progress = _Progress(len(methods) * options.seeds * options.steps)
-    results = recipes.compare(recipe, methods, range(options.seeds), bench, on_record=progress)
-    _clear()
-    results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
-    print(report.table(results))
-    page = report.write(results, out)
+
+    progress = _Progress(plan.budget, options.steps * len(plan.names()) * options.seeds)
+    try:
+        results = comparing.compare(plan, say=say, on_record=progress, on_run=progress.landed)
+        _clear()
+        results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
+        print(report.table(results))
+        print("\n" + "\n".join(report.filled(results["recommendation"])))
+        page = report.write(results, plan.out)
+        sweeps.finish(plan.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(sweeps.told(plan.out)) from None
     print(f"\nreport: {page}   ({time.perf_counter() - start:.0f} s)")
 
 
@@ -249,20 +276,30 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 class _Progress:
-    """A bar on the terminal; silent where the output is not one."""
+    """A bar on the terminal; silent where the output is not one.
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.finished, self.start = steps, 0, time.perf_counter()
+    budget: seconds, or None; steps: of all runs, where there is no budget.
+    """
+
+    def __init__(self, budget: float | None, steps: int) -> None:
+        self.budget, self.steps, self.finished, self.spent = budget, steps, 0, 0.0
+        self.start = self.begun = time.perf_counter()
 
     def __call__(self, recipe: Recipe, record: Record) -> None:
-        done = self.finished + record.step
-        share = done / self.steps
+        spent = self.spent + time.perf_counter() - self.begun
+        self._show(record.step, spent, f"{recipe.methods}  seed {recipe.seed}  step {record.step}")
+
+    def landed(self, run: dict[str, Any], spent: float) -> None:
+        self.finished += run["recipe"]["steps"]
+        self.spent, self.begun = spent, time.perf_counter()
+        self._show(0, spent, f"{run['recipe']['methods']}  seed {run['recipe']['seed']}  done")
+
+    def _show(self, step: int, spent: float, text: str) -> None:
         seconds = time.perf_counter() - self.start
-        left = f"{seconds / share - seconds:.0f} s left" if share > 0.02 else ""
+        share = min(1.0, spent / self.budget if self.budget else (self.finished + step) / self.steps)
+        left = f"{seconds / share - seconds:.0f} s left" if share > 0.02 and not self.budget else ""
         bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
-        _progress(f"{bar} {share:4.0%}  {recipe.methods}  seed {recipe.seed}  step {record.step}  {left}")
-        if record.status != "running":
-            self.finished += recipe.steps
+        _progress(f"{bar} {share:4.0%}  {text}  {left}")
 
 
 def _progress(text: str) -> None:

@@ -51,6 +51,14 @@ def learned(before: float, after: float) -> float:
     return max(0.0, (after - before) / (1 - before)) if before < 1 else 0.0
 
 
+def learned_nats(before: float, after: float, floor: float = 1.0) -> float:
+    """The same of a perplexity, in nats: (ln before − ln after) / (ln before − ln floor); 0 where it rose.
+
+    floor: the lowest that any model can reach (1 where it is not known).
+    """
+    return max(0.0, math.log(before / after) / math.log(before / floor)) if before > floor else 0.0
+
+
 def kept(before: Scores, after: Scores, perplexities: Collection[str] = ()) -> float:
     """Mean share of the old scores that is still there, in [0, 1].
 
@@ -83,6 +91,47 @@ def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
     """Of the dots that on the mean lose `budget` of the old or less, the one with the best new score."""
     allowed = [dot for dot in dots if statistics.fmean(dot["kept"]) >= 1 - budget]
     return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
+
+
+def dots(runs: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> list[Dot]:
+    """A dot for each methods text among the runs of a comparison (`recipes.compare`), in their order.
+
+    [{"name": its first remedy, "spec", "family", "kept", "new": the share learned, a value for each seed that did
+    not diverge, "diverged": how many did}]. With nothing watched (or nothing to lose), all is kept.
+    """
+    found: dict[str, Dot] = {}
+    for run in runs:
+        spec = run["recipe"]["methods"]
+        empty = {"name": spec.partition(":")[0], "spec": spec, "family": family(spec)}
+        dot = found.setdefault(spec, {**empty, "kept": [], "new": [], "diverged": 0})
+        if (end := shares(run["records"], tasks)) is None:
+            dot["diverged"] += 1
+        else:
+            dot["kept"].append(end[0])
+            dot["new"].append(end[1])
+    return list(found.values())
+
+
+def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """(share kept of the old, share learned of the new) at the end of a run; None where it diverged."""
+    if records[-1]["status"] == "diverged":
+        return None
+    before, after = (
+        {t["name"]: _known(record["scores"][t["name"]][t["metric"]]) for t in tasks}
+        for record in (records[0], records[-1])
+    )
+    (new, *watched) = tasks
+    start, end = before[new["name"]], after[new["name"]]
+    if new["metric"] == "perplexity":
+        gain = learned_nats(start, end, new.get("floor") or 1.0) if math.isfinite(start) and math.isfinite(end) else 0.0
+    else:
+        gain = learned(start, end)
+    old = {t["name"]: before[t["name"]] for t in watched if before[t["name"]] and math.isfinite(before[t["name"]])}
+    return kept(old, after, {t["name"] for t in watched if t["metric"] == "perplexity"}) if old else 1.0, gain
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def with_strength(remedy: str, strength: float) -> str:

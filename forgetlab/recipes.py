@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import platform
-import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,51 +15,18 @@ import torch
 
 import forgetlab
 from forgetlab import catalog, sources
-from forgetlab.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.interference import AGEM, PCGrad
-from forgetlab.interpolation import WeightInterpolation
-from forgetlab.methods import Method
 from forgetlab.models import Model, load
-from forgetlab.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
-from forgetlab.replay import ExperienceReplay, GenerativeReplay, Multitask
-from forgetlab.schedules import Cosine, GradualUnfreezing, LayerwiseRates, SlantedTriangular, Warmup
-from forgetlab.stopping import EarlyStopping, SafetyBrake
-from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
+from forgetlab.own_data import MACHINE_TEXT as MACHINE_TEXT
+from forgetlab.own_data import is_hub_name, of_examples, short_name
+from forgetlab.remedies import METHODS as METHODS
+from forgetlab.remedies import make_methods as make_methods
+from forgetlab.remedies import settings as settings
+from forgetlab.replay import Multitask
+from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.training import Precision, Record, finetune
 
-_REMEDIES: tuple[type[Method], ...] = (
-    Method,
-    L2SP,
-    EWC,
-    OnlineEWC,
-    SI,
-    MAS,
-    LwF,
-    KLAnchor,
-    ExperienceReplay,
-    GenerativeReplay,
-    Multitask,
-    Frozen,
-    Adapters,
-    LoRA,
-    ProgressiveColumns,
-    LayerwiseRates,
-    Warmup,
-    Cosine,
-    SlantedTriangular,
-    GradualUnfreezing,
-    EarlyStopping,
-    SafetyBrake,
-    PCGrad,
-    AGEM,
-    WeightInterpolation,
-)
-METHODS: dict[str, type[Method]] = {remedy.name: remedy for remedy in _REMEDIES}
-FROM_OLD_TASKS = ("old", "fisher", "importance")  # a first argument of this name takes the watched tasks
-_ANY_TEXT = sources.Examples(kind="text", texts=("a",))
-_STAND_IN = MaskedLM("stand-in", _ANY_TEXT, _ANY_TEXT)  # for checking the settings before any task is there
-MACHINE_TEXT = ("python-docs", "python-source", "licences")
+HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
@@ -144,6 +109,7 @@ def prepare(recipe: Recipe) -> Bench:
     missing = [t for t in watch if isinstance(t, Classification | Tagging) and t.head not in model.heads]
     for one in (new, *watch):
         one.prepare(model, recipe.seed)
+    notes += [note for one in (new, *watch) for note in _one_sided(one)]
     notes += new.remarks(model, "train", "test") + [note for one in watch for note in one.remarks(model, "test")]
     if missing:
         _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
@@ -170,21 +136,28 @@ def sweep(
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
     """
     bench = bench or prepare(recipes[0])
-    results = []
-    for recipe in recipes:
-        records = []
-        for record in bench.run(recipe):
-            records.append(record.as_dict())
-            if on_record:
-                on_record(recipe, record)
-        results.append({"recipe": asdict(recipe), "key": recipe.key(), "records": records})
-    return results
+    return [finished(bench, recipe, on_record) for recipe in recipes]
+
+
+def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> dict[str, Any]:
+    """One run to its end, as plain values: {"recipe": …, "key": …, "records": […]}."""
+    records = []
+    for record in bench.run(recipe):
+        records.append(record.as_dict())
+        if on_record:
+            on_record(recipe, record)
+    return {"recipe": asdict(recipe), "key": recipe.key(), "records": records}
 
 
 def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> dict[str, Any]:
     """Every method at every seed, and a summary: the content of results.json."""
-    recipes = [replace(recipe, methods=m, seed=s) for m in methods for s in seeds]
-    runs = sweep(recipes, bench=bench, **hooks)
+    runs = sweep([replace(recipe, methods=m, seed=s) for m in methods for s in seeds], bench=bench, **hooks)
+    facts = describe(bench)
+    return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
+
+
+def describe(bench: Bench) -> dict[str, Any]:
+    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     tasks = [
         {
             "name": t.name,
@@ -205,8 +178,6 @@ def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench:
         "model": {"name": bench.model.name, "parameters": sum(p.numel() for p in bench.model.parameters())},
         "new": bench.new.name,
         "tasks": tasks,
-        "runs": runs,
-        "summary": summarise(runs, tasks),
         "notes": bench.notes,
     }
 
@@ -246,58 +217,11 @@ def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -
     return rows
 
 
-def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
-    """Methods from their text: "l2sp:lam=0.1,beta=0.01+replay:ratio=0.3".
-
-    old: the tasks that a remedy may remember or measure; None only checks the names and values.
-    """
-    made = []
-    for part in re.split(r"\+(?=\s*[A-Za-z])", spec):  # not at the plus of 1e+03
-        name, _, given = part.strip().partition(":")
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
-        takes = settings(name)
-        options = dict(_setting(name, text, takes) for text in given.split(",") if text)
-        for key in inspect.signature(METHODS[name]).parameters:
-            if key in FROM_OLD_TASKS:
-                options[key] = [_STAND_IN] if old is None else old
-        made.append(METHODS[name](**options))
-    return made
-
-
-def settings(method: str) -> dict[str, Any]:
-    """What can be set of a method in its text form: {name: default}."""
-    parameters = inspect.signature(METHODS[method]).parameters
-    hidden = (*FROM_OLD_TASKS, "anchor", "self", "args", "kwargs")
-    return {key: parameter.default for key, parameter in parameters.items() if key not in hidden}
-
-
 def device_name(model: Model) -> str:
     """The card's name on CUDA, else the kind of device and processor."""
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
     return f"{model.device.type} ({platform.machine()})"
-
-
-def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any]:
-    """NAME=VALUE as a name and a number, or a word where the setting's default is one."""
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if equals and key not in takes:
-        raise unknown(f"setting of {method}", key, takes)
-    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and not _is_number(value))):
-        return key, value
-    if not equals or not _is_number(value):
-        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
-    found = float(value)
-    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _default_watch(recipe: Recipe, model: Model) -> list[str]:
@@ -312,32 +236,38 @@ def _default_watch(recipe: Recipe, model: Model) -> list[str]:
 
 
 def _resolve(name: str, model: Model, role: str, recipe: Recipe) -> tuple[Task, list[str]]:
-    """A task from an embedded name, a file or this machine's own text; with remarks on the data."""
-    if name in MACHINE_TEXT:
-        examples = sources.machine_text(name)
-    elif name.partition(":")[0] in catalog.DESCRIPTIONS and not Path(name).exists():
+    """A task from an embedded name, a file, the hub or this machine's own text; with remarks on the data."""
+    if name.partition(":")[0] in catalog.DESCRIPTIONS and not Path(name).exists():
         return catalog.task(name, similarity=recipe.similarity if role == "new" else 1.0), []
+    columns: Any = {"text": recipe.text, "label": recipe.label, "kind": recipe.kind} if role == "new" else {}
+    if is_hub_name(name):
+        train, test = sources.hub_sides(name, limit=HUB_LIMIT, **columns)
+    elif name in MACHINE_TEXT:
+        train, test = sources.split(sources.machine_text(name), test=0.2)
     elif not Path(name).exists() and not any(mark in name for mark in "./\\"):
         raise unknown("task or file", name, [*catalog.DESCRIPTIONS, *MACHINE_TEXT])
     else:
-        columns = {"text": recipe.text, "label": recipe.label, "kind": recipe.kind} if role == "new" else {}
-        examples = sources.read(name, **columns)  # type: ignore[arg-type]
+        examples = sources.read(name, **columns)
         if role == "new" and examples.kind == "text" and Path(name).suffix in TABLES and recipe.kind is None:
-            sources.read(name, **{**columns, "kind": "labelled"})  # type: ignore[arg-type]
-    notes = [f"{Path(name).name}: {note}" for note in examples.notes]
-    train, test = sources.split(examples, test=0.2)
-    short = Path(name).stem if Path(name).exists() else name
-    short = short.replace(".", "-")
-    if examples.kind == "tags":
-        return Tagging(short, train, test), notes
-    if examples.kind in ("labelled", "pairs"):
-        return Classification(short, train, test), notes
-    if model.lm_kind is None:
-        raise ForgetlabError(
-            f"{model.name} has no language-model head, so plain text ({Path(name).name}) gives it nothing to learn or "
-            "to score: give a file with labels"
-        )
-    return (MaskedLM if model.lm_kind == "masked" else CausalLM)(short, train, test), notes
+            sources.read(name, **{**columns, "kind": "labelled"})
+        train, test = sources.split(examples, test=0.2)
+    task = of_examples(short_name(name), train, test, model)
+    return task, [f"{Path(name).name}: {note}" for note in train.notes]
+
+
+def _one_sided(task: Task) -> list[str]:
+    """A note for classes that the split left on one side only: they are never learned, or never asked for."""
+    if not isinstance(task, Classification | Tagging) or task.train is None:
+        return []
+    train, test = (
+        {*(side.labels or ()), *(tag for tags in side.tags or () for tag in tags)} for side in (task.train, task.test)
+    )
+    notes = []
+    for only, where in ((test - train, "only on the test side, never learned"), (train - test, "never tested")):
+        if only:
+            names = ", ".join(sorted(only)[:5]) + (", …" if len(only) > 5 else "")
+            notes.append(f"{task.name}: {len(only)} of {len(train | test)} classes are {where}: {names}")
+    return notes
 
 
 def _learn(model: Model, missing: Sequence[Task], others: Sequence[Task], recipe: Recipe) -> None:

@@ -6,21 +6,30 @@ import base64
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+import statistics
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from forgetlab import plots
+from forgetlab import frontier_plot, plots
+from forgetlab.choosing import pick
 from forgetlab.errors import ForgetlabError
+from forgetlab.frontier import dots
 from forgetlab.plots import number, wrapped
 
 Results = Mapping[str, Any]
 
+OURS = ("results.json", "runs/sweep.json")
+MOST = 6  # methods in a figure with lines
 CAPTIONS = {
     "curves": "Every task along the run. The new task is learned; the watched ones show what that costs.",
     "trade_off": "What is learned against what is forgotten, at the end of the run; bars: deviation over seeds.",
+    "frontier": "What is kept of the old against what is learned of the new: means over seeds with their deviation; "
+    "small dots: other strengths, at one seed. Beyond the dashed line enough is kept.",
     "drift": "How far the weights of each layer have moved from where they were before.",
 }
 HOW_TO_READ = (
@@ -69,16 +78,32 @@ def table(results: Results) -> str:
     return "\n".join([*text[:height], "-" * max(map(len, text)), *text[height:]])
 
 
+def filled(lines: Sequence[str]) -> list[str]:
+    """Lines of a recommendation for the terminal: 120 columns wide, what goes on is indented."""
+    return [part for line in lines for part in textwrap.wrap(line, 120, subsequent_indent="  ", break_on_hyphens=False)]
+
+
 def check_folder(folder: str | Path) -> None:
     """Raise ForgetlabError where a report may not be written: a file, or a folder that holds something else."""
     folder = Path(folder)
     try:
-        fine = not folder.exists() or not any(folder.iterdir())
-        fine = fine or "forgetlab" in json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # a file, no results, or those of another program
+        fine = not folder.exists() or not any(folder.iterdir()) or any(_ours(folder / name) for name in OURS)
+    except OSError:  # a file
         fine = False
     if not fine:
         raise ForgetlabError(f"{folder} is no empty folder and holds no report of forgetlab; choose another folder")
+    near = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=near, prefix=".forgetlab-").cleanup()  # rights alone do not tell
+    except OSError as error:
+        raise ForgetlabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+
+
+def _ours(path: Path) -> bool:
+    try:
+        return "forgetlab" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # not there, damaged, or of another program
+        return False
 
 
 def write(results: Results, folder: str | Path) -> Path:
@@ -114,18 +139,38 @@ def _files(results: Results) -> dict[str, bytes]:
     except ValueError as error:
         raise ForgetlabError(f"the results hold a number that is not finite ({error})") from error
     source = results["runs"][0]["records"][0].get("source", "live")
-    kinds = [kind for kind in plots.FIGURES if kind != "trade_off" or len(results["tasks"]) > 1]
-    alts = {kind: plots.alt_text(kind, results) for kind in kinds}
-    figures = {kind: plots.png(plots.FIGURES[kind](results, source=source), alt) for kind, alt in alts.items()}
+    few, watched = _few(results), len(results["tasks"]) > 1
+    kinds = [kind for kind in plots.FIGURES if kind != "trade_off" or watched]
+    alts = {kind: plots.alt_text(kind, few) for kind in kinds}
+    figures = {kind: plots.png(plots.FIGURES[kind](few, source=source), alt) for kind, alt in alts.items()}
+    if watched and any(dot["kept"] for dot in dots(results["runs"], results["tasks"])):
+        alts = {"frontier": frontier_plot.alt_text(results), **alts}
+        picture = frontier_plot.frontier(results, source=source)
+        figures = {"frontier": plots.png(picture, alts["frontier"]), **figures}
     page = _page(results, figures, alts).encode("utf-8", "replace")  # a file's name may be no valid text
     images = {f"{kind}.png": figure for kind, figure in figures.items()}
     return {**images, "results.json": data.encode(), "report.html": page}
 
 
+def _few(results: Results) -> Results:
+    """The same with no more methods than lines can be told apart: plain, the recommended one, the best balanced."""
+    methods = list(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
+    if len(methods) <= MOST:
+        return results
+    found = [dot for dot in dots(results["runs"], results["tasks"]) if dot["kept"]]
+    found.sort(key=lambda dot: statistics.fmean(dot["kept"]) + statistics.fmean(dot["new"]), reverse=True)
+    first = pick(found, results.get("keep", 1.0))
+    order = dict.fromkeys(["none", *([first["spec"]] if first else []), *(dot["spec"] for dot in found), *methods])
+    chosen = [method for method in order if method in methods][:MOST]
+    return {**results, "runs": [run for run in results["runs"] if run["recipe"]["methods"] in chosen]}
+
+
 def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str]) -> str:
     model, recipe = results["model"], results["runs"][0]["recipe"]
     seeds = dict.fromkeys(str(run["recipe"]["seed"]) for run in results["runs"])
-    methods = ", ".join(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
+    names = list(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
+    methods = ", ".join(names)
+    few = f" Shown are {MOST} of {len(names)} methods; the table has them all." if len(names) > MOST else ""
     watched = ", ".join(task["name"] for task in results["tasks"][1:])
     what = (
         f"{model['name']} ({model['parameters']:,} weights) was fine-tuned on {results['new']} for {recipe['steps']} "
@@ -138,9 +183,10 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
         if message := run["records"][-1]["message"]:
             notes.append(f"{run['recipe']['methods']}, seed {run['recipe']['seed']}: {message}")
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    advice = "".join(f"<li>{escape(line)}</li>" for line in results.get("recommendation", []))
     images = "".join(
         f'<figure><img alt="{escape(alts[kind])}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption>{CAPTIONS[kind]}</figcaption></figure>"
+        f"<figcaption>{CAPTIONS[kind]}{few if kind != 'frontier' else ''}</figcaption></figure>"
         for kind, png in figures.items()
     )
     settings = " ".join(f"{k}={v}" for k, v in recipe.items() if v is not None and k not in ("methods", "seed"))
@@ -152,6 +198,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <p>{escape(what)}</p>
 <p>{escape(alts["curves"])}</p>
 <h2>Results</h2><div class="wide">{_html_table(results)}</div>
+{f"<h2>What to choose</h2><ul>{advice}</ul>" if advice else ""}
 {images}
 {f"<h2>Notes</h2><ul>{remarks}</ul>" if notes else ""}
 <h2>How to read this</h2>

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,9 @@ def test_compare_on_the_embedded_world(tmp_path: Path) -> None:
     assert results["summary"][0]["seeds"] == 2
     assert {p.name for p in tmp_path.iterdir()} == {"report"}
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count("<img") == 3
+    assert page.count("<img") == 4
+    assert results["recommendation"][0] in done.stdout.replace("\n  ", " ")
+    assert len([*(tmp_path / "report" / "runs").glob("*.json")]) == 5
     assert "http://" not in page
 
 
@@ -88,6 +92,13 @@ def test_lists(tmp_path: Path) -> None:
         (["compare", "--new", "broken.csv"], "broken.csv"),
         (["compare", "--new", "empty.csv"], "empty.csv is empty"),
         (["compare", "--model", "someone/model"], "could not be fetched"),
+        (["compare", "--budget", "soon"], "--budget must be a time such as 90s, 10m or 1.5h, got 'soon'"),
+        (["compare", "--budget", "1s", *QUICK], "--budget 1.0 s is too small: loading takes "),
+        (["compare", "--keep", "1.5"], "--keep must be between 0 and 1, got 1.5"),
+        (["compare", "--keep", "nan"], "--keep must be between 0 and 1, got nan"),
+        (["compare", "--processes", "0"], "--processes must be a whole number above 0, got 0"),
+        (["compare", "--processes", "2", "--cluster", "tcp://x:1"], "exclude each other"),
+        (["compare", "--out", "/proc/forgetlab"], "/proc"),
         (["pretrain", "--out", "x"], "say what to train"),
         (["pretrain", "--text", "empty.csv", "--out", "x"], "empty.csv is empty"),
     ],
@@ -107,6 +118,83 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list[s
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
+def runs_in(folder: Path) -> list[Path]:
+    return [path for path in (folder / "runs").glob("*.json") if path.name != "sweep.json"]
+
+
+def timeless(value: object) -> object:
+    """Results but for what a clock says."""
+    if isinstance(value, dict):
+        timed = ("seconds", "train_seconds", "setup_seconds", "seconds_per_step", "command")
+        return {key: timeless(v) for key, v in value.items() if key not in timed}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Ctrl-C after the first run, then kill -9 after the second: the rest gives what an undisturbed one gives."""
+    arguments = ["compare", "--methods", "none,l2sp", *QUICK, "--steps", "40", "--every", "40"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "cut"
+    for how, more, status in ((signal.SIGINT, [], 130), (signal.SIGKILL, ["--resume"], -9)):
+        before = len(runs_in(out))
+        command = [sys.executable, "-m", "forgetlab", *arguments, "--out", "cut", *more]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and len(runs_in(out)) == before:
+            time.sleep(0.01)
+        process.send_signal(how)
+        error = process.communicate()[1]
+        assert process.returncode == status
+        if how == signal.SIGINT:
+            assert "stopped; 1 finished run in cut/runs: the same command with --resume goes on" in error
+            assert error.count("\n") == 1
+    refused = run(*arguments, "--out", "cut", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "2 finished runs of an interrupted comparison: go on with --resume" in refused.stderr
+    other = run(*arguments, "--lr", "0.5", "--out", "cut", "--resume", cwd=tmp_path)
+    assert "holds runs of another recipe (lr was 0.001, now 0.5)" in other.stderr
+    kept = {path: path.stat().st_mtime_ns for path in runs_in(out)}
+    (broken, whole) = kept
+    broken.write_text("{")
+    done = run(*arguments, "--out", "cut", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"computed again: {broken.name}") == 1
+    assert whole.stat().st_mtime_ns == kept[whole]
+    run(*arguments, "--out", "whole", cwd=tmp_path)
+    cut, undisturbed = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("cut", "whole"))
+    assert any("damaged in" in note for note in cut["notes"])
+    assert timeless({**cut, "notes": []}) == timeless({**undisturbed, "notes": []})
+
+
+def test_a_budget_is_searched_and_taken_up_again(tmp_path: Path) -> None:
+    arguments = ["compare", "--methods", "l2sp,frozen", *QUICK, "--keep", "0.9", "--out", "report"]
+    done = run(*arguments, "--budget", "1m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert {row["method"].partition(":")[0] for row in results["summary"]} == {"none", "l2sp", "frozen"}
+    assert {row["seeds"] for row in results["summary"]} == {2}
+    tried = [one["methods"] for one in results["search"]]
+    assert len(set(tried)) == len(tried) >= 4
+    assert all(one.startswith("l2sp:lam=") for one in tried)
+    assert results["keep"] == 0.9
+    assert (tmp_path / "report" / "frontier.png").is_file()
+    stamps = {path: path.stat().st_mtime_ns for path in runs_in(tmp_path / "report")}
+    again = run(*arguments, "--budget", "1m", "--resume", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in runs_in(tmp_path / "report")} == stamps
+    assert timeless(json.loads((tmp_path / "report" / "results.json").read_text())) == timeless(results)
+
+
+def test_all_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
+    """Nothing is there to be replayed: the riddles have no training side."""
+    limits = ["--steps", "1", "--batch", "4", "--limit", "8", "--seeds", "1", "--device", "cpu"]
+    done = run("compare", "--model", "tiny-gpt", "--watch", "cloze", "--methods", "all", *limits, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "note: replay does not fit here and was left out: " in done.stdout
+    methods = {row["method"] for row in json.loads((tmp_path / "forgetlab-report/results.json").read_text())["summary"]}
+    assert {"none", "l2sp", "adapters"} <= methods  # frozen would leave nothing to train
+    assert "replay" not in methods
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """/dev/full answers every write with "no space left"; here the folder is a file system of 64 KiB, if we may."""
     small = tmp_path / "small"
@@ -118,6 +206,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
         done = run("measure", *QUICK, "--out", str(small / "report"), cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
-        assert list(small.iterdir()) == []
+        assert {path.name for path in small.rglob("*.*")} <= {
+            "sweep.json",
+            *(p.name for p in runs_in(small / "report")),
+        }
     finally:
         subprocess.run(["umount", str(small)], check=False)

@@ -13,6 +13,7 @@ from forgetlab.architectures import Frozen
 from forgetlab.recipes import METHODS, make_methods, prepare, settings, summarise
 from forgetlab.regularizers import L2SP
 from forgetlab.replay import ExperienceReplay
+from forgetlab.sources import read, split
 from tests.conftest import small_model
 
 QUICK = Recipe(steps=4, every=2, batch_size=8, limit=16, learn_steps=5, device="cpu")
@@ -171,6 +172,28 @@ def test_bad_files(folder: Path) -> None:
         assert message in str(caught.value), name
     with pytest.raises(ForgetlabError, match="say what to watch"):
         prepare(replace(QUICK, model=str(folder / "encoder"), new=str(folder / "reviews.csv")))
+
+
+def test_a_class_on_one_side_of_the_split_only_is_noted(folder: Path) -> None:
+    """Which side a text falls on is decided by its hash, so both kinds of odd class are looked for there."""
+    rows = (folder / "reviews.csv").read_text().splitlines()[1:]
+    train, test = split(read(folder / "reviews.csv"))
+    lone = [next(i for i, row in enumerate(rows) if row.startswith(side.texts[0])) for side in (train, test)]
+    for i, label in zip(lone, ("late", "odd"), strict=True):
+        rows[i] = f"{rows[i].rpartition(',')[0]},{label}"
+    (folder / "uneven.csv").write_text("\n".join(["text,label", *rows]))
+    for name, wanted in (
+        ("reviews.csv", []),
+        (
+            "uneven.csv",
+            [
+                "uneven: 1 of 4 classes are only on the test side, never learned: odd",
+                "uneven: 1 of 4 classes are never tested: late",
+            ],
+        ),
+    ):
+        recipe = replace(QUICK, model=str(folder / "encoder"), new=str(folder / name), watch=("sentiment",))
+        assert [note for note in prepare(recipe).notes if " classes are " in note] == wanted
 
 
 @pytest.mark.slow

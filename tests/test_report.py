@@ -13,7 +13,7 @@ import pytest
 from forgetlab import report
 from forgetlab.errors import ForgetlabError
 
-FILES = ["curves.png", "drift.png", "report.html", "results.json", "trade_off.png"]
+FILES = ["curves.png", "drift.png", "frontier.png", "report.html", "results.json", "trade_off.png"]
 RECIPE = {"model": "tiny-bert", "new": "sentiment", "steps": 20, "lr": 0.001, "batch_size": 32, "text": None}
 
 
@@ -178,7 +178,7 @@ def test_the_page_stands_alone(results, tmp_path):
     tags = Tags(text)
     assert not tags.open
     images = [attributes for tag, attributes in tags.seen if tag == "img"]
-    assert [image["alt"][:10] for image in images] == ["Without a ", "sentiment ", "Layers tha"]
+    assert [image["alt"][:10] for image in images] == ["Share kept", "Without a ", "sentiment ", "Layers tha"]
     for image in images:
         assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.seen}
@@ -312,3 +312,39 @@ def test_a_file_in_the_way_is_an_error_in_one_line(results, tmp_path, quick):
     (tmp_path / "file").write_text("")
     with pytest.raises(ForgetlabError, match="cannot write the report"):
         report.write(results, tmp_path / "file" / "out")
+
+
+def test_the_recommendation_stands_on_the_page_and_fits_the_terminal(results, tmp_path, quick):
+    results["recommendation"] = ["To keep ≥ 95 % of the old scores: replay <b>", "x" * 50 + " " + "y" * 90]
+    assert "What to choose" not in page({**results, "recommendation": []}, tmp_path / "none")
+    text = "".join(Tags(page(results, tmp_path / "out")).text)
+    assert "What to choose" in text
+    assert "To keep ≥ 95 % of the old scores: replay <b>" in text
+    assert report.filled(results["recommendation"])[1:] == ["x" * 50, "  " + "y" * 90]
+
+
+def test_no_more_methods_in_a_figure_than_can_be_told_apart(results, tmp_path, monkeypatch, quick):
+    shown = {}
+    for kind in report.plots.FIGURES:
+        monkeypatch.setitem(report.plots.FIGURES, kind, lambda few, source, kind=kind: shown.update({kind: few}))
+    for i in range(8):  # the higher i, the more of the entities is kept
+        results["runs"].append(run(f"ewc:lam={i}", 0, START, (0.90, 2.0, 0.1 * i)))
+        results["summary"].append({**results["summary"][1], "method": f"ewc:lam={i}"})
+    text = page(results, tmp_path / "out")
+    kept = {one["recipe"]["methods"] for one in shown["curves"]["runs"]}
+    assert kept == {"none", "replay:ratio=0.3", *(f"ewc:lam={i}" for i in (4, 5, 6, 7))}
+    assert "Shown are 6 of 10 methods" in text
+    assert all(f"ewc:lam={i}" in text.replace("<wbr>", "") for i in range(8))  # the table has them all
+
+
+def test_a_folder_of_an_interrupted_comparison_is_ours(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sweep.json").write_text('{"forgetlab": "0.1.0"}')
+    report.check_folder(tmp_path)
+
+
+def test_a_folder_that_allows_no_writing_is_said_at_once(tmp_path):
+    with pytest.raises(ForgetlabError, match="cannot write the report to /proc/new/one"):  # not even root may
+        report.check_folder("/proc/new/one")
+    report.check_folder(tmp_path / "new" / "one")
+    assert not list(tmp_path.iterdir())
