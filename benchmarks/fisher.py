@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from forgetlab.importance import fisher_diagonal
 
-BATCH, LENGTH, CLASSES = 32, 32, 2
-MODELS = {"1M": 1000, "vocabulary 30,522": 30522}
+BATCH, CLASSES = 32, 2
+# vocabulary, longest text in tokens: sentences as the embedded world has them, and longer ones
+MODELS = {"1M": (1000, 16), "1M, longer texts": (1000, 32), "vocabulary 30,522": (30522, 32)}
 WAYS = ("loop", "hooks", "backward")
 
 
@@ -45,12 +46,12 @@ def classifier(vocabulary: int, device: str) -> nn.Module:
     return BertForSequenceClassification(config).eval().to(device)
 
 
-def texts(vocabulary: int, examples: int, device: str) -> list[tuple[Tensor, ...]]:
-    """Batches of (token ids, mask, class), with lengths between a half and all of LENGTH."""
+def texts(vocabulary: int, length: int, examples: int, device: str) -> list[tuple[Tensor, ...]]:
+    """Batches of (token ids, mask, class), with lengths between a half and all of `length`."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, vocabulary, (examples, LENGTH), generator=generator)
-    lengths = torch.randint(LENGTH // 2, LENGTH + 1, (examples, 1), generator=generator)
-    mask = (torch.arange(LENGTH) < lengths).long()
+    ids = torch.randint(1, vocabulary, (examples, length), generator=generator)
+    lengths = torch.randint(length // 2, length + 1, (examples, 1), generator=generator)
+    mask = (torch.arange(length) < lengths).long()
     labels = torch.randint(CLASSES, (examples,), generator=generator)
     columns = [t.to(device) for t in (ids * mask, mask, labels)]
     return list(zip(*(t.split(BATCH) for t in columns), strict=True))
@@ -74,14 +75,14 @@ def way(name: str, module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Call
     return lambda: fisher_diagonal(module, batches, estimator="empirical", method=method, logits=logits)
 
 
-def peak(vocabulary: int, name: str, device: str) -> float:
+def peak(vocabulary: int, length: int, name: str, device: str) -> float:
     """MiB that one way takes on top of the model and its data, in a process of its own."""
-    command = [sys.executable, __file__, "--measure", name, str(vocabulary), "--device", device]
+    command = [sys.executable, __file__, "--measure", name, str(vocabulary), str(length), "--device", device]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def measure(name: str, vocabulary: int, device: str) -> float:
-    module, batches = classifier(vocabulary, device), texts(vocabulary, 2 * BATCH, device)
+def measure(name: str, vocabulary: int, length: int, device: str) -> float:
+    module, batches = classifier(vocabulary, device), texts(vocabulary, length, 2 * BATCH, device)
     with torch.no_grad():
         logits(module, tuple(t[:1] for t in batches[0]))  # what is set up once does not count
     if device == "cuda":
@@ -130,15 +131,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--measure", nargs=2, metavar=("WAY", "VOCABULARY"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, metavar=("WAY", "VOCABULARY", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(measure(options.measure[0], int(options.measure[1]), options.device))
+        print(measure(options.measure[0], *map(int, options.measure[1:]), options.device))
         return
     table = {}
-    for label, vocabulary in MODELS.items():
+    for label, (vocabulary, length) in MODELS.items():
         module = classifier(vocabulary, options.device)
-        batches = texts(vocabulary, options.examples, options.device)
+        batches = texts(vocabulary, length, options.examples, options.device)
         ways = {name: way(name, module, batches) for name in WAYS}
         if other := avalanche(module, batches):
             ways["avalanche"] = other
@@ -151,14 +152,15 @@ def main() -> None:
                     torch.cuda.synchronize()
                 seconds[name].append(time.perf_counter() - start)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        memory = {name: statistics.median(peak(vocabulary, name, options.device) for _ in range(3)) for name in WAYS}
+        memory = {name: statistics.median(peak(vocabulary, length, name, options.device) for _ in range(3)) for name in WAYS}
         table[label] = {
             "parameters": sum(p.numel() for p in module.parameters()),
+            "longest text": length,
             "seconds": {name: round(value, 3) for name, value in medians.items()},
             "times_the_loop": {name: round(medians["loop"] / value, 2) for name, value in medians.items()},
             "peak_MiB": {name: round(value, 1) for name, value in memory.items()},
         }
-        print(f"{label}: {table[label]['parameters']:,} parameters, {options.examples} examples of {LENGTH} tokens")
+        print(f"{label}: {table[label]['parameters']:,} parameters, {options.examples} examples of up to {length} tokens")
         for name, value in medians.items():
             extra = f"{memory[name]:8.0f} MiB" if name in memory else ""
             print(f"  {name:10} {value:7.3f} s   {medians['loop'] / value:5.2f} times the loop's speed {extra}")

@@ -95,9 +95,8 @@ class _Rows(Contribution):
 
 def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, h: Shape) -> Tensor:
     """Σ_x h(Σ of the contributions of example x): tied weights are summed before h is taken."""
-    total = torch.zeros(shape, device=contributions[0].d.device)
     size = min(count, max(1, CHUNK // max(1, shape.numel())))
-    first = contributions[0]
+    first, total = contributions[0], None
     # new memory for each chunk would cost as much as filling it
     memory = first.d.new_empty(size, *shape) if isinstance(first, _Matrix) else None
     for lo in range(0, count, size):
@@ -105,7 +104,9 @@ def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size,
         gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
-        total += IN_PLACE[h](gradient).sum(0)
+        part = IN_PLACE[h](gradient).sum(0)
+        total = part if total is None else total.add_(part)
+    assert total is not None
     return total
 
 
