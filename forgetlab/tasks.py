@@ -27,6 +27,7 @@ from forgetlab.sources import Examples
 Scores = dict[str, float]
 MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
+CPU_ROWS = 32  # in scoring on the CPU: less padding, and the hidden states stay in the cache
 
 
 class Task(ABC):
@@ -115,17 +116,21 @@ class Task(ABC):
             ready = []
             for index in self.encoded(model, "test").evaluation_batches(limit):
                 batch = _to(self._collate(model, "test", index, generator), model.device)
-                starts = range(0, len(index), self.rows_at_once)  # cut after the draws: the masks stay the same
-                ready += [self.part(batch, i, i + self.rows_at_once) for i in starts] if len(starts) > 1 else [batch]
+                # cut after the draws, so that the masks are the same on every device
+                at_once = min(self.rows_at_once, CPU_ROWS if model.device.type == "cpu" else EVALUATION_BATCH)
+                starts = range(0, len(index), at_once)
+                ready += [self.part(batch, i, i + at_once) for i in starts] if len(starts) > 1 else [batch]
             self._ready[key] = (model.tokenizer, ready)
         return self._ready[key][1]
 
     def part(self, batch: Mapping[str, Tensor], lo: int, hi: int) -> dict[str, Tensor]:
-        """The rows from `lo` to below `hi` of a batch, with the predictions that are theirs."""
+        """The rows from `lo` to below `hi` of a batch, padded to the longest of them, with their predictions."""
         owners, length = self.owners(batch), batch["input_ids"].shape[1]
-        own = (owners >= lo) & (owners < hi)
-        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi] for k, v in batch.items()}
-        return some | ({"places": some["places"] - lo * length} if "places" in some else {})
+        own, longest = (owners >= lo) & (owners < hi), int(batch["attention_mask"][lo:hi].sum(1).max())
+        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
+        if "places" in some:  # of the flattened batch, which is narrower now
+            some["places"] = (some["places"] // length - lo) * longest + some["places"] % length
+        return some
 
     @abstractmethod
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]: ...
