@@ -124,9 +124,10 @@ class Task(ABC):
         return self._ready[key][1]
 
     def part(self, batch: Mapping[str, Tensor], lo: int, hi: int) -> dict[str, Tensor]:
-        """The rows from `lo` to below `hi` of a batch, padded to the longest of them, with their predictions."""
+        """The rows from `lo` to below `hi` of a batch, with their predictions; columns of padding at the end go."""
         owners, length = self.owners(batch), batch["input_ids"].shape[1]
-        own, longest = (owners >= lo) & (owners < hi), int(batch["attention_mask"][lo:hi].sum(1).max())
+        own = (owners >= lo) & (owners < hi)
+        longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
         some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
         if "places" in some:  # of the flattened batch, which is narrower now
             some["places"] = (some["places"] // length - lo) * longest + some["places"] % length
