@@ -152,7 +152,9 @@ def main() -> None:
                     torch.cuda.synchronize()
                 seconds[name].append(time.perf_counter() - start)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        memory = {name: statistics.median(peak(vocabulary, length, name, options.device) for _ in range(3)) for name in WAYS}
+        memory = {
+            name: statistics.median(peak(vocabulary, length, name, options.device) for _ in range(3)) for name in WAYS
+        }
         table[label] = {
             "parameters": sum(p.numel() for p in module.parameters()),
             "longest text": length,
@@ -160,7 +162,9 @@ def main() -> None:
             "times_the_loop": {name: round(medians["loop"] / value, 2) for name, value in medians.items()},
             "peak_MiB": {name: round(value, 1) for name, value in memory.items()},
         }
-        print(f"{label}: {table[label]['parameters']:,} parameters, {options.examples} examples of up to {length} tokens")
+        print(
+            f"{label}: {table[label]['parameters']:,} parameters, {options.examples} examples of up to {length} tokens"
+        )
         for name, value in medians.items():
             extra = f"{memory[name]:8.0f} MiB" if name in memory else ""
             print(f"  {name:10} {value:7.3f} s   {medians['loop'] / value:5.2f} times the loop's speed {extra}")

@@ -56,6 +56,18 @@ def glue(folder: Path, *configs: str) -> Path:
     return folder
 
 
+def wikitext(folder: Path) -> Path:
+    """A repository as Salesforce/wikitext is."""
+    for split in ("train", "validation", "test"):
+        rows = {"text": ["", " = Title = ", *SENTENCES]}
+        path = folder / "wikitext-2-raw-v1" / f"{split}-00000-of-00001.parquet"
+        parquet(path, rows, {"text": datasets.Value("string")})
+    splits = "\n".join(f"  - split: {s}\n    path: wikitext-2-raw-v1/{s}-*" for s in ("train", "validation", "test"))
+    head = f"---\nconfigs:\n- config_name: wikitext-2-raw-v1\n  data_files:\n{splits}\n---\n"
+    (folder / "README.md").write_text(head)
+    return folder
+
+
 def test_a_glue_task_by_its_short_name(mirror: Mirror, tmp_path: Path) -> None:
     commit = mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2", "rte"), data=True)
     mirror.repos["datasets/nyu-mll/glue"].refs[sources.KNOWN["sst2"].revision] = commit
@@ -136,14 +148,7 @@ def test_words_with_tags(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
 
 
 def test_plain_text(mirror: Mirror, tmp_path: Path, bert: Model) -> None:
-    features = {"text": datasets.Value("string")}
-    for split in ("train", "validation", "test"):
-        rows = {"text": ["", " = Title = ", *SENTENCES]}
-        parquet(tmp_path / "repo" / "wikitext-2-raw-v1" / f"{split}-00000-of-00001.parquet", rows, features)
-    splits = "\n".join(f"  - split: {s}\n    path: wikitext-2-raw-v1/{s}-*" for s in ("train", "validation", "test"))
-    head = f"---\nconfigs:\n- config_name: wikitext-2-raw-v1\n  data_files:\n{splits}\n---\n"
-    (tmp_path / "repo" / "README.md").write_text(head)
-    commit = mirror.add("Salesforce/wikitext", tmp_path / "repo", data=True)
+    commit = mirror.add("Salesforce/wikitext", wikitext(tmp_path / "repo"), data=True)
     mirror.repos["datasets/Salesforce/wikitext"].refs[sources.KNOWN["wikitext-2"].revision] = commit
     found = sources.hub("wikitext-2", split="test")
     assert found.kind == "text"
@@ -201,3 +206,35 @@ def test_a_recipe_and_a_suite_take_hub_data(mirror: Mirror, tmp_path: Path, bert
     assert bench.new.name == "sst2"
     assert bench.watch[0].name == "glue-rte"
     assert [*bench.run(recipe)][-1].status == "done"
+
+
+def test_the_lesson_with_distilbert_runs(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cell of lesson 11 that is switched off there, on a small model of the same name and family."""
+    import nbformat
+    import torch
+
+    from forgetlab import finetune
+    from forgetlab.replay import ExperienceReplay
+    from tests.hub.test_models_from_hub import FAMILIES, write
+
+    write(tmp_path / "model", *FAMILIES["distilbert"])
+    mirror.add("distilbert/distilbert-base-uncased", tmp_path / "model")
+    for name, commit in (
+        ("nyu-mll/glue", mirror.add("nyu-mll/glue", glue(tmp_path / "glue", "sst2"), data=True)),
+        ("Salesforce/wikitext", mirror.add("Salesforce/wikitext", wikitext(tmp_path / "wiki"), data=True)),
+    ):
+        short = "sst2" if "glue" in name else "wikitext-2"
+        mirror.repos[f"datasets/{name}"].refs[sources.KNOWN[short].revision] = commit
+    lesson = nbformat.read(Path(__file__).parents[2] / "notebooks" / "11_real_models_your_data.ipynb", 4)
+    (cell,) = (c.source for c in lesson.cells if c.cell_type == "code" and "RUN_ON_GPU = False" in c.source)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    switched_on = cell.replace("RUN_ON_GPU = False", "RUN_ON_GPU = True").replace(
+        '"steps": 200', '"steps": 2, "batch_size": 8'
+    )
+    exec(switched_on, {"torch": torch, "finetune": finetune, "ExperienceReplay": ExperienceReplay})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if "SST-2" in line] == [
+        f"{name:<7} step   {step}" for name in ("none", "replay") for step in (0, 2)
+    ]
