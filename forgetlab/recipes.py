@@ -14,18 +14,21 @@ from typing import Any
 import torch
 
 import forgetlab
-from forgetlab import catalog, sources
+from forgetlab import catalog, sources, stacked
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models import Model, load
 from forgetlab.own_data import MACHINE_TEXT as MACHINE_TEXT
 from forgetlab.own_data import is_hub_name, of_examples, short_name
+from forgetlab.regularizers.quadratic import Quadratic
 from forgetlab.remedies import METHODS as METHODS
 from forgetlab.remedies import make_methods as make_methods
 from forgetlab.remedies import settings as settings
 from forgetlab.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.torch_state import is_small
 from forgetlab.training import Precision, Record, finetune
 
+AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -130,13 +133,50 @@ def sweep(
     recipes: Sequence[Recipe],
     on_record: Callable[[Recipe, Record], None] | None = None,
     bench: Bench | None = None,
+    *,
+    together: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Run many recipes of one model and its tasks; returns [{"recipe": …, "records": […]}] in their order.
 
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
+    together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
+    same results up to rounding (`stacked`); None: for a small model on a GPU.
     """
     bench = bench or prepare(recipes[0])
-    return [finished(bench, recipe, on_record) for recipe in recipes]
+    if together is None:
+        together = bench.model.device.type == "cuda" and is_small(bench.model)
+    found: dict[Recipe, dict[str, Any]] = {}
+    for group in _alike(recipes) if together else []:
+        found.update(_at_once(bench, group, on_record))
+    return [found.get(recipe) or finished(bench, recipe, on_record) for recipe in recipes]
+
+
+def _alike(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Groups of two or more recipes that `stacked` can train at once."""
+    groups: dict[Recipe, list[Recipe]] = {}
+    for recipe in dict.fromkeys(recipes):
+        if recipe.precision == "float32" and stacked.stackable(make_methods(recipe.methods, None)):
+            groups.setdefault(replace(recipe, methods="", lr=1.0), []).append(recipe)
+    return [
+        group[i : i + AT_ONCE] for group in groups.values() for i in range(0, len(group), AT_ONCE) if group[i + 1 :]
+    ]
+
+
+def _at_once(
+    bench: Bench, group: Sequence[Recipe], on_record: Callable[[Recipe, Record], None] | None
+) -> dict[Recipe, dict[str, Any]]:
+    bench.model.restore()
+    pulls = [[m for m in make_methods(r.methods, bench.watch) if isinstance(m, Quadratic)] for r in group]
+    variants = [stacked.Variant(r.lr, *pull) for r, pull in zip(group, pulls, strict=True)]
+    records: dict[Recipe, list[dict[str, Any]]] = {recipe: [] for recipe in group}
+    shared = {name: getattr(group[0], name) for name in ("steps", "batch_size", "seed", "every", "limit")}
+    for row in stacked.finetune_stacked(bench.model, bench.new, variants, watch=bench.watch, **shared):
+        for recipe, record in zip(group, row, strict=True):
+            if record is not None:
+                records[recipe].append(record.as_dict())
+                if on_record:
+                    on_record(recipe, record)
+    return {r: {"recipe": asdict(r), "key": r.key(), "records": records[r]} for r in group}
 
 
 def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> dict[str, Any]:

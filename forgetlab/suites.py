@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
@@ -26,11 +27,10 @@ class MatthewsClassification(Classification):
 
     metric = "matthews"
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
         counts = torch.zeros(len(self.labels), len(self.labels), dtype=torch.long)
         loss = 0.0
-        for batch in self.test_batches(model, limit):
-            logits = self.logits(model, batch)
+        for batch, logits in predictions:
             loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             pairs = torch.stack([batch["targets"], logits.argmax(-1)], dim=1).cpu()
             counts.index_put_((pairs[:, 0], pairs[:, 1]), torch.ones(len(pairs), dtype=torch.long), accumulate=True)

@@ -148,8 +148,17 @@ class Task(ABC):
         """Mean cross-entropy over the predictions of a batch in nats, a scalar that can be differentiated."""
         return F.cross_entropy(self.logits(model, batch), batch["targets"])
 
-    @abstractmethod
-    def _score(self, model: Model, limit: int | None) -> Scores: ...
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        return self.scores_of(self.predictions(model, limit))
+
+    def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """(batch, logits) of the first `limit` test examples, a batch at a time."""
+        for batch in self.test_batches(model, limit):
+            yield batch, self.logits(model, batch)
+
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        """The scores of such predictions, whichever model made them."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, train={self.size()})"
@@ -194,14 +203,13 @@ class Classification(Task):
     def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
         return torch.arange(len(batch["targets"]), device=batch["targets"].device)
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        right, loss, n = torch.zeros((), device=model.device), torch.zeros((), device=model.device), 0
-        for batch in self.test_batches(model, limit):
-            logits = self.logits(model, batch)
-            right += (logits.argmax(-1) == batch["targets"]).sum()
-            loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        right, loss, n = [], [], 0
+        for batch, logits in predictions:
+            right.append((logits.argmax(-1) == batch["targets"]).sum())
+            loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             n += len(logits)
-        return {"accuracy": float(right) / n, "loss": float(loss) / n}
+        return {"accuracy": float(torch.stack(right).sum()) / n, "loss": float(torch.stack(loss).sum()) / n}
 
 
 class Tagging(Task):
@@ -254,13 +262,12 @@ class Tagging(Task):
         hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
         return head(hidden, batch["attention_mask"]).float()
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
         predicted: list[list[str]] = []
         gold: list[list[str]] = []
-        loss, n = torch.zeros((), device=model.device), 0
-        for batch in self.test_batches(model, limit):
-            logits = self.logits(model, batch)
-            loss += F.cross_entropy(logits, batch["targets"], reduction="sum")
+        loss, n = 0.0, 0
+        for batch, logits in predictions:
+            loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             n += len(logits)
             sentences: dict[int, tuple[list[str], list[str]]] = {}
             chosen = zip(batch["rows"].tolist(), logits.argmax(-1).tolist(), batch["targets"].tolist(), strict=True)
@@ -271,7 +278,7 @@ class Tagging(Task):
             predicted += [g for g, _ in sentences.values()]
             gold += [t for _, t in sentences.values()]
         same = sum(p == g for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True))
-        return {**metrics.entity_f1(predicted, gold), "accuracy": same / n, "loss": float(loss) / n}
+        return {**metrics.entity_f1(predicted, gold), "accuracy": same / n, "loss": loss / n}
 
 
 class LanguageModel(Task):
@@ -290,14 +297,18 @@ class LanguageModel(Task):
         """(places, vocabulary) logits where the batch asks for a prediction."""
         return model.lm_logits(model.hidden(batch).flatten(0, 1)[batch["places"]]).float()
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        sums, counts = torch.zeros((), device=model.device), 0
+    def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for batch in self.test_batches(model, limit):
             hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
             for some, targets in in_pieces(model, hidden, batch["targets"]):
-                sums += F.cross_entropy(model.lm_logits(some).float(), targets, reduction="sum")
-            counts += len(batch["targets"])
-        total = float(sums)
+                yield {"targets": targets}, model.lm_logits(some).float()
+
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        sums, counts = [], 0
+        for batch, logits in predictions:
+            sums.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            counts += len(logits)
+        total = float(torch.stack(sums).sum())
         return {"perplexity": metrics.perplexity(total, counts), "loss": total / counts}
 
 

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 SMALL = 500_000  # weights
 
 
+def is_small(model: nn.Module) -> bool:
+    """Whether a step of a model takes longer to launch than to compute."""
+    return sum(p.numel() for p in model.parameters()) <= SMALL
+
+
 class TorchState:
     """A run's own state: set while it computes, put away at each yield.
 
@@ -17,8 +22,7 @@ class TorchState:
 
     def __init__(self, model: nn.Module, device: torch.device, seed: int) -> None:
         self._cuda = device if device.type == "cuda" else None
-        small = device.type == "cpu" and sum(p.numel() for p in model.parameters()) <= SMALL
-        self._threads = 1 if small else torch.get_num_threads()
+        self._threads = 1 if device.type == "cpu" and is_small(model) else torch.get_num_threads()
         with torch.random.fork_rng(devices=[device] if self._cuda else []):
             torch.manual_seed(seed)
             self._own = self._get()

@@ -1,0 +1,72 @@
+"""A sweep of sixteen recipes (rates × strengths) against one run of it: one by one, in processes, all at once.
+
+python benchmarks/sweep.py [--repeats 7] [--device cpu]
+Prints medians as multiples of one run, and writes benchmarks/results/sweep-DEVICE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forgetlab import workers
+from forgetlab.recipes import Bench, Recipe, device_name, prepare, sweep
+
+BASE = Recipe(new="sentiment", watch=("masked-lm", "entities", "acceptability"), steps=100, every=10, limit=128)
+RECIPES = [
+    replace(BASE, lr=lr, methods=f"l2sp:lam={lam}") for lr in (3e-4, 1e-3, 3e-3, 1e-2) for lam in (0.01, 0.1, 1, 10)
+]
+
+
+def in_processes(recipes: list[Recipe], executor: Any) -> list[Any]:
+    return [future.result() for future in [executor.submit(workers.compute, recipe) for recipe in recipes]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    base = replace(BASE, device=options.device)
+    recipes = [replace(recipe, device=options.device) for recipe in RECIPES]
+    bench: Bench = prepare(base)
+    processes, threads = workers.threads_for(base, None, len(recipes))
+    ways: dict[str, Callable[[], Any]] = {"one run": lambda: sweep(recipes[5:6], bench=bench)}
+    if options.device == "cpu":
+        ways["16, one by one"] = lambda: sweep(recipes, bench=bench)
+    ways["16, all at once"] = lambda: sweep(recipes, bench=bench, together=True)
+    with workers.several(processes, threads) as pool:  # as a notebook has them: started once, kept for the next sweep
+        if options.device == "cpu":
+            in_processes(recipes[:processes], pool.executor)
+            ways[f"16, in {processes} processes"] = lambda: in_processes(recipes, pool.executor)
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.repeats):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        print(f"{name:<22}{value:8.2f} s   {value / medians['one run']:6.2f} times one run")
+    result = {
+        "device": device_name(bench.model),
+        "torch": torch.__version__,
+        "cores": torch.get_num_threads(),
+        "repeats": options.repeats,
+        "medians": medians,
+        "times one run": {name: round(value / medians["one run"], 2) for name, value in medians.items()},
+    }
+    path = Path(__file__).parent / "results" / f"sweep-{bench.model.device.type}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

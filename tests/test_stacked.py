@@ -1,0 +1,117 @@
+"""Many runs at once give what they give one by one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from forgetlab import ForgetlabError, finetune, task
+from forgetlab.importance import fisher_diagonal
+from forgetlab.models import Model
+from forgetlab.recipes import Recipe, prepare, sweep
+from forgetlab.regularizers import EWC, L2SP, KLAnchor
+from forgetlab.replay import ExperienceReplay
+from forgetlab.stacked import Variant, finetune_stacked, stackable
+from tests.conftest import small_model
+
+OLD = ("masked-lm", "entities", "minimal-pairs")
+
+
+def variants(model: Model) -> list[Variant]:
+    fisher = fisher_diagonal(model, task("masked-lm"), examples=16)
+    return [
+        Variant(1e-3),
+        Variant(3e-3),
+        Variant(1e-3, L2SP(0.5)),
+        Variant(3e-3, L2SP(20.0, proximal=True)),
+        Variant(1e-3, EWC(fisher, 1e3)),
+        Variant(1e-3, EWC(fisher, 1e5, proximal=True)),
+        Variant(1e-3, L2SP({"*layer.0*": 1.0})),
+    ]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_numbers_are_those_of_finetune(causal: bool) -> None:
+    model = small_model(causal)
+    new, old = (
+        (task("causal-lm:notices"), [task("causal-lm")])
+        if causal
+        else (task("sentiment"), [task(name) for name in OLD])
+    )
+    common = {"watch": old, "steps": 8, "batch_size": 16, "every": 4, "limit": 40, "seed": 1}
+    many = variants(model) if not causal else [Variant(1e-3), Variant(1e-3, L2SP(0.5))]
+    start = model.snapshot()
+    stacked = list(finetune_stacked(model, new, many, **common))
+    assert all(torch.equal(value, start[name]) for name, value in model.snapshot().items() if name in start)
+    for i, variant in enumerate(many):
+        model.restore()
+        alone = list(finetune(model, new, methods=[variant.pull] if variant.pull else [], lr=variant.lr, **common))
+        for record, expected in zip((row[i] for row in stacked), alone, strict=True):
+            assert record is not None
+            assert (record.step, record.status, record.lr) == (expected.step, expected.status, expected.lr)
+            assert record.loss == (None if expected.loss is None else pytest.approx(expected.loss, rel=1e-3))
+            assert record.drift == pytest.approx(expected.drift, rel=1e-3, abs=1e-6)
+            assert record.penalty == pytest.approx(expected.penalty, rel=5e-3, abs=1e-9)
+            for name, scores in expected.scores.items():
+                assert record.scores[name] == pytest.approx(scores, rel=5e-3, abs=1e-3), (i, name)
+    drifts = [row.drift for row in stacked[-1] if row]
+    assert len({round(d, 6) for d in drifts}) == len(many)  # the variants do differ
+
+
+def test_one_that_diverges_leaves_the_others_alone(bert: Model) -> None:
+    common = {"steps": 6, "batch_size": 8, "every": 2, "limit": 8}
+    alone = list(finetune_stacked(bert, task("sentiment"), [Variant(1e-3)], **common))
+    together = list(finetune_stacked(bert, task("sentiment"), [Variant(1e-3), Variant(1e30)], **common))
+    assert [row[0].loss for row in together if row[0]] == pytest.approx([row[0].loss for row in alone if row[0]])
+    ends = [row[1].status for row in together if row[1]]
+    assert ends[-1] == "diverged"
+    assert len(ends) < len(together)
+    assert all(math.isfinite(row[0].drift) for row in together if row[0])
+
+
+def test_what_cannot_be_stacked_is_said(bert: Model) -> None:
+    assert stackable([])
+    assert stackable([L2SP(0.1)])
+    assert not stackable([L2SP(0.1, beta=0.1)])
+    assert not stackable([KLAnchor(0.1)])
+    assert not stackable([L2SP(0.1), ExperienceReplay([task("masked-lm")])])
+    with pytest.raises(ForgetlabError, match="no variants given"):
+        finetune_stacked(bert, task("sentiment"), [])
+    with pytest.raises(ForgetlabError, match="l2sp with beta.* runs one by one: use finetune"):
+        finetune_stacked(bert, task("sentiment"), [Variant(1e-3, L2SP(0.1, beta=0.1))])
+    with pytest.raises(ForgetlabError, match="batch_size 0: expected 1 to the"):
+        finetune_stacked(bert, task("sentiment"), [Variant()], batch_size=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu() -> None:
+    model = small_model().to("cuda")
+    common = {"watch": [task("entities")], "steps": 8, "batch_size": 16, "every": 4, "limit": 40}
+    (*_, last) = finetune_stacked(model, task("sentiment"), [Variant(1e-3), Variant(1e-3, L2SP(1.0))], **common)
+    (*_, alone) = finetune(model, task("sentiment"), methods=[L2SP(1.0)], lr=1e-3, **common)
+    assert last[1] is not None
+    assert last[1].drift == pytest.approx(alone.drift, rel=1e-2)
+
+
+def test_a_sweep_together_is_the_sweep_one_by_one() -> None:
+    base = Recipe(new="sentiment", watch=("masked-lm",), steps=4, every=2, limit=32, batch_size=8)
+    recipes = [
+        replace(base, methods=methods, lr=lr, seed=seed)
+        for seed in (0, 1)
+        for methods, lr in (("none", 1e-3), ("l2sp:lam=0.1", 1e-3), ("none", 2e-3), ("replay", 1e-3))
+    ]
+    bench = prepare(base)
+    seen: list[Recipe] = []
+    together = sweep(recipes, lambda recipe, _: seen.append(recipe), bench, together=True)
+    alone = sweep(recipes, bench=bench, together=False)
+    assert {recipe: seen.count(recipe) for recipe in recipes} == dict.fromkeys(recipes, 3)
+    for one, other in zip(together, alone, strict=True):
+        assert (one["recipe"], one["key"]) == (other["recipe"], other["key"])
+        for record, expected in zip(one["records"], other["records"], strict=True):
+            assert record["drift"] == pytest.approx(expected["drift"], rel=1e-3, abs=1e-6)
+            for name, scores in expected["scores"].items():
+                assert record["scores"][name] == pytest.approx(scores, rel=5e-3, abs=1e-3)
