@@ -179,7 +179,7 @@ def number(value: float | None, metric: str = "perplexity") -> str:
         return f"{round(value, 2) + 0:.2f}".replace("-", "−")  # + 0: no "−0.00"
     if value == 0 or 0.001 <= abs(value) < 999.5:
         return f"{value:#.3g}".rstrip(".")
-    return f"{value:,.0f}" if 1 < abs(value) < 1e5 else f"{value:.1e}"
+    return f"{value:,.0f}" if 1 < abs(value) < 1e6 else f"{value:.1e}"
 
 
 def wrapped(name: str, width: int) -> list[str]:

@@ -230,7 +230,8 @@ class _Loop:
         for method in self.methods:
             method.adjust_gradients(run)
         if self.clip:
-            nn.utils.clip_grad_norm_(run.trained(), self.clip)
+            # in the model's order, whatever the groups: a sum of squares is rounded by its order
+            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.clip)
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad()

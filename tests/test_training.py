@@ -9,6 +9,7 @@ import torch
 from forgetlab import ForgetlabError, finetune, memory, task
 from forgetlab.methods import Method, Part
 from forgetlab.models import Model
+from forgetlab.schedules import LayerwiseRates
 from forgetlab.tasks import MaskedLM, Task
 from tests.conftest import small_model
 
@@ -404,3 +405,13 @@ def test_bad_arguments(bert: Model, options: dict, message: str) -> None:
 def test_a_zero_shot_task_cannot_be_trained(bert: Model) -> None:
     with pytest.raises(ForgetlabError, match="can be watched, not trained"):
         finetune(bert, task("minimal-pairs"))
+
+
+def test_the_order_of_the_groups_does_not_matter(bert: Model) -> None:
+    """Layer-wise rates that are all alike are plain fine-tuning, bit for bit: clipping rounds in one order."""
+    ends = []
+    for methods in ([], [LayerwiseRates(1.0)]):
+        bert.restore()
+        list(finetune(bert, task("sentiment"), methods=methods, steps=4, every=4, limit=8, clip=0.1))
+        ends.append({name: p.detach().clone() for name, p in bert.named_parameters()})
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

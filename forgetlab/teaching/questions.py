@@ -73,6 +73,8 @@ def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judge
 
 def _judge_number(question: Question, typed: str) -> Judged:
     values = _read_number(typed, question.unit)
+    if not typed.strip():
+        return Judged(False, "Type a number first.", given=False)
     if not values:
         return Judged(False, f"“{typed[:40]}” is not a number; write one such as 0.25 or -3.", given=False)
     if any(_near(value, question.answer, question.tolerance) for value in values):
