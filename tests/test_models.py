@@ -147,6 +147,7 @@ def test_there_are_two_shipped_models() -> None:
     assert shipped_models() == ["tiny-bert", "tiny-gpt"]
 
 
+@pytest.mark.slow
 def test_shipped_models_open_without_forgetlab(tmp_path: Path) -> None:
     """AutoModel alone, in an interpreter that cannot import forgetlab."""
     code = (

@@ -33,6 +33,7 @@ def variants(model: Model) -> list[Variant]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_numbers_are_those_of_finetune(causal: bool) -> None:
     model = small_model(causal)

@@ -224,6 +224,7 @@ class Crowded:
         model.hidden = hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "causal"), [("sentiment", False), ("masked-lm", False), ("causal-lm:notices", True)])
 def test_out_of_memory_the_batch_is_taken_in_halves(name: str, causal: bool) -> None:
     """The same examples, masks and steps: the weights are those of a run with room enough, but for rounding."""
@@ -270,6 +271,7 @@ def test_out_of_memory_in_the_backward_pass_leaves_no_gradient_behind() -> None:
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_half_the_batch_says_what_to_lower(bert: Model) -> None:
     Crowded(bert, most=4)
     run = finetune(bert, task("sentiment", size=64), steps=2, batch_size=32, accumulation=2, limit=8)
@@ -308,6 +310,7 @@ def test_scoring_with_little_memory_gives_the_same_scores(bert: Model, name: str
     assert crowded.rows_at_once < 21
 
 
+@pytest.mark.slow
 def test_scoring_without_any_memory_says_so(bert: Model) -> None:
     Crowded(bert, most=0)
     with pytest.raises(ForgetlabError, match="ran out of memory at step 1"):

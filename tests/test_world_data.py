@@ -182,6 +182,7 @@ def test_the_shipped_floors_are_the_parsers(register):
         assert row["gap_nats"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("register", ["general", "notices"])
 def test_the_floors_of_the_tasks_are_what_the_rows_say(register):
     found = shipped(f"text-{register}.test.jsonl")

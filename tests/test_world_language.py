@@ -47,6 +47,7 @@ def test_a_text_has_one_derivation_so_its_probability_is_that_of_its_sample(symb
         assert logprob == pytest.approx(sample.logprob, abs=1e-9), sample.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symbol", [*SYMBOLS, "Anything"])
 def test_entropy_and_length_agree_with_monte_carlo(symbol):
     drawn = samples(symbol, 4000, seed=3)

@@ -129,6 +129,7 @@ def test_along_says_a_diverged_run() -> None:
 # -- two valleys --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_plane_goes_through_the_three_solutions() -> None:
     lab = labs.show("valleys", driver="inline")
     assert _words(lab) == "Press Train, or move a slider."
@@ -191,6 +192,7 @@ def test_a_run_that_diverges_leaves_words_in_place_of_the_plane(monkeypatch: pyt
 # -- all remedies -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Recipe
     monkeypatch.setattr(frontier, "Recipe", lambda **options: original(**{**options, "batch_size": 8, "limit": 16}))

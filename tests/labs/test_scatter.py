@@ -61,6 +61,7 @@ def test_the_state_is_plain_and_small(lab) -> None:
     assert kept["message"] in lab.message.value
 
 
+@pytest.mark.slow
 def test_tables_match_a_count_of_every_weight(lab, again) -> None:
     model, before, old, new = again
     after, names = model.state_dict(), [n for n in old if not layer_of(n).endswith("head")]
