@@ -62,7 +62,7 @@ def show(driver: Driver | None = None) -> Lab:
         },
         intro="Three sets of weights span a plane: before (old), after plain fine-tuning (new), after training on both "
         "tasks (joint). All weights are mixed on it, the sentiment head too: at “old” that head is still at its random "
-        "start. Runs leave the plane, so their lines are shadows: the table says how far off each ends.",
+        "start. Runs leave the plane, so their lines are shadows; the words above say how far off each ends.",
         driver=driver,
     )
 
