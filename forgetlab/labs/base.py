@@ -171,7 +171,7 @@ class Lab(Living):
 
     def _on_end(self, why: str) -> None:
         if why.startswith("error"):
-            self._say(why)
+            self._say_error(why)
             return
         if self.state is None:
             self._say("Press Train, or move a slider.")
@@ -246,12 +246,17 @@ class Lab(Living):
     def _say(self, words: str) -> None:
         self.message.value = compat.said(words)
 
+    def _say_error(self, words: str) -> None:
+        """Say what went wrong, and that a picture which stays is not of the present settings."""
+        stale = self.picture.value and self.state is not None and self.state.get("settings") != self.settings()
+        self._say(f"{words} What is shown below is an earlier run." if stale else words)
+
     def _guarded(self, action: Callable[[], None]) -> None:
         """Errors of a callback are lost in a notebook: say them in the lab instead."""
         try:
             action()
         except Exception as error:
-            self._say(in_words(error))
+            self._say_error(in_words(error))
 
 
 def encoded(figure: Figure, alt: str) -> str:

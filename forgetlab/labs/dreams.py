@@ -20,6 +20,7 @@ from forgetlab.replay.generative import AT_ONCE
 from forgetlab.world import fluency
 
 SHOWN = 5
+WIDEST = 62  # characters that fit across
 
 
 def show(driver: Driver | None = None) -> Lab:
@@ -73,8 +74,10 @@ def paint(ax: Axes, state: State) -> None:
     ax.set(xlim=(0, 1), ylim=(0, 1))
     for i, (text, good) in enumerate(state["dreams"]):
         y = 0.95 - i / SHOWN
-        ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")
-        ax.text(0.03, y, shorten(text, 78, placeholder=" …") or "(nothing)", fontsize=11, color=INK, va="top")
+        mark = ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")
+        words = shorten(text, WIDEST, placeholder=" …") or "(nothing)"
+        for artist in (mark, ax.text(0.035, y, words, fontsize=11, color=INK, va="top")):
+            artist.set_in_layout(False)  # a long text would make all panels narrower
     ax.set_title(f"dreams: {told(state, {})}", loc="left", fontsize=11, color=INK)
 
 

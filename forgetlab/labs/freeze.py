@@ -31,10 +31,10 @@ def show(driver: Driver | None = None) -> Lab:
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         presets={
-            "head only": {"kind": "frozen"},
+            "head only": {"kind": "frozen", "used": "the new task"},
             "adapters": {"kind": "adapters", "width": 64, "used": "the new task"},
             "LoRA for all tasks": {"kind": "LoRA", "width": 16, "used": "all tasks"},
-            "columns": {"kind": "columns", "width": 64},
+            "columns": {"kind": "columns", "width": 64, "used": "the new task"},
         },
         intro=(
             "Every old weight is frozen. “Frozen” trains the new head only; the others add weights. Used by the new "

@@ -31,7 +31,7 @@ def show(driver: Driver | None = None) -> Lab:
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
         if not old:  # the lab was just opened, or reset
             league.clear()
-        if state["run"]:
+        if state["run"] and "message" in state:  # one under way, or stopped by hand, is no match for finished ones
             key = str(state.get("settings"))
             league.pop(key, None)
             league[key] = state["run"]  # the newest comes last

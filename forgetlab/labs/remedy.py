@@ -108,12 +108,14 @@ def lab(
         if so_far:
             if not old:  # the lab was just opened, or reset
                 points.clear()
+            present = None  # a run under way has no point yet, and some runs have none at all
             if "message" in state:
-                newest = [point for point in so_far.of(state, settings) if point]
+                present, *others = so_far.of(state, settings)
+                newest = [point for point in (present, *others) if point]
                 for point in newest:
                     points.pop(point, None)
                 points.update(dict.fromkeys(reversed(newest)))  # this run comes last
-            scatter(view.axes("so far"), list(points), so_far)
+            scatter(view.axes("so far"), list(points), so_far, present)
         return figure, state.get("message") or told(state)
 
     return Lab(name, work, draw, training=training, presets=presets, intro=intro, driver=driver)

@@ -64,17 +64,20 @@ def trade_off(state: State, label: str, without: str) -> list[Point | None]:
     return found
 
 
-def scatter(ax: Axes, points: Sequence[Point], so_far: SoFar) -> None:
-    """Draw the points anew, the last one filled. A label that finds no free place, newer ones first, is left out."""
+def scatter(ax: Axes, points: Sequence[Point], so_far: SoFar, present: Point | None) -> None:
+    """Draw the points anew, the present run's one filled.
+
+    points: newer ones last. A label that finds no free place within the axes, newer ones first, is left out.
+    """
     for artist in [*ax.lines, *ax.texts]:
         artist.remove()
     both = len({mark for point in points for mark, _ in point.y}) > 1
     ax.set_xlabel(so_far.across + "\n● new score   ▲ old kept" * both, fontsize=12, color=INK)
-    for i, point in enumerate(points):
+    for point in points:
         for mark, y in point.y:
             marker, color = MARKS[mark]
-            newest = i == len(points) - 1
-            ax.plot(point.x, y, marker, ms=10 if newest else 7, color=color, mfc=color if newest else "white")
+            filled = point == present
+            ax.plot(point.x, y, marker, ms=10 if filled else 7, color=color, mfc=color if filled else "white")
     if not points:
         return
     xs, ys = [p.x for p in points], [y for p in points for _, y in p.y]
@@ -95,12 +98,15 @@ def scatter(ax: Axes, points: Sequence[Point], so_far: SoFar) -> None:
     taken = [Bbox.from_bounds(u - 0.03, v - 0.04, 0.06, 0.08) for u, v in places]
     for point in reversed(points):
         u, v = to_share.transform((point.x, point.y[0][1]))
-        w, h = 0.03 * len(point.label) + 0.02, 0.1  # of a letter, of a line, as shares of the axes
-        around = ((u - w / 2, v + 0.05), (u - w / 2, v - 0.05 - h), (u - w - 0.04, v - h / 2), (u + 0.04, v - h / 2))
+        text = ax.text(0, 0, point.label, transform=ax.transAxes, ha="center", va="center", fontsize=11, color=INK)
+        w, h = text.get_window_extent().width / ax.bbox.width + 0.02, 0.1  # as shares of the axes
+        around = [(u - w / 2, v + 0.05), (u - w / 2, v - 0.05 - h), (u - w - 0.04, v - h / 2), (u + 0.04, v - h / 2)]
+        around += [(u - w / 2, v + 0.13), (u - w / 2, v - 0.13 - h)]  # past a mark just above or below
         for x, y in around:
-            place = Bbox.from_bounds(min(max(x, 0), 1.02 - w), y, w, h)
-            if not place.count_overlaps(taken):
+            place = Bbox.from_bounds(min(max(x, 0), 1 - w), y, w, h)
+            if 0 <= y <= 1 - h and not place.count_overlaps(taken):
                 taken.append(place)
-                middle = ((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2)
-                ax.text(*middle, point.label, transform=ax.transAxes, ha="center", va="center", fontsize=11, color=INK)
+                text.set_position(((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2))
                 break
+        else:
+            text.remove()

@@ -230,6 +230,29 @@ def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pyt
     assert "Your runs: 1, " in _alt(lab)
 
 
+def test_a_run_that_was_stopped_is_no_star(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Recipe
+    monkeypatch.setattr(frontier, "Recipe", lambda **options: original(**{**options, "batch_size": 8, "limit": 16}))
+    lab = labs.show("frontier", driver="inline")
+    lab.apply({"steps": 20, "remedy": "frozen"})
+    assert "Your runs: 1, " in _alt(lab)
+
+    original_run = runs.Runs.__call__
+
+    def stopped_at_8(self: runs.Runs, recipe: Recipe) -> Any:
+        for state in original_run(self, recipe):
+            if state["records"][-1]["step"] == 8:
+                lab.buttons["Stop"].click()  # takes effect after this state
+            yield state
+
+    monkeypatch.setattr(runs.Runs, "__call__", stopped_at_8)
+    lab.apply({"remedy": "ewc"})
+    assert _state(lab)["run"]["step"] == 8
+    assert _words(lab).startswith("Stopped")
+    assert "Your runs: 1, " in _alt(lab)
+    assert "Newest: frozen" in _alt(lab)
+
+
 def test_the_corner_counts_and_a_diverged_run_is_listed() -> None:
     run = {"spec": "x", "step": 20, "lr": 1e-3, "seed": 0, "kept": 0.9, "new": 0.95}
     league = [run, {**run, "kept": 0.89}, {**run, "new": 0.94}, {**run, "kept": None, "new": None}]

@@ -142,6 +142,18 @@ def test_after_an_error_the_lab_goes_on(folder: str) -> None:
     assert "After 20 steps" in said(lab)
 
 
+def test_an_error_says_that_the_picture_is_of_an_earlier_run(folder: str) -> None:
+    lab = fill(own.show(driver="inline"), model=folder, watch="masked-lm", steps=20, new="sentimant")
+    assert "earlier" not in said(lab)  # there is no picture yet
+    fill(lab, new="sentiment")
+    lab.buttons["Train"].click()
+    fill(lab, new="sentimant")
+    assert "did you mean 'sentiment'? What is shown below is an earlier run." in said(lab)
+    fill(lab, new="sentiment", model="tiny-brt")
+    lab.buttons["Train"].click()
+    assert said(lab).endswith("What is shown below is an earlier run.")
+
+
 def test_the_default_click_and_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     monkeypatch.setattr(own, "prepare", lambda run: loaded.append(run) or recipes.prepare(run))

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from forgetlab import labs
 from forgetlab.architectures import Adapters
@@ -123,9 +126,9 @@ def test_all_runs_so_far_stand_in_the_trade_off_until_reset(monkeypatch: pytest.
     shown: list[list[so_far.Point]] = []
     original = remedy.scatter
 
-    def seen(ax: Any, points: list[so_far.Point], how: so_far.SoFar) -> None:
+    def seen(ax: Any, points: list[so_far.Point], how: so_far.SoFar, present: so_far.Point | None) -> None:
         shown.append(points)
-        original(ax, points, how)
+        original(ax, points, how, present)
 
     monkeypatch.setattr(remedy, "scatter", seen)
     lab = _lab("pull", method="L2-SP", lam=1e-4)
@@ -133,10 +136,58 @@ def test_all_runs_so_far_stand_in_the_trade_off_until_reset(monkeypatch: pytest.
         lab.apply({"lam": lam})
     labels = [point.label for point in shown[-1]]
     assert set(labels) == {"λ=0", *(f"L2-SP λ={lam}" for lam in ("0.0001", "0.01", "1", "316", "1e6"))}
-    assert labels[-1] == "L2-SP λ=1e6"  # the newest, drawn filled
+    assert labels[-1] == "L2-SP λ=1e6"
     lab.reset()
     lab.apply({"method": "L2-SP", "lam": 1.0})
     assert {point.label for point in shown[-1]} == {"L2-SP λ=1", "λ=0"}
+
+
+def _seen_axes(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    seen: list[Axes] = []
+    original = remedy.scatter
+    monkeypatch.setattr(remedy, "scatter", lambda ax, *more: seen.append(ax) or original(ax, *more))
+    return seen
+
+
+def test_only_the_present_run_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _seen_axes(monkeypatch)
+
+    def filled() -> list[float]:
+        (*_, ax) = seen
+        assert len(ax.lines) > 1
+        return [float(line.get_xdata()[0]) for line in ax.lines if line.get_markerfacecolor() != "white"]
+
+    lab = _lab("mix", ratio=0.25, memory=10.0)
+    lab.apply({"memory": 100.0})
+    assert lab.state is not None
+    size = lab.state["records"][0]["costs"]["bytes"] / 1000
+    assert filled() == [size, size]  # its two marks, not those of ten texts
+    lab.apply({"ratio": 0.0})
+    assert filled() == []  # no memory: the present run has no point
+
+
+def test_labels_stay_within_the_axes() -> None:
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    ax = figure.subplots(2, 2)[1, 1]
+    points = [
+        so_far.Point(x, (("new score", y), ("old kept", 1.0)), label)
+        for x, y, label in ((0.0, 0.7, "T=2.9, p=0.95"), (1.0, 0.6, "columns 64"), (0.5, 0.5, "25%, 106 ms/step"))
+    ]
+    so_far.scatter(ax, points, so_far.SoFar("", "across", "up", lambda state, settings: []), points[-1])
+    figure.canvas.draw()
+    assert {text.get_text() for text in ax.texts} == {point.label for point in points}
+    for text in ax.texts:
+        words, frame = text.get_window_extent(), ax.get_window_extent()
+        assert frame.x0 <= words.x0 < words.x1 <= frame.x1, text.get_text()
+        assert frame.y0 <= words.y0 < words.y1 <= frame.y1, text.get_text()
+
+
+@pytest.mark.parametrize("label", ["head only", "columns"])
+def test_a_preset_of_one_task_undoes_all_tasks(label: str) -> None:
+    lab = _lab("freeze", kind="LoRA", width=4, used="all tasks")
+    lab.buttons[label].click()
+    assert lab.settings()["used"] == "the new task"
 
 
 def _state(new: list[float], ppl: list[float], status: str = "done") -> dict[str, Any]:

@@ -57,6 +57,16 @@ def test_it_opens_trains_and_tells_its_numbers(monkeypatch: pytest.MonkeyPatch) 
     assert other.source == "cached"
 
 
+def test_progress_counts_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = stream.show(driver="inline")
+    said: list[str] = []
+    on_state = lab._runner._on_item
+    monkeypatch.setattr(lab._runner, "_on_item", lambda state: said.append(state["progress"]) or on_state(state))
+    lab.training["length"].value = 3
+    ends = [f"task {i} of 3, {name}: step 4 of 4" for i, name in enumerate(("register", "place", "people"), start=1)]
+    assert list(dict.fromkeys(words for words in said if words.endswith(": step 4 of 4"))) == ends
+
+
 @pytest.mark.parametrize("method", [name for name in REMEDIES if name not in ("none", "replay")])
 def test_every_method_goes_through_a_stream(method: str) -> None:
     lab = stream.show(driver="inline")
