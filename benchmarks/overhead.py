@@ -19,8 +19,15 @@ from forgetlab import finetune, load, task
 from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP
+from forgetlab.sources import Examples
+from forgetlab.tasks import Classification
 
-SIZES = {"tiny-bert": (32, 30), "DistilBERT size": (32, 3)}  # batch size, steps
+# batch size, steps, new task: sentences of the embedded world (14 tokens), and several of them in a text (64 tokens)
+SIZES = {
+    "tiny-bert": (32, 30, "sentences"),
+    "DistilBERT size": (32, 3, "sentences"),
+    "DistilBERT size, longer texts": (32, 2, "longer"),
+}
 
 
 def distilbert() -> Model:
@@ -34,13 +41,24 @@ def distilbert() -> Model:
     return Model(body, world_tokenizer(False), "DistilBERT size")
 
 
+def longer() -> Classification:
+    """The sentiment task with five reviews in a text."""
+    train = task("sentiment").train
+    assert train is not None
+    assert train.labels is not None
+    texts = tuple(" ".join(train.texts[i : i + 5]) for i in range(0, len(train.texts) - 4, 5))
+    labelled = Examples("labelled", texts, labels=train.labels[: len(texts)])
+    return Classification("sentiment", labelled, labelled)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     table = {}
-    for size, (batch_size, steps) in SIZES.items():
+    for size, (batch_size, steps, kind) in SIZES.items():
+        new = task("sentiment") if kind == "sentences" else longer()
         model = (load("tiny-bert") if size == "tiny-bert" else distilbert()).to(options.device)
         fisher = {name: torch.rand_like(p) for name, p in model.named_parameters()}
         ways: dict[str, Callable[[], list[Method]]] = {
@@ -52,9 +70,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.repeats):
             for name, make in ways.items():
-                run = finetune(
-                    model, task("sentiment"), methods=make(), steps=steps, every=steps, batch_size=batch_size, limit=1
-                )
+                run = finetune(model, new, methods=make(), steps=steps, every=steps, batch_size=batch_size, limit=1)
                 seconds[name].append(list(run)[-1].train_seconds / steps)
                 model.restore()
         medians = {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,6 +1,6 @@
 """A sweep of sixteen recipes (rates × strengths) against one run of it: one by one, in processes, all at once.
 
-python benchmarks/sweep.py [--repeats 7] [--device cpu]
+python benchmarks/sweep.py [--repeats 3] [--device cpu]
 Prints medians as multiples of one run, and writes benchmarks/results/sweep-DEVICE.json.
 """
 
@@ -20,7 +20,7 @@ import torch
 from forgetlab import workers
 from forgetlab.recipes import Bench, Recipe, device_name, prepare, sweep
 
-BASE = Recipe(new="sentiment", watch=("masked-lm", "entities", "acceptability"), steps=100, every=10, limit=128)
+BASE = Recipe(new="sentiment", watch=("masked-lm", "entities", "acceptability"), steps=50, every=10, limit=128)
 RECIPES = [
     replace(BASE, lr=lr, methods=f"l2sp:lam={lam}") for lr in (3e-4, 1e-3, 3e-3, 1e-2) for lam in (0.01, 0.1, 1, 10)
 ]
@@ -32,7 +32,7 @@ def in_processes(recipes: list[Recipe], executor: Any) -> list[Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     base = replace(BASE, device=options.device)
