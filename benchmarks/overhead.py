@@ -22,7 +22,7 @@ from forgetlab.regularizers import EWC, L2SP
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification
 
-# batch size, steps, new task: sentences of the embedded world (14 tokens), and several of them in a text (64 tokens)
+# batch size, steps, new task: sentences of the embedded world (14 tokens), and five of them in a text (46 tokens)
 SIZES = {
     "tiny-bert": (32, 30, "sentences"),
     "DistilBERT size": (32, 3, "sentences"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ from forgetlab import ForgetlabError, sources, suite, task_from
 from forgetlab.models import Model
 from forgetlab.recipes import Recipe, prepare
 from forgetlab.tasks import Classification, MaskedLM, Tagging
-from tests.hub.mirror import Mirror, point_to
+from tests.hub.mirror import Mirror
 
 datasets = pytest.importorskip("datasets", reason='needs `datasets`: pip install "forgetlab[hub]"')
 
 SENTENCES = [f"the film number {i} is {'good' if i % 2 else 'bad'} ." for i in range(12)]
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    made = Mirror()
-    point_to(made, tmp_path / "cache", monkeypatch)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between its retries
-    yield made
-    made.stop()
 
 
 def parquet(path: Path, rows: dict[str, list[Any]], features: dict[str, Any]) -> None:

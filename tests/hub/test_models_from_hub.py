@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from forgetlab import ForgetlabError, load
 from forgetlab.recipes import Recipe, prepare
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, MaskedLM
-from tests.hub.mirror import TOKEN, Mirror, point_to
+from tests.hub.mirror import TOKEN, Mirror
 
 TEXTS = ("anna is older than boris .", "the plays were dull but moving .", "they walked home in the rain .")
 SMALL = {
@@ -85,15 +84,6 @@ def write(folder: Path, architecture: str, kind: str = "wordpiece", sizes: dict[
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    made = Mirror()
-    point_to(made, tmp_path / "cache", monkeypatch)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between its retries
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="module")
