@@ -64,6 +64,8 @@ bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/fisher.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/scale.py
 
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py

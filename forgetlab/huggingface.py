@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -85,6 +86,29 @@ class ForgettingTrainer(Trainer):
         self.add_callback(_Hooks(self))
 
     # -- the run ------------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **more: Any) -> Any:
+        """As in `Trainer`. Raises ForgetlabError where the data give out early; what was learned stays, scored."""
+        try:
+            return super().train(*args, **more)
+        except ValueError as error:
+            if "does not contain any data" not in str(error):  # accelerate, of a stream that does not start anew
+                raise
+            self.finish()
+            step = self.state.global_step
+            raise ForgetlabError(
+                f"the training data gave out after step {step} of {self.state.max_steps}: what was learned until then "
+                "is in the model, and scored in `records`; give data that start anew at each epoch, or "
+                f"max_steps={step}"
+            ) from None
+
+    def finish(self) -> None:
+        """See to it that the last record is of the last step: a run may end before its time."""
+        if self.records and self.records[-1].status == "running":
+            if self.records[-1].step < self.state.global_step:
+                self.look(last=True)
+            else:
+                self.records[-1] = replace(self.records[-1], status="done")
 
     def _begin(self) -> Run:
         """The run as methods see it, with their setup done; the model has its weights from before by now."""
@@ -352,6 +376,9 @@ class _Hooks(TrainerCallback):
         last = state.global_step >= state.max_steps
         if last or state.global_step % self.trainer.watch_every == 0:
             self.trainer.look(last)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.finish()
 
 
 class _Together(Model):

@@ -447,6 +447,32 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path) -> 
         trained(tmp_path, [LoRA(2)])
 
 
+@pytest.mark.parametrize("given", [3, 4])
+def test_data_that_give_out_are_said_and_nothing_is_lost(given: int, tmp_path: Path) -> None:
+    """A stream that is exhausted in the middle: what was learned until then is scored, and stays."""
+    model = small_model(causal=True)
+    rows = iter(rows_of(model, NEW, BATCH * given))
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            return rows  # the same iterator for every epoch: it never starts anew
+
+    trainer = ForgettingTrainer(
+        model,
+        arguments(tmp_path),
+        train_dataset=Stream(),
+        data_collator=collate,
+        methods=[L2SP(0.1)],
+        watch=[task(OLD)],
+        limit=16,
+    )
+    with pytest.raises(ForgetlabError, match=f"gave out after step {given} of 6: .* or max_steps={given}"):
+        trainer.train()
+    assert [record.step for record in trainer.records] == sorted({0, 2, given})
+    assert [record.status for record in trainer.records][-1] == "done"
+    assert trainer.records[-1].drift > trainer.records[0].drift
+
+
 def test_frozen_trains_the_new_head_only(tmp_path: Path) -> None:
     model = small_model()
     own = classifier(model)
