@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
@@ -43,8 +42,7 @@ class Curves:
     def __init__(self, panels: Sequence[Panel], across: str = "step") -> None:
         self.panels = tuple(panels)
         rows = (len(panels) + 1) // 2
-        layout = ConstrainedLayoutEngine(rect=(0, 0, 0.98, 1))  # kept while runs grow: room for a last tick to come
-        self.figure = Figure(figsize=(6.4, 2.5 * rows + 0.6), facecolor="white", layout=layout, dpi=110)
+        self.figure = Figure(figsize=(6.4, 2.5 * rows + 0.6), facecolor="white", layout="constrained", dpi=110)
         FigureCanvasAgg(self.figure)
         self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
         self._axes: dict[str, Axes] = {}
