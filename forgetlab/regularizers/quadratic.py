@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from itertools import repeat
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ class Quadratic(Method):
             if not _is_large(term[0]):
                 small.append(term)
                 continue
-            for gradient, (p, strength, anchor) in zip(*_pieces(grads([term[0]])[0], term), strict=True):
+            for gradient, p, strength, anchor in _pieces(grads([term[0]])[0], *term):
                 gradient.add_((p - anchor).mul_(strength))  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
         if small:
             weights, strengths, anchors = map(list, zip(*small, strict=True))
@@ -99,7 +99,7 @@ class Quadratic(Method):
             return
         rates = {p: group["lr"] for group in run.groups for p in group["params"]}
         for term in self._active():
-            for p, strength, anchor in _pieces(term[0], term)[1] if _is_large(term[0]) else [term]:
+            for p, strength, anchor in _pieces(*term) if _is_large(term[0]) else [term]:
                 s = rates[term[0]] * strength
                 p.lerp_(anchor, s / (1 + s))  # (θ + sθ*) / (1 + s) = θ + s/(1+s) (θ* − θ)
 
@@ -270,12 +270,9 @@ def _is_large(p: Tensor) -> bool:
     return p.device.type == "cpu" and p.numel() > PIECE and p.is_contiguous()
 
 
-def _pieces(gradient: Tensor, term: Term) -> tuple[Iterator[Tensor], Iterator[Term]]:
-    """The gradient and the term of a large weight in pieces: what is computed in between never leaves the cache."""
-    p, strength, anchor = term
-    strengths = strength.flatten().split(PIECE) if isinstance(strength, Tensor) else repeat(strength)
-    parts = zip(p.flatten().split(PIECE), strengths, anchor.flatten().split(PIECE), strict=False)
-    return iter(gradient.view(-1).split(PIECE)), parts
+def _pieces(*values: Tensor | float) -> Iterator[tuple[Any, ...]]:
+    """Tensors of one size in pieces, numbers as they are: what is computed in between never leaves the cache."""
+    return zip(*(v.flatten().split(PIECE) if isinstance(v, Tensor) else repeat(v) for v in values), strict=False)
 
 
 def _lam(lam: Lam) -> float | dict[str, float]:
