@@ -7,6 +7,7 @@ Prints medians and ratios, and writes benchmarks/results/training-DEVICE.json.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import statistics
@@ -17,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab import finetune, load, task
+from forgetlab.encoding import IGNORE
+from forgetlab.metrics import entity_f1
 from forgetlab.models import Model
 from forgetlab.recipes import device_name
 from forgetlab.tasks import Task
@@ -54,7 +60,10 @@ def bare(model: Model, steps: int) -> int:
     for step in range(steps):
         index = order[step * BATCH : (step + 1) * BATCH]
         batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
-        loss = torch.nn.functional.cross_entropy(model.logits(batch, "sentiment"), targets[index].to(model.device))
+        hidden = model.backbone(**batch).last_hidden_state
+        loss = F.cross_entropy(
+            model.heads["sentiment"](hidden, batch["attention_mask"]), targets[index].to(model.device)
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -63,22 +72,17 @@ def bare(model: Model, steps: int) -> int:
 
 
 def trainer_watched(model: Model, steps: int) -> int:
-    """Trainer with its own evaluation at the same steps, on the same texts.
-
-    Its model has one head, so it predicts a class for every text, which is less work than tags and hidden words are.
-    """
+    """Trainer doing the same: its own evaluation at the same steps gives the same scores on the same texts."""
     return trainer(model, steps, watching=True)
 
 
 def trainer(model: Model, steps: int, watching: bool = False) -> int:
     """transformers' Trainer on the same data, not watching."""
-    from transformers import BertForSequenceClassification, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
-    new = task("sentiment")
-    rows = as_rows(new, model, "train")
-    evaluation = {t.name: as_rows(t, model, "test")[:LIMIT] for t in [new, *map(task, WATCH)]} if watching else None
-    classifier = BertForSequenceClassification(model.config)
-    classifier.bert.load_state_dict(model.body.bert.state_dict(), strict=False)
+    tasks = [task("sentiment"), *map(task, WATCH)]
+    for one in tasks:
+        one.prepare(model)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -90,21 +94,90 @@ def trainer(model: Model, steps: int, watching: bool = False) -> int:
             disable_tqdm=True,
             logging_strategy="no",
             dataloader_pin_memory=False,
+            remove_unused_columns=False,
             use_cpu=model.device.type == "cpu",
             **(
                 {"eval_strategy": "steps", "eval_steps": EVERY, "per_device_eval_batch_size": LIMIT} if watching else {}
             ),
         )
-        Trainer(classifier, arguments, train_dataset=rows, eval_dataset=evaluation).train()
+        Trainer(
+            WithHeads(model, tasks),
+            arguments,
+            train_dataset=training_rows(tasks[0], model),
+            eval_dataset={t.name: test_rows(t, model) for t in tasks} if watching else None,
+            data_collator=Collator(model),
+            compute_metrics=functools.partial(scores, tasks[2]),
+            preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        ).train()
     return steps
 
 
-def as_rows(of: Task, model: Model, split: str) -> list[dict[str, Any]]:
-    """The texts of a task as Trainer takes them, each as long as the longest; classes where the task has none: 0."""
-    encoded, examples = of.encoded(model, split), of.train if split == "train" else of.test
-    ids, mask = encoded.columns["input_ids"], encoded.columns["attention_mask"]
-    labels = [of.labels.index(label) for label in examples.labels] if of.name == "sentiment" else [0] * len(ids)
-    return [{"input_ids": ids[i], "attention_mask": mask[i], "labels": y} for i, y in enumerate(labels)]
+class WithHeads(nn.Module):
+    """The model as Trainer takes it: the loss and the logits of the task that the batch is of."""
+
+    def __init__(self, model: Model, tasks: list[Task]) -> None:
+        super().__init__()
+        self.model, self.names = model, [t.name for t in tasks]
+
+    def forward(self, of: str, labels: Tensor, **batch: Tensor) -> dict[str, Tensor]:
+        hidden = self.model.backbone(**batch).last_hidden_state  # as transformers wrote it
+        mask = batch["attention_mask"]
+        logits = self.model.lm_logits(hidden) if of == "masked-lm" else self.model.heads[of](hidden, mask)
+        return {"loss": F.cross_entropy(logits.flatten(0, -2), labels.flatten()), "logits": logits}
+
+
+class Collator:
+    """Pads each batch to its own longest text, as transformers' collators do."""
+
+    def __init__(self, model: Model) -> None:
+        self.padding = model.tokenizer.pad_token_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        ids = pad_sequence([r["input_ids"] for r in rows], batch_first=True, padding_value=self.padding)
+        mask = pad_sequence([torch.ones_like(r["input_ids"]) for r in rows], batch_first=True)
+        labels = [r["labels"] for r in rows]
+        many = labels[0].dim() > 0
+        of = pad_sequence(labels, batch_first=True, padding_value=IGNORE) if many else torch.stack(labels)
+        return {"input_ids": ids, "attention_mask": mask, "labels": of, "of": rows[0]["of"]}
+
+
+def training_rows(of: Task, model: Model) -> list[dict[str, Any]]:
+    encoded = of.encoded(model, "train")
+    ids, lengths = encoded.columns["input_ids"], encoded.columns["attention_mask"].sum(1).tolist()
+    targets = of.batch(model, torch.arange(of.size()), torch.Generator().manual_seed(0))["targets"]
+    return [{"input_ids": ids[i, :n], "labels": targets[i], "of": of.name} for i, n in enumerate(lengths)]
+
+
+def test_rows(of: Task, model: Model) -> list[dict[str, Any]]:
+    """The texts that forgetlab scores, the same words hidden; labels at every place, or one for the text."""
+    rows = []
+    for batch in of.test_batches(model, LIMIT):
+        ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1).tolist()
+        labels = batch["targets"]
+        if "places" in batch:
+            labels = torch.full((ids.numel(),), IGNORE)
+            labels[batch["places"]] = batch["targets"]
+            labels = labels.view(ids.shape)
+        rows += [
+            {"input_ids": ids[i, :n], "labels": labels[i, :n] if labels.dim() > 1 else labels[i], "of": of.name}
+            for i, n in enumerate(lengths)
+        ]
+    return rows
+
+
+def scores(tagging: Task, found: Any) -> dict[str, float]:
+    """Accuracy of classes, F1 of tags; the perplexity of hidden words is exp(loss), which Trainer reports."""
+    guesses, labels = found.predictions, found.label_ids
+    if labels.ndim == 1:
+        return {"accuracy": float((guesses == labels).mean())}
+    if labels.max() >= len(tagging.labels):
+        return {}
+    words = labels != IGNORE
+    tags = [
+        [[tagging.labels[i] for i in row[own]] for row, own in zip(side, words, strict=True)]
+        for side in (guesses, labels)
+    ]
+    return entity_f1(*tags)
 
 
 def arithmetic(steps: int, device: str) -> tuple[float, float]:

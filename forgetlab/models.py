@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from forgetlab import hub
+from forgetlab import fused, hub
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.paths import check_shipped, data_folder
 
@@ -133,7 +133,10 @@ class Model(nn.Module):
         if self._shared is not None and id(batch) in self._shared:
             return self._shared[id(batch)]
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
-        hidden = self.backbone(**inputs).last_hidden_state
+        if fused.fits(self.backbone, inputs):
+            hidden = fused.hidden_states(self.backbone, inputs)
+        else:
+            hidden = self.backbone(**inputs).last_hidden_state
         if self._shared is not None:
             self._shared[id(batch)] = hidden
         return hidden

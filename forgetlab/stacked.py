@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch import Tensor
+from torch.func import grad_and_value, vmap
 
 from forgetlab import memory
 from forgetlab.errors import ForgetlabError
+from forgetlab.functional import eager_attention, with_weights
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model
@@ -105,12 +105,12 @@ class _Stacked:
     def records(self, every: int) -> Iterator[list[Record | None]]:
         start = time.perf_counter()
         memory.start_peak(self.model.device)
-        with self.torch_state, _eager(self.model):
+        with self.torch_state, eager_attention(self.model):
             self._set_up()
             setup, records = time.perf_counter() - start, self._look(None, start)
         yield [replace(record, setup_seconds=setup) if record else None for record in records]
         while self.run.step < self.run.steps and not all(self.over):
-            with self.torch_state, _eager(self.model):
+            with self.torch_state, eager_attention(self.model):
                 begin = time.perf_counter()
                 self.model.train()
                 losses = [self._step() for _ in range(min(every, self.run.steps - self.run.step))]
@@ -152,9 +152,7 @@ class _Stacked:
 
     def _call(self, weights: Stack, what: Callable[[], Any]) -> Any:
         """`what()` with the model's weights replaced: by one run's under vmap, by a stack's slice without."""
-        holder = _Holder(self.model, what)
-        everything = {f"model.{n}": w for n, w in {**self.fixed, **weights}.items()}
-        return functional_call(holder, everything, ())
+        return with_weights(self.model, {**self.fixed, **weights}, what)
 
     @torch.no_grad()
     def _step(self) -> Tensor:
@@ -237,26 +235,3 @@ class _Stacked:
             else "",
             peak_memory=memory.peak(self.model.device),
         )
-
-
-class _Holder(nn.Module):
-    """A module whose call is any function of the model: `functional_call` replaces the weights of modules only."""
-
-    def __init__(self, model: Model, what: Callable[[], Any]) -> None:
-        super().__init__()
-        self.model, self.what = model, what
-
-    def forward(self) -> Any:
-        return self.what()
-
-
-@contextmanager
-def _eager(model: Model) -> Iterator[None]:
-    """Attention as plain products: the fused kernels have no rule for vmap and would run one by one."""
-    body = cast(Any, model.body)
-    before = body.config._attn_implementation
-    body.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        body.set_attn_implementation(before)

@@ -93,7 +93,8 @@ class Task(ABC):
         Out of memory, it takes fewer examples at once, with the same result.
         """
         training = model.training
-        model.eval()
+        if training:  # setting the mode walks over every module
+            model.eval()
         try:
             while True:
                 try:
@@ -106,7 +107,8 @@ class Task(ABC):
                 self._ready.clear()
                 free(model.device)
         finally:
-            model.train(training)
+            if training:
+                model.train()
 
     def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
         """The test batches, made once for a tokenizer and device."""

@@ -142,6 +142,7 @@ class _Loop:
         )
         self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
+        self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0
         self.torch_state = TorchState(model, model.device, seed)
         self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
@@ -157,6 +158,7 @@ class _Loop:
                 for method in self.methods:
                     method.setup(run)
                 optimizer = self._optimizer()
+                self.parameters = list(model.parameters())
                 for method in self.methods:
                     method.check(run)
                 if self.compile and (note := compiling.compile_backbone(model, self._sample_loss)):
@@ -179,6 +181,7 @@ class _Loop:
                         losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
                         loss = float(torch.stack(losses).mean())  # the one wait for the device between records
                         self.train_seconds += time.perf_counter() - begin
+                        model.eval()
                         record = self._record(loss, start)
                 yield record
         except (RuntimeError, MemoryError) as error:
@@ -231,7 +234,7 @@ class _Loop:
             method.adjust_gradients(run)
         if self.clip:
             # in the model's order, whatever the groups: a sum of squares is rounded by its order
-            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.clip)
+            nn.utils.clip_grad_norm_([p for p in self.parameters if p.requires_grad], self.clip)
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad()

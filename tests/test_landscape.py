@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from forgetlab import task
 from forgetlab.errors import ForgetlabError
 from forgetlab.landscape import Plane, weights_of
 from tests.conftest import small_model
@@ -96,6 +97,34 @@ def test_weights_are_put_back_at_the_end_and_when_closed() -> None:
     torch.testing.assert_close(weights_of(bowl), before, rtol=0, atol=0)
     list(plane.evaluate(bowl, [0.0], [0.0], {"bowl": bowl.loss}))
     torch.testing.assert_close(weights_of(bowl), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("together", [2, 5, 100])
+def test_points_at_once_have_the_losses_of_one_at_a_time(together: int) -> None:
+    model, *others = (small_model(seed=seed) for seed in (0, 1, 2))
+    plane = Plane(*(weights_of(one) for one in (model, *others)))
+    lm, before = task("masked-lm"), weights_of(model)
+
+    def loss() -> Tensor:
+        return lm.loss(model, lm.test_batches(model, 24)[0])
+
+    losses = {"lm": loss, "twice": lambda: 2 * loss()}
+    xs, ys = [0.0, plane.points[1][0], -1.0], [0.0, 0.7]
+    expected = list(plane.evaluate(model, xs, ys, losses))
+    found = list(plane.evaluate(model, xs, ys, losses, together=together))
+    assert len(found) == len(ys)
+    for row, exact in zip(found, expected, strict=True):
+        assert row["lm"] == pytest.approx(exact["lm"], rel=1e-5)
+        assert row["twice"] == pytest.approx(exact["twice"], rel=1e-5)
+    assert len({round(value, 3) for row in expected for value in row["lm"]}) == len(xs) * len(ys)
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(weights_of(model), before, rtol=0, atol=0)
+
+
+def test_no_points_at_once_is_refused() -> None:
+    bowl, plane = Bowl(), Plane(some(1), some(2), some(3))
+    with pytest.raises(ForgetlabError, match="together must be"):
+        next(plane.evaluate(bowl, [0.0], [0.0], {"bowl": bowl.loss}, together=0))
 
 
 def test_tied_weights_of_a_language_model_move_once() -> None:

@@ -1,0 +1,162 @@
+"""The written-out layers of a small BERT against transformers' own forward pass and torch's own derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from forgetlab import finetune, fused, load, task
+from forgetlab.architectures import Adapters, LoRA, ProgressiveColumns
+from forgetlab.methods import Method
+from forgetlab.models import Model
+
+
+@pytest.fixture
+def model() -> Model:
+    return load("tiny-bert", device="cpu")
+
+
+@contextmanager
+def as_written(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "fits", lambda *_: False)
+        yield
+
+
+def batch_of(model: Model, lengths: list[int]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    mask = torch.tensor([[int(i < n) for i in range(max(lengths))] for n in lengths])
+    ids = torch.randint(5, model.config.vocab_size, mask.shape, generator=generator)
+    return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def gradients(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    hidden = model.hidden(batch) * batch["attention_mask"].unsqueeze(-1)
+    generator = torch.Generator().manual_seed(0)
+    (hidden * torch.randn(hidden.shape, generator=generator)).sum().backward()
+    return hidden.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "lengths", [[1], [5, 3], [15, 15, 9], [16, 16], [17, 4, 11], [64, 30, 2]], ids=lambda lengths: str(max(lengths))
+)
+@pytest.mark.parametrize("frozen", ["nothing", "embeddings", "first layer", "a query"])
+def test_hidden_states_and_gradients_are_transformers_own(
+    model: Model, lengths: list[int], frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = model.backbone.encoder.layer
+    chosen: dict[str, nn.Module | None] = {"nothing": None, "embeddings": model.backbone.embeddings}
+    chosen |= {"first layer": layer[0], "a query": layer[1].attention.self.query}
+    if (part := chosen[frozen]) is not None:
+        part.requires_grad_(False)
+    batch = batch_of(model, lengths)
+    assert fused.fits(model.backbone, batch)
+    hidden, found = gradients(model, batch)
+    with as_written(monkeypatch):
+        expected_hidden, expected = gradients(model, batch)
+    torch.testing.assert_close(hidden, expected_hidden, rtol=1e-5, atol=1e-5)
+    assert found.keys() == expected.keys()
+    whole = torch.stack([g.norm() for g in expected.values()]).norm()
+    for name, gradient in expected.items():
+        # a key's bias moves every score of a row alike: its gradient is nought but for rounding
+        scale = torch.maximum(gradient.norm(), 0.01 * whole)
+        assert float((found[name] - gradient).norm() / scale) < 1e-5, name
+
+
+def test_a_run_is_the_one_that_transformers_layers_give(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def last() -> tuple[float, float]:
+        model.restore()
+        run = finetune(model, task("sentiment"), watch=[task("masked-lm")], steps=10, lr=1e-3, every=10, limit=64)
+        record = list(run)[-1]
+        return record.scores["masked-lm"]["loss"], record.drift
+
+    found = last()
+    with as_written(monkeypatch):
+        # not closer: of a gradient that is rounding only, such as a key's bias, Adam makes whole steps
+        assert last() == pytest.approx(found, rel=2e-3)
+
+
+def hooked(model: Model) -> None:
+    model.backbone.encoder.layer[1].output.dense.register_forward_hook(lambda *_: None)
+
+
+def hooked_before(model: Model) -> None:
+    model.backbone.register_forward_pre_hook(lambda *_: None)
+
+
+def eager(model: Model) -> None:
+    model.body.set_attn_implementation("eager")
+
+
+def dropout(model: Model) -> None:
+    model.config.hidden_dropout_prob = 0.1
+    model.train()
+
+
+def another_activation(model: Model) -> None:
+    model.config.hidden_act = "gelu"
+
+
+def another_kind(model: Model) -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model.backbone.encoder.layer[0].attention.self.query = Scaled(64, 64)
+
+
+def bfloat16() -> AbstractContextManager[object]:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("change", "within"),
+    [
+        (hooked, nullcontext),
+        (hooked_before, nullcontext),
+        (eager, nullcontext),
+        (dropout, nullcontext),
+        (another_activation, nullcontext),
+        (another_kind, nullcontext),
+        (lambda _: None, bfloat16),
+    ],
+    ids=["hook", "hook before", "eager", "dropout", "activation", "kind", "bfloat16"],
+)
+def test_an_unusual_model_runs_as_transformers_wrote_it(
+    model: Model, change: Callable[[Model], None], within: Callable[[], AbstractContextManager[object]]
+) -> None:
+    batch = batch_of(model, [12, 7])
+    assert fused.fits(model.backbone, batch)
+    change(model)
+    with within():
+        assert not fused.fits(model.backbone, batch)
+
+
+@pytest.mark.parametrize("method", [Adapters(), LoRA(), ProgressiveColumns()], ids=lambda method: method.name)
+def test_a_model_with_added_weights_runs_as_transformers_wrote_it(model: Model, method: Method) -> None:
+    run = finetune(model, task("sentiment"), methods=[method], steps=10, lr=1e-3, every=10, limit=64)
+    next(run)  # from here on the weights are there
+    assert not fused.fits(model.backbone, batch_of(model, [12, 7]))
+    list(run)
+
+
+def test_vmap_sees_plain_operations(model: Model) -> None:
+    batch = batch_of(model, [12, 7])
+
+    def within(x: Tensor) -> Tensor:
+        assert not fused.fits(model.backbone, batch)
+        return x
+
+    torch.func.vmap(within)(torch.ones(2))
+
+
+def test_another_backbone_or_a_wide_one_is_left_alone(model: Model) -> None:
+    gpt = load("tiny-gpt", device="cpu")
+    assert not fused.fits(gpt.backbone, batch_of(gpt, [5]))
+    model.config.hidden_size = 768
+    assert not fused.fits(model.backbone, batch_of(model, [5]))
