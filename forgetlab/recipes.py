@@ -73,12 +73,13 @@ class Recipe:
 
 @dataclass
 class Bench:
-    """A model with its new and watched tasks, ready for any number of runs."""
+    """A model with its new and watched tasks, ready for any number of runs. learned: the tasks it learned first."""
 
     model: Model
     new: Task
     watch: list[Task]
     notes: list[str] = field(default_factory=list)
+    learned: tuple[str, ...] = ()
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
         """One run from the model as it was; yields its records."""
@@ -121,7 +122,7 @@ def prepare(recipe: Recipe) -> Bench:
         if f"heads.{name}.linear.weight" not in model.known_names:
             del model.heads[name]  # each run makes the new head from its own seed
     model.remember()
-    return Bench(model, new, watch, notes)
+    return Bench(model, new, watch, notes, learned=tuple(t.name for t in missing))
 
 
 def run(recipe: Recipe) -> Iterator[Record]:

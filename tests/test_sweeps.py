@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,28 @@ def alone() -> list[dict[str, Any]]:
     """The runs of RECIPES in this process, with one thread."""
     with workers.here(1) as pool:
         return [pool.executor.submit(workers.compute, recipe).result() for recipe in RECIPES]
+
+
+@pytest.mark.parametrize(("learned", "loaded"), [((), 1), (("entities",), 3)], ids=["all heads there", "one learned"])
+def test_a_process_loads_again_only_for_what_the_rate_changes(
+    monkeypatch: pytest.MonkeyPatch, learned: tuple[str, ...], loaded: int
+) -> None:
+    asked: list[Recipe] = []
+
+    def prepare(recipe: Recipe) -> SimpleNamespace:
+        asked.append(recipe)
+        return SimpleNamespace(learned=learned)
+
+    monkeypatch.setattr(workers, "prepare", prepare)
+    monkeypatch.setattr(workers, "_ready", {})
+    changes: list[dict[str, Any]] = [{}, {"methods": "l2sp"}, {"seed": 3}, {"steps": 9, "every": 3}, {"limit": None}]
+    for change in [*changes, {"lr": 1e-2}, {"lr": 1e-2, "seed": 1}, {"lr": 1e-2, "batch_size": 16}]:
+        workers._bench(replace(QUICK, **change))
+    assert len(asked) == loaded
+    assert asked[0].lr == QUICK.lr  # the recipe's own, not what the key leaves out
+    assert asked[0].limit == QUICK.limit
+    workers._bench(replace(QUICK, new="acceptability"))
+    assert len(asked) == loaded + 1
 
 
 @pytest.mark.slow
