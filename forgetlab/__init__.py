@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetlab.catalog import suite, task
     from forgetlab.errors import ForgetlabError
-    from forgetlab.models import load
+    from forgetlab.loading import load
     from forgetlab.own_data import task_from
     from forgetlab.recipes import Recipe, sweep
     from forgetlab.training import Record, finetune
@@ -21,7 +21,7 @@ _HOMES = {
     "Recipe": "recipes",
     "Record": "training",
     "finetune": "training",
-    "load": "models",
+    "load": "loading",
     "suite": "catalog",
     "sweep": "recipes",
     "task": "catalog",

@@ -242,7 +242,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     import json
 
-    from forgetlab.models import shipped_models
+    from forgetlab.loading import shipped_models
     from forgetlab.paths import data_folder
 
     for name in shipped_models():

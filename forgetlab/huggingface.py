@@ -5,9 +5,7 @@ Everything else stays the Trainer's: data, loss, precision, accumulation, loggin
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
+from forgetlab import checkpoints
 from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
@@ -27,9 +25,8 @@ from forgetlab.methods import Method, Part, Run, grouped, state_for
 from forgetlab.models import Model, lm_kind_of
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
+from forgetlab.together import Together, plain
 from forgetlab.training import Record, Status, measured
-
-WEIGHTS, STATE = "forgetlab.safetensors", "forgetlab.json"
 
 
 class ForgettingTrainer(Trainer):
@@ -69,14 +66,14 @@ class ForgettingTrainer(Trainer):
             raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
         if (names := [task.name for task in watch]) and len(set(names)) < len(names):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
-        if lm_kind_of(_plain(model)) == "causal" and getattr(_plain(model), "loss_type", "") is None:
-            cast(Any, _plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
+        if lm_kind_of(plain(model)) == "causal" and getattr(plain(model), "loss_type", "") is None:
+            cast(Any, plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
         super().__init__(model=model, args=args, **trainer)
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
         self.records: list[Record] = []
         self.stopped = ""
-        self.together = _Together(_plain(self.model), tokenizer, before).to(self.args.device)
+        self.together = Together(plain(self.model), tokenizer, before).to(self.args.device)
         for task in self.watch:
             task.prepare(self.together, self.args.seed)
         self._run: Run | None = None
@@ -302,51 +299,24 @@ class ForgettingTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        run, rank = cast(Run, self._run), self.args.process_index
-        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"generator": run.generator.get_state()}
-        tensors |= {f"order/{i}": left.contiguous() for i, left in enumerate(run._orders.values())}
+        run, shared = cast(Run, self._run), {}
         if self.args.should_save:
             own = {id(p) for p in self.model.parameters()}
-            tensors |= {f"anchor/{name}": value.contiguous() for name, value in run.anchor.items()}
-            heads = {n: p for n, p in self.together.named_parameters() if id(p) not in own}
-            tensors |= {f"head/{name}": p.detach().clone() for name, p in heads.items()}
-        plain: dict[str, Any] = {"methods": [method.name for method in self.methods], "step": run.step, "state": {}}
-        for i, method in enumerate(self.methods):
-            for name in method.saved:
-                plain["state"][f"{i}/{name}"] = _pack(f"method/{i}/{name}", getattr(method, name), tensors)
-        save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, folder / _ranked(WEIGHTS, rank))
-        (folder / _ranked(STATE, rank)).write_text(json.dumps(plain), encoding="utf-8")
+            shared = {f"anchor/{name}": value for name, value in run.anchor.items()}
+            shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        checkpoints.save(folder, run, self.methods, shared, self.args.process_index)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Set the methods up at the weights from before the fine-tune, then bring their state and the weights back."""
-        folder, rank = Path(resume_from_checkpoint), self.args.process_index
-        if not (folder / STATE).is_file():
-            raise ForgetlabError(f"{folder} holds no state of forgetlab: was it saved by a ForgettingTrainer?")
-        shared = load_file(folder / WEIGHTS)
-        tensors = load_file(folder / _ranked(WEIGHTS, rank)) if (folder / _ranked(WEIGHTS, rank)).is_file() else shared
-        file = folder / _ranked(STATE, rank)
-        plain = json.loads((file if file.is_file() else folder / STATE).read_text(encoding="utf-8"))
-        names = [method.name for method in self.methods]
-        if plain["methods"] != names:
-            raise ForgetlabError(
-                f"the checkpoint was made with the methods {', '.join(plain['methods']) or 'none'}, this run has "
-                f"{', '.join(names) or 'none'}: resume with the same ones, in the same order"
-            )
-        self._to_anchor({n.partition("/")[2]: t for n, t in shared.items() if n.startswith("anchor/")})
-        run = self._begin()
-        run.step = plain["step"]
-        run.generator.set_state(tensors["generator"])
-        orders = [name for name in tensors if name.startswith("order/")]
-        run._resumed = [tensors[name] for name in sorted(orders, key=lambda name: int(name[6:]))]
-        for i, method in enumerate(self.methods):
-            for name in method.saved:
-                setattr(method, name, _unpack(plain["state"][f"{i}/{name}"], tensors, self.args.device))
+        saved = checkpoints.load(Path(resume_from_checkpoint), self.methods, self.args.process_index)
+        self._to_anchor(saved.group("anchor"))
+        saved.bring_back(self._begin(), self.methods, self.args.device)
+        heads = saved.group("head")
         with torch.no_grad():
             for name, p in self.together.named_parameters():
-                if f"head/{name}" in shared:
-                    p.copy_(shared[f"head/{name}"])
+                if name in heads:
+                    p.copy_(heads[name])
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     @torch.no_grad()
@@ -381,53 +351,6 @@ class _Hooks(TrainerCallback):
         self.trainer.finish()
 
 
-class _Together(Model):
-    """The model in training with the heads of another one: what methods and watched tasks see.
-
-    body: the Trainer's model. other: its language-model head and named heads are lent, above the body's backbone.
-    """
-
-    def __init__(self, body: nn.Module, tokenizer: Any, other: Model | None) -> None:
-        super().__init__(body, tokenizer, type(body).__name__)
-        self.other: nn.Module | None = None
-        if other is None:
-            return
-        self.name = other.name
-        if other.body is not body:
-            prefix = cast(Any, other.body).base_model_prefix
-            ours, theirs = cast(Any, body).base_model, cast(Any, other.body).base_model
-            shapes = {n.replace(".base_layer", ""): p.shape for n, p in ours.named_parameters()}  # peft's name for it
-            if any(shapes.get(n) != p.shape for n, p in theirs.named_parameters()):  # a pooler more is no matter
-                raise ForgetlabError(f"before={other.name!r} and the model have backbones of other shapes")
-            if theirs is not other.body:
-                setattr(other.body, prefix, ours)
-                cast(Any, other.body).tie_weights()
-            if self.lm_kind is None and other.lm_kind is not None:
-                self.other, self.lm_kind = other.body, other.lm_kind
-        self.heads = other.heads
-        self.remember()
-
-    def remember(self) -> None:
-        """The names of what was there before, without a copy: a head of the Trainer's model that is new is not."""
-        named, new = self.named_parameters(remove_duplicate=False), self.new_head()
-        self._pretrained = {name: torch.zeros(()) for name, p in named if p not in new}
-
-    def new_head(self) -> frozenset[nn.Parameter]:
-        """What a body that is no language model has above its backbone, such as a classifier."""
-        if lm_kind_of(self.body) is not None:
-            return frozenset()
-        return frozenset(self.body.parameters()) - set(cast(Any, self.body).base_model.parameters())
-
-    def _lm_head(self) -> Any:
-        if self.other is None:
-            return super()._lm_head()
-        body, self.body = self.body, self.other
-        try:
-            return super()._lm_head()
-        finally:
-            self.body = body
-
-
 class _Theirs(Task):
     """The Trainer's own data, as far as methods need to know them."""
 
@@ -446,36 +369,3 @@ class _Theirs(Task):
 
     def _score(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer scores its own data")
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """The transformers model inside a peft one."""
-    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _ranked(name: str, rank: int) -> str:
-    stem, extension = os.path.splitext(name)
-    return f"{stem}-{rank}{extension}" if rank else name
-
-
-def _pack(key: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON; its tensors go to `tensors` and leave their key."""
-    if isinstance(value, Tensor):
-        tensors[key] = value.contiguous()
-        return {"tensor": key}
-    if isinstance(value, Mapping):
-        return {"dict": [[name, _pack(f"{key}/{name}", item, tensors)] for name, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return {"list": [_pack(f"{key}/{i}", item, tensors) for i, item in enumerate(value)]}
-    return {"value": value}
-
-
-def _unpack(packed: Any, tensors: Mapping[str, Tensor], device: Any) -> Any:
-    ((kind, value),) = packed.items()
-    if kind == "tensor":
-        return tensors[value].to(device)
-    if kind == "dict":
-        return {name: _unpack(item, tensors, device) for name, item in value}
-    if kind == "list":
-        return [_unpack(item, tensors, device) for item in value]
-    return value

@@ -1,26 +1,23 @@
 """A model is a transformers backbone with named heads.
 
 `body` is what transformers loads (with its language-model head if the checkpoint has one); `heads` holds a
-small head for each labelled task. Weights are safetensors only and hub code is never executed.
+small head for each labelled task.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from forgetlab import fused, hub
+from forgetlab import fused
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.paths import check_shipped, data_folder
 
 Batch = Mapping[str, Tensor]
 Level = Literal["sequence", "token"]
@@ -219,7 +216,7 @@ class Model(nn.Module):
                 "call LoRA's merge() or model.restore() first"
             )
         folder, body = Path(folder), cast(Any, self.body)
-        with _quiet_transformers():
+        with quiet_transformers():
             body.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.heads:
@@ -229,123 +226,8 @@ class Model(nn.Module):
             save_file(weights, folder / HEADS_WEIGHTS)
 
 
-def shipped_models() -> list[str]:
-    """Names of the checkpoints that come with forgetlab."""
-    return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
-    if str(device) != "auto":
-        try:
-            chosen = torch.device(device)
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            raise ForgetlabError(
-                f"device {device!r} is not at hand here ({str(error).splitlines()[0]}); try auto"
-            ) from None
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", revision: str | None = None) -> Model:
-    """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
-
-    revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
-    Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
-    bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
-    Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
-    for what the hub refuses.
-    """
-    chosen = pick_device(device)
-    source = str(name)
-    shipped = shipped_models()
-    fetched = False
-    if source in shipped:
-        folder = data_folder() / "models" / source
-        check_shipped(folder)
-        source = str(folder)
-    elif Path(source).expanduser().is_dir():
-        source = str(Path(source).expanduser())
-        if not Path(source, "config.json").is_file():
-            raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
-    elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:
-        raise ForgetlabError(f"there is no folder {name}")
-    elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
-        raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
-    else:
-        repository, revision = hub.with_revision(source, revision)
-        try:
-            source, fetched = str(hub.model_folder(repository, revision)), True
-        except ForgetlabError as error:
-            if "/" in source:
-                raise
-            raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
-    if revision and not fetched:
-        raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
-    title = Path(source).name if not fetched else repository + (f"@{revision}" if revision else "")
-    body, tokenizer = _from_transformers(source, title if fetched else str(name), fetched)
-    model = Model(body, tokenizer, name=title)
-    if Path(source, HEADS_FILE).is_file():
-        _load_heads(model, Path(source))
-    model.to(chosen).eval()
-    model.remember()
-    return model
-
-
-def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any]:
-    """The model and tokenizer in a folder. given: its name in messages. fetched: whether it is a copy from the hub."""
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-
-    # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
-    options: dict[str, Any] = {"trust_remote_code": False}
-    try:
-        with _quiet_transformers():
-            config = AutoConfig.from_pretrained(source, **options)
-            architecture = (config.architectures or [""])[0]
-            if "ForMaskedLM" in architecture or ("ForPreTraining" in architecture and "Electra" not in architecture):
-                loader = AutoModelForMaskedLM
-            elif "ForCausalLM" in architecture or "LMHeadModel" in architecture:
-                loader = AutoModelForCausalLM
-            else:
-                loader = AutoModel  # ElectraForPreTraining too: a discriminator, which predicts no words
-            options |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-            body, info = loader.from_pretrained(source, **options)
-            if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
-                body, info = AutoModel.from_pretrained(source, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses the pooler
-            raise ForgetlabError(f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}")
-    except SafetensorError as error:
-        again = ""
-        if fetched:
-            hub.drop_damaged(Path(source))
-            again = "; it was removed from the cache, so that loading it again downloads it anew"
-        raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error}){again}") from None
-    except ForgetlabError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if "trust_remote_code" in str(error):
-            raise ForgetlabError(
-                f"{given} needs code from its repository, which is never run here: expected an architecture that "
-                "transformers itself knows"
-            ) from None
-        raise ForgetlabError(
-            f"{given} cannot be opened as a transformers checkpoint: {hub.first_line(error)}"
-        ) from None
-    if tokenizer.pad_token is None:
-        # padding is masked out everywhere, so that any existing token serves
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
-    return body, tokenizer
-
-
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Only errors, no progress bars."""
     from transformers.utils import logging
 
@@ -358,20 +240,6 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
-
-
-def _load_heads(model: Model, folder: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        described = json.loads((folder / HEADS_FILE).read_text(encoding="utf-8"))
-        weights = load_file(folder / HEADS_WEIGHTS)
-        for name, head in described.items():
-            model.add_head(name, head["labels"], head["level"])
-        model.heads.load_state_dict(weights)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
-        raise ForgetlabError(f"{folder}: the named heads cannot be read ({hub.first_line(error)})") from None
 
 
 def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:

@@ -16,7 +16,8 @@ import torch
 import forgetlab
 from forgetlab import catalog, sources, stacked
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.models import Model, load
+from forgetlab.loading import load
+from forgetlab.models import Model
 from forgetlab.own_data import MACHINE_TEXT as MACHINE_TEXT
 from forgetlab.own_data import is_hub_name, of_examples, short_name
 from forgetlab.regularizers.quadratic import Quadratic

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from forgetlab import compiling, memory
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
+from forgetlab.loading import pick_device
 from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
-from forgetlab.models import Model, pick_device
+from forgetlab.models import Model
 from forgetlab.records import Record, Status
 from forgetlab.tasks import Task
 from forgetlab.torch_state import TorchState

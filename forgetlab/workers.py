@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.models import shipped_models
+from forgetlab.loading import shipped_models
 from forgetlab.recipes import Bench, Recipe, describe, finished, prepare
 
 Run = dict[str, Any]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from forgetlab import ForgetlabError, load, task
-from forgetlab.models import Model, shipped_models
+from forgetlab.loading import shipped_models
+from forgetlab.models import Model
 from forgetlab.paths import data_folder
 from tests.conftest import small_model
 
@@ -164,14 +165,14 @@ def test_shipped_models_open_without_forgetlab(tmp_path: Path) -> None:
 
 
 def test_a_tampered_shipped_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forgetlab import models, paths
+    from forgetlab import loading, paths
 
     root = tmp_path / "data"
     for part in ("world", "models/tiny-gpt"):
         shutil.copytree(data_folder() / part, root / part)
     shutil.copy(data_folder() / "manifest.json", root)
     monkeypatch.setattr(paths, "data_folder", lambda: root)
-    monkeypatch.setattr(models, "data_folder", lambda: root)
+    monkeypatch.setattr(loading, "data_folder", lambda: root)
     weights = root / "models/tiny-gpt/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

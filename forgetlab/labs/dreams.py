@@ -12,7 +12,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.so_far import Point, SoFar, reached
-from forgetlab.models import load
+from forgetlab.loading import load
 from forgetlab.plots import COLORS, INK
 from forgetlab.probes import write
 from forgetlab.recipes import Recipe

@@ -12,7 +12,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.matrix_view import View
 from forgetlab.labs.questions import REMEDIES, question
 from forgetlab.labs.runner import Driver
-from forgetlab.models import load
+from forgetlab.loading import load
 from forgetlab.plots import number
 from forgetlab.sequences import SequenceRecord, run_sequence
 

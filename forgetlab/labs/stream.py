@@ -13,7 +13,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.questions import REMEDIES, question
 from forgetlab.labs.runner import Driver
-from forgetlab.models import load
+from forgetlab.loading import load
 from forgetlab.plots import number
 from forgetlab.sequences import run_joint, run_sequence
 

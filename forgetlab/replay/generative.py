@@ -13,8 +13,9 @@ from torch import Tensor
 from forgetlab.checks import number, whole
 from forgetlab.encoding import IGNORE, unknown_share
 from forgetlab.errors import ForgetlabError
+from forgetlab.loading import load
 from forgetlab.methods import Run
-from forgetlab.models import Model, load
+from forgetlab.models import Model
 from forgetlab.probes import sample
 from forgetlab.replay.experience import Replay
 from forgetlab.sources import Examples

@@ -18,8 +18,8 @@ from forgetlab import labs
 from forgetlab.architectures import Adapters
 from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull, remedy, runs, so_far
 from forgetlab.labs.base import Lab
+from forgetlab.loading import load
 from forgetlab.methods import Method
-from forgetlab.models import load
 from forgetlab.recipes import Bench, Recipe, make_methods, prepare
 from forgetlab.regularizers import EWC, KLAnchor
 from forgetlab.replay import ExperienceReplay, GenerativeReplay
