@@ -55,7 +55,7 @@ def bare(model: Model, steps: int) -> int:
     order = torch.cat([torch.randperm(new.size(), generator=generator) for _ in range(1 + steps * BATCH // new.size())])
     encoded = new.encoded(model, "train")
     targets = torch.tensor([new.labels.index(label) for label in new.train.labels])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
     model.train()
     for step in range(steps):
         index = order[step * BATCH : (step + 1) * BATCH]
@@ -121,8 +121,11 @@ class WithHeads(nn.Module):
 
     def forward(self, of: str, labels: Tensor, **batch: Tensor) -> dict[str, Tensor]:
         hidden = self.model.backbone(**batch).last_hidden_state  # as transformers wrote it
-        mask = batch["attention_mask"]
-        logits = self.model.lm_logits(hidden) if of == "masked-lm" else self.model.heads[of](hidden, mask)
+        if of == "masked-lm":  # where a word is hidden only
+            hidden, labels = hidden[labels != IGNORE], labels[labels != IGNORE]
+            logits = self.model.lm_logits(hidden)
+        else:
+            logits = self.model.heads[of](hidden, batch["attention_mask"])
         return {"loss": F.cross_entropy(logits.flatten(0, -2), labels.flatten()), "logits": logits}
 
 

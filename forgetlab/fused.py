@@ -3,7 +3,7 @@
 At 64 columns half of a layer's time goes into starting some eighty operations, into masks, and into attention kernels
 made for long texts. Here a layer is two dozen operations, forward and backward written out. The numbers are
 transformers' own up to rounding. Whatever makes a model unusual (hooks, adapters, LoRA, dropout, another precision,
-another device, vmap, a compiler) has it run as transformers wrote it.
+another device, vmap, a compiler) has it run as transformers wrote it, and so does eager attention.
 """
 
 from __future__ import annotations
@@ -15,41 +15,20 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 aten = torch.ops.aten
 WIDEST = 128  # columns; above, the matrix products are what takes the time
 VECTOR = 16  # floats: torch's softmax takes ten times as long for a row of 15 as for a row of 16
-BERT = "transformers.models.bert.modeling_bert"
-PLAIN = {nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.ModuleList, nn.ReLU, nn.Tanh}
+BERT_MODULE = "transformers.models.bert.modeling_bert"
+TORCH_KINDS = {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Dropout, nn.ReLU}
+IDLE_HOOKS = "transformers.utils.output_capturing"  # stay for good after output_hidden_states, and do nothing
 Shape = tuple[int, int, int]  # rows, length, heads
 
 
-def fits(backbone: nn.Module, batch: Mapping[str, Tensor]) -> bool:
-    """Whether `hidden_states` may stand for the backbone's own forward pass on this batch."""
-    config: Any = backbone.config
-    if type(backbone).__name__ != "BertModel" or config.hidden_act != "relu" or config.hidden_size > WIDEST:
-        return False
-    if config.is_decoder or config._attn_implementation != "sdpa":
-        return False
-    if backbone.training and (config.hidden_dropout_prob or config.attention_probs_dropout_prob):
-        return False
-    if batch["input_ids"].device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return all(_plain(module) for module in backbone.modules())
-
-
-def _plain(module: nn.Module) -> bool:
-    kind = type(module)
-    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return (kind in PLAIN or kind.__module__ == BERT) and not hooked and module._compiled_call_impl is None
-
-
 def hidden_states(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The last hidden states (B, L, width) of a backbone that `fits`. batch: as the backbone takes it."""
-    bert, mask = cast(Any, backbone), batch["attention_mask"]
+    """The last hidden states (B, L, width) of a backbone that `fits`. batch: token ids, mask and any types, (B, L)."""
+    bert, mask = cast(Any, backbone), batch["attention_mask"].bool()
     x = bert.embeddings(input_ids=batch["input_ids"], token_type_ids=batch.get("token_type_ids"))
     rows, length, width = x.shape
     heads = bert.config.num_attention_heads
@@ -59,22 +38,78 @@ def hidden_states(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         away = away[:, None, None].expand(rows, heads, 1, -1).reshape(rows * heads, 1, -1)
     x = x.view(rows * length, width)
     for layer in bert.encoder.layer:
-        x = cast(Tensor, Layer.apply(x, away, (rows, length, heads), bert.config.layer_norm_eps, *_weights(layer)))
+        norms = (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+        weights = [w for module in (*_products(layer), *norms) for w in (module.weight, module.bias)]
+        eps = (norms[0].eps, norms[1].eps)
+        x = cast(Tensor, Layer.apply(x, away, (rows, length, heads), eps, *weights))
     return x.view(rows, length, width)
 
 
-def _weights(layer: Any) -> list[Tensor]:
-    own, out = layer.attention.self, layer.attention.output
-    linear = (own.query, own.key, own.value, out.dense, layer.intermediate.dense, layer.output.dense)
-    return [w for module in (*linear, out.LayerNorm, layer.output.LayerNorm) for w in (module.weight, module.bias)]
+def fits(backbone: nn.Module, batch: Mapping[str, Tensor]) -> bool:
+    """Whether `hidden_states` may stand for the backbone's own forward pass on this batch.
+
+    It may where every module that it passes over is as transformers made it and nobody listens to it.
+    """
+    bert, mask = cast(Any, backbone), batch.get("attention_mask")
+    kind = type(backbone)
+    if kind.__name__ != "BertModel" or kind.__module__ != BERT_MODULE or not _untouched(backbone):
+        return False
+    config = bert.config
+    if config.hidden_size > WIDEST or config.is_decoder or config._attn_implementation != "sdpa":
+        return False
+    if mask is None or mask.dim() != 2 or mask.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _has_any_global_hook():
+        return False
+    return _plain(bert.encoder)
+
+
+def _plain(encoder: nn.Module) -> bool:
+    """Whether all of BERT's layers are transformers' own in float32, with a ReLU each and without dropout.
+
+    Asked at every pass, so it reads the modules' own tables.
+    """
+    modules, relus = [encoder], 0
+    for module in modules:
+        kind = type(module)
+        if not (kind in TORCH_KINDS or kind.__module__ == BERT_MODULE) or not _untouched(module):
+            return False
+        modules += cast(Any, module._modules).values()
+        relus += kind is nn.ReLU
+        if kind is nn.Dropout or kind.__name__ == "BertSelfAttention":
+            dropout: Any = module if kind is nn.Dropout else module._modules["dropout"]
+            if module.training and dropout.p:
+                return False
+        elif kind is nn.Linear or kind is nn.LayerNorm:
+            for weight in module._parameters.values():  # None: no bias
+                if type(weight) not in (nn.Parameter, Tensor) or cast(Tensor, weight).dtype != torch.float32:
+                    return False
+    return relus == len(cast(Any, encoder).layer)
+
+
+def _untouched(module: nn.Module) -> bool:
+    """Whether a module has the forward pass of its class, and nobody listens to it."""
+    if "forward" in module.__dict__ or module._compiled_call_impl is not None:
+        return False
+    if module._backward_hooks or module._backward_pre_hooks:
+        return False
+    if not module._forward_hooks and not module._forward_pre_hooks:
+        return True
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return all(getattr(hook, "__module__", "") == IDLE_HOOKS for hook in hooks)
+
+
+def _products(layer: Any) -> tuple[Any, ...]:
+    own = layer.attention.self
+    return own.query, own.key, own.value, layer.attention.output.dense, layer.intermediate.dense, layer.output.dense
 
 
 class Layer(torch.autograd.Function):
     """A BERT layer: attention, sum and norm, two products with a ReLU between, sum and norm."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, away: Tensor | None, shape: Shape, eps: float, *w: Tensor) -> Tensor:
-        """x: (rows · length, width). away: added to the scores, (rows · heads, 1, length). w: as `_weights` says."""
+    def forward(ctx: Any, x: Tensor, away: Tensor | None, shape: Shape, eps: tuple[float, float], *w: Tensor) -> Tensor:
+        """x: (rows · length, width). away: added to the scores, (rows · heads, 1, length). w: weights and biases."""
         wq, bq, wk, bk, wv, bv, wo, bo, w1, b1, w2, b2, g1, c1, g2, c2 = w
         width = x.shape[1]
         w_qkv = torch.cat((wq, wk, wv))
@@ -88,10 +123,10 @@ class Layer(torch.autograd.Function):
         p = torch.softmax(scores, -1)
         seen = _by_token(torch.bmm(p, v), 1, shape)
         z1 = torch.addmm(bo, seen, wo.t()).add_(x)
-        a, mean1, rstd1 = aten.native_layer_norm(z1, (width,), g1, c1, eps)
+        a, mean1, rstd1 = aten.native_layer_norm(z1, (width,), g1, c1, eps[0])
         f = torch.addmm(b1, a, w1.t()).relu_()
         z2 = torch.addmm(b2, f, w2.t()).add_(a)
-        y, mean2, rstd2 = aten.native_layer_norm(z2, (width,), g2, c2, eps)
+        y, mean2, rstd2 = aten.native_layer_norm(z2, (width,), g2, c2, eps[1])
         ctx.shape, ctx.scale = shape, scale
         ctx.save_for_backward(
             x, w_qkv, split, p, seen, z1, mean1, rstd1, a, f, z2, mean2, rstd2, wo, w1, w2, g1, c1, g2, c2
@@ -99,19 +134,23 @@ class Layer(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        x, w_qkv, split, p, seen, z1, mean1, rstd1, a, f, z2, mean2, rstd2, wo, w1, w2, g1, c1, g2, c2 = (
-            ctx.saved_tensors
-        )
+        """The gradients of `forward`'s arguments; those of the weights as none where no weight is trained."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the layers of a small BERT have no second derivative on the CPU; with "
+                'model.body.set_attn_implementation("eager") they run as transformers wrote them, which has one'
+            )
+        x, w_qkv, split, p, seen, z1, mean1, rstd1, a, f, z2, mean2, rstd2, *weights = ctx.saved_tensors
+        wo, w1, w2, g1, c1, g2, c2 = weights
         q, k, v = split
-        width = [x.shape[1]]
-        every = [True, True, True]
-        dz2, dg2, dc2 = aten.native_layer_norm_backward(dy, z2, width, mean2, rstd2, g2, c2, every)
+        trained, width = any(ctx.needs_input_grad[4:]), [x.shape[1]]
+        wanted = [True, trained, trained]
+        dz2, dg2, dc2 = aten.native_layer_norm_backward(dy, z2, width, mean2, rstd2, g2, c2, wanted)
         df = dz2 @ w2
         aten.threshold_backward.grad_input(df, f, 0, grad_input=df)
         da = torch.addmm(dz2, df, w1)
-        dz1, dg1, dc1 = aten.native_layer_norm_backward(da, z1, width, mean1, rstd1, g1, c1, every)
+        dz1, dg1, dc1 = aten.native_layer_norm_backward(da, z1, width, mean1, rstd1, g1, c1, wanted)
         d_seen = _by_head(dz1 @ wo, 1, ctx.shape)[0]
         d_split = torch.empty_like(split)
         torch.bmm(p.transpose(1, 2), d_seen, out=d_split[2])
@@ -119,11 +158,14 @@ class Layer(torch.autograd.Function):
         torch.bmm(ds, k, out=d_split[0])
         torch.bmm(ds.transpose(1, 2), q, out=d_split[1])
         d_qkv = _by_token(d_split, 3, ctx.shape)
-        dx = torch.addmm(dz1, d_qkv, w_qkv)
-        dw = (d_qkv.t() @ x).chunk(3)
-        db = d_qkv.sum(0).chunk(3)
-        weights = (dw[0], db[0], dw[1], db[1], dw[2], db[2], dz1.t() @ seen, dz1.sum(0))
-        return dx, None, None, None, *weights, df.t() @ a, df.sum(0), dz2.t() @ f, dz2.sum(0), dg1, dc1, dg2, dc2
+        dx = torch.addmm(dz1, d_qkv, w_qkv) if ctx.needs_input_grad[0] else None
+        if not trained:
+            return dx, None, None, None, *[None] * 16
+        (dwq, dwk, dwv), (dbq, dbk, dbv) = (d_qkv.t() @ x).chunk(3), d_qkv.sum(0).chunk(3)
+        return (
+            *(dx, None, None, None, dwq, dbq, dwk, dbk, dwv, dbv, dz1.t() @ seen, dz1.sum(0)),
+            *(df.t() @ a, df.sum(0), dz2.t() @ f, dz2.sum(0), dg1, dc1, dg2, dc2),
+        )
 
 
 def _padded(length: int) -> int:

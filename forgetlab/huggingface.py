@@ -21,11 +21,11 @@ from forgetlab import checkpoints
 from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
+from forgetlab.lent_heads import WithLentHeads, plain
 from forgetlab.methods import Method, Part, Run, grouped, state_for
 from forgetlab.models import Model, lm_kind_of
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
-from forgetlab.together import Together, plain
 from forgetlab.training import Record, Status, measured
 
 
@@ -73,12 +73,11 @@ class ForgettingTrainer(Trainer):
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
         self.records: list[Record] = []
         self.stopped = ""
-        self.together = Together(plain(self.model), tokenizer, before).to(self.args.device)
+        self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
         for task in self.watch:
             task.prepare(self.together, self.args.seed)
         self._run: Run | None = None
         self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
-        self._saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._fresh = True  # the next batch begins an optimizer step
         self.add_callback(_Hooks(self))
 

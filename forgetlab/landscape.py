@@ -79,12 +79,12 @@ class Plane:
         ys: Sequence[float],
         losses: Mapping[str, Callable[[], Tensor]],
         *,
-        together: int = 1,
+        at_once: int = 1,
     ) -> Iterator[dict[str, list[float]]]:
         """Losses on a grid, row by row: for each y, {name: the loss at each x}.
 
         model: one whose parameters the plane's weights are of. losses: name → a function of nothing that returns the
-        model's loss on a fixed batch, a scalar. together: how many points are evaluated at once, their weights stacked
+        model's loss on a fixed batch, a scalar. at_once: how many points are evaluated together, their weights stacked
         and the losses under vmap, which keeps a GPU busy (on a CPU one at a time is as fast); the same values up to
         rounding. The model's weights are put back at the end, or when this is closed.
         Raises ForgetlabError where the model lacks one of the plane's weights.
@@ -93,8 +93,8 @@ class Plane:
         if missing := [name for name in self.names if name not in parameters]:
             raise ForgetlabError(f"the model has no parameter {missing[0]!r}, which the plane's weights hold")
         points = [(x, y) for y in ys for x in xs]
-        if whole("together", together) > 1:
-            values = self._stacked(model, points, losses, together)
+        if whole("at_once", at_once) > 1:
+            values = self._stacked(model, points, losses, at_once)
         else:
             values = self._one_by_one([parameters[name].data for name in self.names], points, losses)
         with closing(values):
@@ -120,19 +120,19 @@ class Plane:
         model: nn.Module,
         points: Sequence[tuple[float, float]],
         losses: Mapping[str, Callable[[], Tensor]],
-        together: int,
+        at_once: int,
     ) -> Generator[dict[str, Tensor], None, None]:
         def loss_of(weights: Weights) -> dict[str, Tensor]:
             return {name: with_weights(model, weights, loss) for name, loss in losses.items()}
 
-        for some in torch.tensor(points, device=self._origin[0].device).split(together):
+        for some in torch.tensor(points, device=self._origin[0].device).split(at_once):
             x, y = (column.to(self._origin[0].dtype) for column in some.T)
             stack = {
                 name: t + torch.einsum("k,...->k...", x, u) + torch.einsum("k,...->k...", y, v)
                 for name, t, u, v in zip(self.names, self._origin, self._u, self._v, strict=True)
             }
             with torch.no_grad(), eager_attention(model):
-                found = vmap(loss_of)(stack)
+                found = vmap(loss_of, randomness="same")(stack)
             yield from ({name: values[i] for name, values in found.items()} for i in range(len(some)))
 
     def _write(self, weights: list[Tensor], x: float, y: float) -> None:

@@ -92,8 +92,8 @@ class Task(ABC):
 
         Out of memory, it takes fewer examples at once, with the same result.
         """
-        training = model.training
-        if training:  # setting the mode walks over every module
+        training = [module for module in model.modules() if module.training]
+        if training:
             model.eval()
         try:
             while True:
@@ -107,8 +107,8 @@ class Task(ABC):
                 self._ready.clear()
                 free(model.device)
         finally:
-            if training:
-                model.train()
+            for module in training:
+                module.training = True
 
     def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
         """The test batches, made once for a tokenizer and device."""

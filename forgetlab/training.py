@@ -200,8 +200,8 @@ class _Loop:
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         groups: list[Group] = [{"params": [p for _, p in named], "names": [n for n, _ in named], "lr": self.run.lr}]
         groups = grouped(self.methods, groups, self.run)
-        fused = self.model.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=fused)
+        in_one = self.model.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=in_one)
         self.run.groups = optimizer.param_groups
         self.rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer

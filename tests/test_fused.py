@@ -42,22 +42,36 @@ def gradients(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str,
     return hidden.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+def steps_of(tensor: Tensor) -> set[str]:
+    """Names of the steps of autograd that a tensor came from."""
+    seen, left = set(), [tensor.grad_fn]
+    while left:
+        if (node := left.pop()) is not None and node not in seen:
+            seen.add(node)
+            left += [before for before, _ in node.next_functions]
+    return {type(node).__name__ for node in seen}
+
+
 @pytest.mark.parametrize(
     "lengths", [[1], [5, 3], [15, 15, 9], [16, 16], [17, 4, 11], [64, 30, 2]], ids=lambda lengths: str(max(lengths))
 )
-@pytest.mark.parametrize("frozen", ["nothing", "embeddings", "first layer", "a query"])
+@pytest.mark.parametrize("frozen", ["nothing", "embeddings", "first layer", "a query", "every layer"])
+@pytest.mark.parametrize("types", [False, True], ids=["one segment", "two segments"])
 def test_hidden_states_and_gradients_are_transformers_own(
-    model: Model, lengths: list[int], frozen: str, monkeypatch: pytest.MonkeyPatch
+    model: Model, lengths: list[int], frozen: str, types: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = model.backbone.encoder.layer
     chosen: dict[str, nn.Module | None] = {"nothing": None, "embeddings": model.backbone.embeddings}
-    chosen |= {"first layer": layer[0], "a query": layer[1].attention.self.query}
+    chosen |= {"first layer": layer[0], "a query": layer[1].attention.self.query, "every layer": layer}
     if (part := chosen[frozen]) is not None:
         part.requires_grad_(False)
     batch = batch_of(model, lengths)
-    assert fused.fits(model.backbone, batch)
+    if types:
+        batch["token_type_ids"] = torch.arange(max(lengths)).gt(max(lengths) // 2).long().expand_as(batch["input_ids"])
+    assert "LayerBackward" in steps_of(model.hidden(batch))
     hidden, found = gradients(model, batch)
     with as_written(monkeypatch):
+        assert "LayerBackward" not in steps_of(model.hidden(batch))
         expected_hidden, expected = gradients(model, batch)
     torch.testing.assert_close(hidden, expected_hidden, rtol=1e-5, atol=1e-5)
     assert found.keys() == expected.keys()
@@ -66,6 +80,22 @@ def test_hidden_states_and_gradients_are_transformers_own(
         # a key's bias moves every score of a row alike: its gradient is nought but for rounding
         scale = torch.maximum(gradient.norm(), 0.01 * whole)
         assert float((found[name] - gradient).norm() / scale) < 1e-5, name
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float32])
+def test_masks_of_any_kind_mean_the_same(model: Model, kind: torch.dtype) -> None:
+    batch = batch_of(model, [12, 7])
+    left = {name: tensor.flip(1) for name, tensor in batch.items()}
+    for one in (batch, left):
+        expected = model.backbone(**one).last_hidden_state
+        mask = one["attention_mask"]
+        found = model.hidden({**one, "attention_mask": mask.to(kind)})
+        torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_mask_the_backbone_runs_itself(model: Model) -> None:
+    ids = batch_of(model, [12, 12])["input_ids"]
+    torch.testing.assert_close(model.hidden({"input_ids": ids}), model.backbone(input_ids=ids).last_hidden_state)
 
 
 def test_a_run_is_the_one_that_transformers_layers_give(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +111,27 @@ def test_a_run_is_the_one_that_transformers_layers_give(model: Model, monkeypatc
         assert last() == pytest.approx(found, rel=2e-3)
 
 
+def test_a_second_derivative_is_refused_and_eager_attention_has_it(model: Model) -> None:
+    batch, weight = batch_of(model, [12, 7]), model.backbone.encoder.layer[0].output.dense.weight
+
+    def curvature() -> Tensor:
+        (gradient,) = torch.autograd.grad(model.hidden(batch)[:, 0].pow(2).sum(), weight, create_graph=True)
+        return torch.autograd.grad(gradient.pow(2).sum(), weight)[0]
+
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        curvature()
+    model.body.set_attn_implementation("eager")
+    assert curvature().norm() > 0
+
+
+def test_looking_at_the_states_in_between_changes_no_number_after(model: Model) -> None:
+    batch = batch_of(model, [12, 7])
+    before = model.hidden(batch)
+    model.backbone(**batch, output_hidden_states=True)  # leaves hooks of transformers on every layer
+    assert torch.equal(model.hidden(batch), before)
+    assert "LayerBackward" in steps_of(model.hidden(batch))
+
+
 def hooked(model: Model) -> None:
     model.backbone.encoder.layer[1].output.dense.register_forward_hook(lambda *_: None)
 
@@ -94,12 +145,19 @@ def eager(model: Model) -> None:
 
 
 def dropout(model: Model) -> None:
-    model.config.hidden_dropout_prob = 0.1
-    model.train()
+    layer = model.backbone.encoder.layer[2]
+    layer.output.dropout.p = 0.1
+    layer.train()
+
+
+def attention_dropout(model: Model) -> None:
+    own = model.backbone.encoder.layer[0].attention.self
+    own.dropout.p = 0.1
+    own.training = True
 
 
 def another_activation(model: Model) -> None:
-    model.config.hidden_act = "gelu"
+    model.backbone.encoder.layer[1].intermediate.intermediate_act_fn = nn.Tanh()
 
 
 def another_kind(model: Model) -> None:
@@ -108,6 +166,27 @@ def another_kind(model: Model) -> None:
             return 2 * super().forward(x)
 
     model.backbone.encoder.layer[0].attention.self.query = Scaled(64, 64)
+
+
+def another_forward(model: Model) -> None:
+    layer = model.backbone.encoder.layer[0]
+    layer.forward = layer.forward
+
+
+def no_bias(model: Model) -> None:
+    model.backbone.encoder.layer[0].output.dense.bias = None
+
+
+def parametrized(model: Model) -> None:
+    nn.utils.parametrizations.weight_norm(model.backbone.encoder.layer[0].output.dense)
+
+
+def hooked_backward(model: Model) -> None:
+    model.backbone.encoder.layer[0].register_full_backward_hook(lambda *_: None)
+
+
+def double_precision(model: Model) -> None:
+    model.double()
 
 
 def bfloat16() -> AbstractContextManager[object]:
@@ -121,11 +200,31 @@ def bfloat16() -> AbstractContextManager[object]:
         (hooked_before, nullcontext),
         (eager, nullcontext),
         (dropout, nullcontext),
+        (attention_dropout, nullcontext),
         (another_activation, nullcontext),
         (another_kind, nullcontext),
+        (another_forward, nullcontext),
+        (no_bias, nullcontext),
+        (parametrized, nullcontext),
+        (hooked_backward, nullcontext),
+        (double_precision, nullcontext),
         (lambda _: None, bfloat16),
     ],
-    ids=["hook", "hook before", "eager", "dropout", "activation", "kind", "bfloat16"],
+    ids=[
+        "hook",
+        "hook before",
+        "eager",
+        "dropout",
+        "attention dropout",
+        "activation",
+        "kind",
+        "forward",
+        "no bias",
+        "parametrized",
+        "backward hook",
+        "double",
+        "bfloat16",
+    ],
 )
 def test_an_unusual_model_runs_as_transformers_wrote_it(
     model: Model, change: Callable[[Model], None], within: Callable[[], AbstractContextManager[object]]
@@ -143,6 +242,16 @@ def test_a_model_with_added_weights_runs_as_transformers_wrote_it(model: Model, 
     next(run)  # from here on the weights are there
     assert not fused.fits(model.backbone, batch_of(model, [12, 7]))
     list(run)
+
+
+def test_hooks_of_the_whole_process_are_heard(model: Model) -> None:
+    heard = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: heard.append(module))
+    try:
+        model.hidden(batch_of(model, [12, 7]))
+    finally:
+        handle.remove()
+    assert model.backbone.encoder.layer[1].output.dense in heard
 
 
 def test_vmap_sees_plain_operations(model: Model) -> None:

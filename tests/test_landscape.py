@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from forgetlab import task
 from forgetlab.errors import ForgetlabError
 from forgetlab.landscape import Plane, weights_of
+from forgetlab.sources.examples import take
+from forgetlab.tasks import MaskedLM
 from tests.conftest import small_model
 
 
@@ -99,8 +101,8 @@ def test_weights_are_put_back_at_the_end_and_when_closed() -> None:
     torch.testing.assert_close(weights_of(bowl), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("together", [2, 5, 100])
-def test_points_at_once_have_the_losses_of_one_at_a_time(together: int) -> None:
+@pytest.mark.parametrize("at_once", [2, 5, 100])
+def test_points_at_once_have_the_losses_of_one_at_a_time(at_once: int) -> None:
     model, *others = (small_model(seed=seed) for seed in (0, 1, 2))
     plane = Plane(*(weights_of(one) for one in (model, *others)))
     lm, before = task("masked-lm"), weights_of(model)
@@ -111,7 +113,7 @@ def test_points_at_once_have_the_losses_of_one_at_a_time(together: int) -> None:
     losses = {"lm": loss, "twice": lambda: 2 * loss()}
     xs, ys = [0.0, plane.points[1][0], -1.0], [0.0, 0.7]
     expected = list(plane.evaluate(model, xs, ys, losses))
-    found = list(plane.evaluate(model, xs, ys, losses, together=together))
+    found = list(plane.evaluate(model, xs, ys, losses, at_once=at_once))
     assert len(found) == len(ys)
     for row, exact in zip(found, expected, strict=True):
         assert row["lm"] == pytest.approx(exact["lm"], rel=1e-5)
@@ -121,10 +123,25 @@ def test_points_at_once_have_the_losses_of_one_at_a_time(together: int) -> None:
     torch.testing.assert_close(weights_of(model), before, rtol=0, atol=0)
 
 
+def test_points_at_once_on_a_task_that_draws_its_gaps_and_closed_in_the_middle() -> None:
+    model, *others = (small_model(seed=seed) for seed in (0, 1, 2))
+    plane, before = Plane(*(weights_of(one) for one in (model, *others))), weights_of(model)
+    texts = take(task("masked-lm").test, range(8))
+    lm = MaskedLM("drawn", texts, texts)
+    losses = {"lm": lambda: lm.loss(model, lm.test_batches(model, None)[0])}
+    rows = plane.evaluate(model, [0.0, 1.0], [0.0, 1.0], losses, at_once=4)
+    row = next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    (expected, _) = plane.evaluate(model, [0.0, 1.0], [0.0, 1.0], losses)
+    assert row["lm"] == pytest.approx(expected["lm"], rel=1e-5)
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(weights_of(model), before, rtol=0, atol=0)
+
+
 def test_no_points_at_once_is_refused() -> None:
     bowl, plane = Bowl(), Plane(some(1), some(2), some(3))
-    with pytest.raises(ForgetlabError, match="together must be"):
-        next(plane.evaluate(bowl, [0.0], [0.0], {"bowl": bowl.loss}, together=0))
+    with pytest.raises(ForgetlabError, match="at_once must be"):
+        next(plane.evaluate(bowl, [0.0], [0.0], {"bowl": bowl.loss}, at_once=0))
 
 
 def test_tied_weights_of_a_language_model_move_once() -> None:

@@ -42,6 +42,20 @@ def test_accuracy_text_by_text(bert: Model, name: str) -> None:
     assert score["loss"] == pytest.approx(loss / n, rel=1e-4)
 
 
+def test_scoring_is_without_dropout_whatever_mode_a_part_is_in() -> None:
+    model, one = small_model(), task("sentiment")
+    one.prepare(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+    model.eval()
+    expected = one.score(model, 40)["loss"]
+    model.body.train()  # as a Trainer leaves it, with the model around it in eval mode
+    assert one.score(model, 40)["loss"] == expected
+    assert model.body.training
+    assert not model.training
+
+
 def test_pairs_have_two_segments(bert: Model) -> None:
     one = task("entailment")
     types = one.encoded(bert, "test").columns["token_type_ids"][0].tolist()

@@ -103,8 +103,8 @@ def _work(bench: Bench, recipe: Recipe) -> Iterator[State]:
     x, y = np.array([place[:2] for path in state["paths"].values() for place in path]).T
     state["xs"], state["ys"] = (np.linspace(*_widened(values), GRID).round(4).tolist() for values in (x, y))
     state["loss"] = {name: [] for name in losses}
-    together = GRID if bench.model.device.type == "cuda" else 1
-    for row in plane.evaluate(bench.model, state["xs"], state["ys"], losses, together=together):
+    at_once = GRID**2 if bench.model.device.type == "cuda" else 1
+    for row in plane.evaluate(bench.model, state["xs"], state["ys"], losses, at_once=at_once):
         state["loss"] = {name: [*state["loss"][name], [_plain(value) for value in row[name]]] for name in losses}
         yield {**state, "progress": f"loss on the plane: row {len(state['loss'][OLD])} of {GRID}"}
     yield {**state, "message": _told(state)}

@@ -86,7 +86,10 @@ class Quadratic(Method):
                 small.append(term)
                 continue
             for gradient, p, strength, anchor in _pieces(grads([term[0]])[0], *term):
-                gradient.add_((p - anchor).mul_(strength))  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
+                if isinstance(strength, Tensor):
+                    gradient.addcmul_(p - anchor, strength)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
+                else:
+                    gradient.add_(p - anchor, alpha=strength)
         if small:
             weights, strengths, anchors = map(list, zip(*small, strict=True))
             pull = torch._foreach_sub(weights, anchors)

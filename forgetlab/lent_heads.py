@@ -11,7 +11,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model, lm_kind_of
 
 
-class Together(Model):
+class WithLentHeads(Model):
     """The model in training with the heads of another one: what methods and watched tasks see.
 
     body: the Trainer's model. other: its language-model head and named heads are lent, above the body's backbone.
