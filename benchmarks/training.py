@@ -78,38 +78,54 @@ def trainer_watched(model: Model, steps: int) -> int:
 
 def trainer(model: Model, steps: int, watching: bool = False) -> int:
     """transformers' Trainer on the same data, not watching."""
+    with tempfile.TemporaryDirectory() as folder:
+        made(model, steps, watching, folder).train()
+    return steps
+
+
+def made(model: Model, steps: int, watching: bool, folder: str) -> Any:
     from transformers import Trainer, TrainingArguments
 
     tasks = [task("sentiment"), *map(task, WATCH)]
     for one in tasks:
         one.prepare(model)
+    arguments = TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=BATCH,
+        per_device_eval_batch_size=64,  # as forgetlab on a CPU, where both are the fastest with it
+        learning_rate=LR,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        use_cpu=model.device.type == "cpu",
+        **({"eval_strategy": "steps", "eval_steps": EVERY} if watching else {}),
+    )
+    return Trainer(
+        WithHeads(model, tasks),
+        arguments,
+        train_dataset=training_rows(tasks[0], model),
+        eval_dataset={t.name: test_rows(t, model) for t in tasks} if watching else None,
+        data_collator=Collator(model),
+        compute_metrics=functools.partial(scores, tasks[2]),
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+    )
+
+
+def check_that_both_score_alike(device: str) -> None:
+    """The scores of Trainer's evaluation are those of forgetlab's tasks; raises AssertionError otherwise."""
+    model = load("tiny-bert", device=device)
+    watched(model, 5)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=steps,
-            per_device_train_batch_size=BATCH,
-            learning_rate=LR,
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-            logging_strategy="no",
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-            use_cpu=model.device.type == "cpu",
-            **(
-                {"eval_strategy": "steps", "eval_steps": EVERY, "per_device_eval_batch_size": LIMIT} if watching else {}
-            ),
-        )
-        Trainer(
-            WithHeads(model, tasks),
-            arguments,
-            train_dataset=training_rows(tasks[0], model),
-            eval_dataset={t.name: test_rows(t, model) for t in tasks} if watching else None,
-            data_collator=Collator(model),
-            compute_metrics=functools.partial(scores, tasks[2]),
-            preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        ).train()
-    return steps
+        found = made(model, 1, True, folder).evaluate()
+    for name in ("sentiment", *WATCH):
+        own = task(name).score(model.eval(), LIMIT)
+        for metric in own.keys() & {"accuracy", "f1"}:
+            if (theirs := found.get(f"eval_{name}_{metric}")) is not None:
+                assert abs(theirs - own[metric]) < 1e-6, (name, metric, theirs, own)
 
 
 class WithHeads(nn.Module):
@@ -220,6 +236,7 @@ def main() -> None:
     runs = {"bare loop": bare, "forgetlab, unwatched": unwatched, "forgetlab, watched": watched}
     runs |= {"Trainer": trainer, "Trainer, watched": trainer_watched}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    check_that_both_score_alike(options.device)
     for name in runs:
         measure(runs[name], options.device, 5)  # warm-up
     for _ in range(options.repeats):  # interleaved, so that a slow spell of the machine hits all alike

@@ -27,7 +27,7 @@ from forgetlab.sources import Examples
 Scores = dict[str, float]
 MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
-CPU_ROWS = 32  # in scoring on the CPU: less padding, and the hidden states stay in the cache
+CPU_ROWS = 64  # in scoring on the CPU: less padding, and the hidden states stay in the cache
 
 
 class Task(ABC):
