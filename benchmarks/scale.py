@@ -33,6 +33,7 @@ SIZES = ((64, 2), (128, 4), (256, 6), (512, 8), (768, 12))  # width, layers
 LENGTHS = (16, 32, 64, 128, 256, 512)
 WATCHED = ("masked-lm", "entities", "acceptability", "register")
 RUNS = (1, 2, 4, 8, 16)
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 REMEDIES = ("none", "l2sp", "ewc", "online-ewc", "si", "mas", "lwf", "kl-anchor", "replay", "pcgrad", "agem")
 REMEDIES += ("frozen", "adapters", "lora", "columns", "safety-brake", "wise")
 
@@ -158,6 +159,10 @@ def held(device: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def short(value: float) -> str:
+    return f"{value / 1e6:.2g}M" if value >= 1e5 else f"{value:g}"
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -171,12 +176,19 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for axes, (key, x, unit, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         rows = result[key]
         for i, name in enumerate(n for n in rows[0] if n != x):
-            marks = {"color": COLORS[i], "marker": "osD"[i], "label": name}
+            marks = {"color": COLORS[i], "marker": "osD"[i], "ls": ("-", "--", ":")[i], "label": name}
             axes.plot([row[x] for row in rows], [row[name] for row in rows], **marks)
         axes.set(xlabel=f"{x}, log scale" if scale == "log" else x, ylabel=unit, xscale=scale, yscale=scale)
         axes.set_title(key, loc="left")
-        if scale == "linear":
+        axes.set_xticks([row[x] for row in rows], [short(row[x]) for row in rows])
+        axes.minorticks_off()
+        if scale == "log":
+            lowest, highest = (f(row[n] for row in rows for n in row if n != x) for f in (min, max))
+            ticks = [t for t in TICKS if lowest / 2 < t < highest * 2]
+            axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        else:
             axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     path.write_bytes(png(figure))
 

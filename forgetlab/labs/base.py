@@ -178,6 +178,8 @@ class Lab(Living):
             return
         if self.instant:
             return
+        if why == "stopped":
+            self.state = {**self.state, "stopped": True}  # where a picture waits for more, it says so
         self._redraw()
         if why == "done":
             kept = {name: value for name, value in self.state.items() if name not in ("settings", "progress")}

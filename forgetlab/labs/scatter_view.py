@@ -82,7 +82,8 @@ class View:
             self.figure.set_layout_engine("constrained")
         old = [run for run in old if run["old"] == state["old"] and "put back" in run]
         self.source.set_text(source + ("   (faint: earlier runs)" if old else ""))
-        self.waiting.set_text("" if "tables" in state else "after the fine-tune")
+        waiting = "stopped before anything was measured" if "stopped" in state else "after the fine-tune"
+        self.waiting.set_text("" if "tables" in state else waiting)
         if "diverged" in state:
             self.waiting.set_text("diverged: there is no Fisher")
         self.back_from.set_visible("tables" in state and SHARES[settings["k"]] > 0)

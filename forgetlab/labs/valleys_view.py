@@ -51,7 +51,7 @@ def picture(state: Mapping[str, Any], filled: str, lined: str, shown: Collection
     if state["paths"]:
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=12, frameon=False)
     else:
-        words = state.get("message") or state.get("progress", "")
+        words = state.get("message") or ("stopped at " if "stopped" in state else "") + state.get("progress", "")
         ax.text(0.5, 0.5, words, ha="center", fontsize=12, wrap=True, color=INK, transform=ax.transAxes)
     return figure
 
