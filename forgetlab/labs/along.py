@@ -58,6 +58,7 @@ def show(driver: Driver | None = None) -> Lab:
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         view={"layer": compat.choice("layer", "all", LAYERS)},
+        words=lambda state, settings: _said(state, settings["layer"]),
         presets={"plain": {"remedy": "none"}, "PCGrad": {"remedy": "pcgrad"}, "A-GEM": {"remedy": "agem"}},
         intro="While sentiment is learned: the cosine between its gradient and those of two old tasks, every "
         f"{EVERY} steps. Below 0 (shaded) a step for the new task raises, to first order, the old one's loss.",
@@ -84,7 +85,7 @@ def _work(runs: Runs, settings: Settings) -> Iterator[State]:
             for task, found in own.items()
         }
         if record.status != "running":
-            state["message"] = f"Diverged: {record.message}." if record.status == "diverged" else _told(state)
+            state["message"] = _said(state, "all")
         yield state
 
 
@@ -109,16 +110,18 @@ def rises(state: Mapping[str, Any], task: str) -> tuple[list[float], list[float]
     return after
 
 
-def _told(state: Mapping[str, Any]) -> str:
-    parts = []
+def _said(state: Mapping[str, Any], layer: str) -> str:
+    if (last := state["records"][-1])["status"] == "diverged":
+        return f"Diverged: {last['message']}."
+    place, parts = "" if layer == "all" else f" in {layer}", []
     for task in OLD:
         said = [
             f"{np.mean(values):+.3f} nats after {words}".replace("-", "−")
             for values, words in zip(rises(state, task), ("a conflict", "none"), strict=True)
             if values
         ]
-        share = _percent(conflicts(state, task, "all"))
-        parts.append(f"{task}: conflict at {share} of the steps; its loss changed by {' and '.join(said)}")
+        share = _percent(conflicts(state, task, layer))
+        parts.append(f"{task}: conflict{place} at {share} of the steps; its loss changed by {' and '.join(said)}")
     return f"{'. '.join(parts)} (means over {EVERY} steps)."
 
 

@@ -39,6 +39,7 @@ class Lab(Living):
     work is fast (a simulation): it runs at every move, and there are no Train and Stop buttons.
     check(settings): with it, a move only checks the settings (it raises what is wrong) and Train begins the work.
     filed(settings): what a result is kept under, where that is more than the settings (such as the state of a file).
+    words(state, settings): what a finished state says, where that hangs on the view; else it is the state's "message".
     presets: {label: settings to change}. intro: one line above. driver: see Runner.
     """
 
@@ -52,6 +53,7 @@ class Lab(Living):
         view: Mapping[str, widgets.Widget] | None = None,
         check: Callable[[Settings], None] | None = None,
         filed: Callable[[Settings], Settings] = dict,
+        words: Callable[[State, Settings], str] | None = None,
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
@@ -63,7 +65,8 @@ class Lab(Living):
         self.state: State | None = None
         self.source = "simulated" if instant else "live"
         self.old: list[State] = []
-        self._work, self._draw, self._check, self._filed = work, draw, check, filed
+        self._work, self._draw, self._check, self._filed, self._words = work, draw, check, filed, words
+        self._opening = ""  # what stands before the words of a finished state
         self._start = self.settings()
         self._quiet = False  # set while the lab itself moves its controls
         self._said_unwritable = False
@@ -156,7 +159,7 @@ class Lab(Living):
         self.state, self.source = {**found, "settings": self.settings()}, "cached"
         self._redraw()
         self._show_line()
-        self._say(f"A kept result; Train runs it again. {found.get('message') or ''}".strip())
+        self._say_result("A kept result; Train runs it again.")
         return True
 
     def _on_state(self, state: State) -> None:
@@ -188,7 +191,10 @@ class Lab(Living):
                 self._said_unwritable = True
                 self._say(f"{self.state.get('message') or 'Done.'} ({trouble})")
                 return
-        self._say(self.state.get("message") or {"done": "Done.", "stopped": "Stopped; what was reached stays."}[why])
+        if self.state.get("message"):
+            self._say_result()
+        else:
+            self._say({"done": "Done.", "stopped": "Stopped; what was reached stays."}[why])
 
     def _redraw(self) -> None:
         if self.state is None:
@@ -217,8 +223,11 @@ class Lab(Living):
             self._guarded(self._compute)
 
     def _on_view(self, change: Any) -> None:
-        if not self._quiet:
-            self._redraw()
+        if self._quiet:
+            return
+        self._redraw()
+        if self._words and self.state and self.state.get("message") and not self._runner.running:
+            self._say_result(self._opening)
 
     def _on_line(self, change: Any) -> None:
         if self._quiet:
@@ -247,6 +256,15 @@ class Lab(Living):
 
     def _say(self, words: str) -> None:
         self.message.value = compat.said(words)
+
+    def _say_result(self, opening: str = "") -> None:
+        """Say what the finished state says, seen with the present view."""
+        assert self.state is not None
+        view = {name: control.value for name, control in self.view.items()}
+        seen = {**self.state.get("settings", {}), **view}
+        told = self._words(self.state, seen) if self._words else self.state.get("message") or ""
+        self._opening = opening
+        self._say(f"{opening} {told}".strip())
 
     def _say_error(self, words: str) -> None:
         """Say what went wrong, and that a picture which stays is not of the present settings."""

@@ -55,6 +55,7 @@ def show(driver: Driver | None = None) -> Lab:
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         view={"layer": compat.choice("layer", DEPTHS[-1], DEPTHS)},
+        words=lambda state, settings: sentence(state, settings["layer"]),
         presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns something from reviews. What changes inside, seen on general text?",
         driver=driver,

@@ -54,6 +54,7 @@ def show(driver: Driver | None = None) -> Lab:
             "top": compat.stops("critical: the top", "10 %", list(TOPS), live=True),
             "k": compat.stops("put back", "5 %", list(SHARES), live=True),
         },
+        words=lambda state, settings: told(state, settings["k"]),
         presets={"gentle": {"lr": 10**-3.5}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns sentiment. Which of its weights mattered to the old task, which matter to the new "
         "one, how far did each group move, and does giving some their old values back undo the forgetting?",

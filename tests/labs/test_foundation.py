@@ -249,6 +249,42 @@ def test_a_lab_trains_draws_and_keeps(own_cache: Path) -> None:
     assert len(list(own_cache.glob("*.json"))) == 3
 
 
+def test_words_that_hang_on_the_view_follow_it() -> None:
+    def words(state, settings) -> str:
+        return f"{state['values'][-1]} seen from {settings['shift']}, n is {settings['n']}"
+
+    lab = make_lab(words=words)
+    lab.view["shift"].value = 1
+    assert "Press Train" in lab.message.value  # nothing to say yet
+    lab.buttons["Train"].click()
+    assert "9 seen from 1, n is 3" in lab.message.value
+    lab.view["shift"].value = 4
+    assert "9 seen from 4, n is 3" in lab.message.value
+    again = make_lab(words=words)
+    again.view["shift"].value = 5
+    assert "A kept result; Train runs it again. 9 seen from 5, n is 3" in again.message.value
+    plain = make_lab()
+    plain.view["shift"].value = 5
+    assert "A kept result; Train runs it again. 9 reached" in plain.message.value
+
+
+def test_a_picture_that_waits_is_told_of_a_stop() -> None:
+    def stops(settings):
+        yield {"values": [0]}
+        raise KeyboardInterrupt
+
+    seen = []
+
+    def draw(state, *_):
+        seen.append("stopped" in state)
+        return Figure(figsize=(2, 1)), "a picture"
+
+    lab = Lab("waits", stops, draw, training={"n": compat.slider("n", 3, 1, 20, 1)}, driver="inline")
+    lab.buttons["Train"].click()
+    assert seen == [False, True]
+    assert "Stopped; what was reached stays." in lab.message.value
+
+
 def test_an_error_leaves_a_lab_usable() -> None:
     lab = make_lab()
     lab.training["n"].value = 13

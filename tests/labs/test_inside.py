@@ -116,6 +116,7 @@ def test_it_opens_trains_and_redraws(bench: Bench) -> None:
     assert f"{max(moved, key=moved.get)} moved most" in lab.message.value
     picture = lab.picture.value
     lab.view["layer"].value = "embeddings"
+    assert f"Features of embeddings: CKA with before {last['cka'][0]:.2f}" in lab.message.value
     assert lab.state is state
     assert lab.picture.value != picture
     assert f"Features of embeddings: CKA with before {last['cka'][0]:.2f}" in alt(lab)
