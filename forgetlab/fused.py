@@ -116,15 +116,15 @@ class Layer(torch.autograd.Function):
         qkv = torch.addmm(torch.cat((bq, bk, bv)), x, w_qkv.t())
         q, k, v = split = _by_head(qkv, 3, shape)
         scale = 1 / math.sqrt(q.shape[-1])
-        if away is None:
+        if away is None:  # S = q kᵀ/√d + m, P = softmax S
             scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
         else:
             scores = torch.baddbmm(away, q, k.transpose(1, 2), alpha=scale)
         p = torch.softmax(scores, -1)
         seen = _by_token(torch.bmm(p, v), 1, shape)
-        z1 = torch.addmm(bo, seen, wo.t()).add_(x)
+        z1 = torch.addmm(bo, seen, wo.t()).add_(x)  # a = norm(x + W_o (P v) + b_o)
         a, mean1, rstd1 = aten.native_layer_norm(z1, (width,), g1, c1, eps[0])
-        f = torch.addmm(b1, a, w1.t()).relu_()
+        f = torch.addmm(b1, a, w1.t()).relu_()  # y = norm(a + W_2 max(0, W_1 a + b_1) + b_2)
         z2 = torch.addmm(b2, f, w2.t()).add_(a)
         y, mean2, rstd2 = aten.native_layer_norm(z2, (width,), g2, c2, eps[1])
         ctx.shape, ctx.scale = shape, scale
@@ -153,9 +153,9 @@ class Layer(torch.autograd.Function):
         dz1, dg1, dc1 = aten.native_layer_norm_backward(da, z1, width, mean1, rstd1, g1, c1, wanted)
         d_seen = _by_head(dz1 @ wo, 1, ctx.shape)[0]
         d_split = torch.empty_like(split)
-        torch.bmm(p.transpose(1, 2), d_seen, out=d_split[2])
+        torch.bmm(p.transpose(1, 2), d_seen, out=d_split[2])  # dv = Pᵀ d(P v)
         ds = aten._softmax_backward_data(torch.bmm(d_seen, v.transpose(1, 2)), p, -1, p.dtype).mul_(ctx.scale)
-        torch.bmm(ds, k, out=d_split[0])
+        torch.bmm(ds, k, out=d_split[0])  # dS = P ∘ (dP − Σ P dP), dq = dS k/√d, dk = dSᵀ q/√d
         torch.bmm(ds.transpose(1, 2), q, out=d_split[1])
         d_qkv = _by_token(d_split, 3, ctx.shape)
         dx = torch.addmm(dz1, d_qkv, w_qkv) if ctx.needs_input_grad[0] else None
