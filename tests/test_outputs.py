@@ -413,9 +413,10 @@ def test_lwf_keeps_what_naive_training_loses() -> None:
         records = list(finetune(model, new, steps=30, lr=3e-3, batch_size=16, every=30, methods=methods, watch=old))
         scores[methods[0].name if methods else "none"] = records[-1].scores[old[0].name]["perplexity"]
         start = records[0].scores[old[0].name]["perplexity"]
+    # over eight seeds: none × 3 to × 10⁵, lwf at most × 1.1, kl-anchor at most × 1.3
     assert scores["none"] > 2 * start
-    assert scores["lwf"] < 1.2 * start
-    assert scores["kl-anchor"] < 1.2 * start
+    assert scores["lwf"] < 1.5 * start
+    assert scores["kl-anchor"] < 1.5 * start
 
 
 # -- bad input -------------------------------------------------------------------------------------------
