@@ -27,6 +27,11 @@ class TorchState:
             torch.manual_seed(seed)
             self._own = self._get()
 
+    @property
+    def spare_threads(self) -> int:
+        """How many threads torch has elsewhere, where this run takes but one for each piece of work; else 1."""
+        return torch.get_num_threads() if self._threads == 1 else 1
+
     def _get(self) -> tuple[Tensor, Tensor | None]:
         return torch.get_rng_state(), torch.cuda.get_rng_state(self._cuda) if self._cuda else None
 

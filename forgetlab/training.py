@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model
 from forgetlab.records import Record, Status
-from forgetlab.tasks import Task
+from forgetlab.tasks import Scores, Task
 from forgetlab.torch_state import TorchState
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -146,6 +147,7 @@ class _Loop:
         self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0
         self.torch_state = TorchState(model, model.device, seed)
+        self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
         self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
 
@@ -190,6 +192,8 @@ class _Loop:
                 raise
             raise self._too_large() from None
         finally:
+            if self.pool:
+                self.pool.shutdown()
             compiling.undo(model)
             for p in model.parameters():
                 p.requires_grad_(trainable.get(p, True))
@@ -311,7 +315,7 @@ class _Loop:
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.compile else nullcontext():
-            found = measured(run, self.methods, self.tasks, self.limit)
+            found = measured(run, self.methods, self.tasks, self.limit, self.pool)
         notes, self.notes = self.notes, []  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
@@ -340,18 +344,30 @@ class _Loop:
         return torch.autocast(self.model.device.type, dtype=self.dtype)
 
 
-def measured(run: Run, methods: Sequence[Method], tasks: Sequence[Task], limit: int | None) -> dict[str, Any]:
-    """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates."""
-    scores = {}
+def measured(
+    run: Run, methods: Sequence[Method], tasks: Sequence[Task], limit: int | None, pool: Executor | None = None
+) -> dict[str, Any]:
+    """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates.
+
+    pool: threads that score tasks side by side, each task on one thread with the same bits as ever; only where no
+    method switches the model for a task.
+    """
+
+    def scores_of(task: Task) -> Scores:
+        with torch.no_grad(), run.autocast(), run.state(task):
+            return task.score(run.model, limit)
+
+    shared = [task for task in tasks if type(task)._score is Task._score]  # others may do anything to the model
+    if pool is None or any(type(method).for_task is not Method.for_task for method in methods):
+        shared = []
+    scores = dict(zip(shared, pool.map(scores_of, shared), strict=True)) if pool and shared else {}
+    named = {task.name: scores.get(task) or scores_of(task) for task in tasks}
     with torch.no_grad(), run.autocast():
-        for task in tasks:
-            with run.state(task):
-                scores[task.name] = task.score(run.model, limit)
         values = {method.name: method.penalty(run) for method in methods}
     drift = parameter_drift(run.anchor, run.weights)
     return {
         "step": run.step,
-        "scores": scores,
+        "scores": named,
         "penalty": {name: float(value) for name, value in values.items() if value is not None},
         "drift": drift.total,
         "drift_per_layer": drift.per_layer,

@@ -2,15 +2,18 @@
 
 import json
 import math
+import threading
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
-from forgetlab import ForgetlabError, finetune, memory, task
+from forgetlab import ForgetlabError, finetune, load, memory, task
+from forgetlab.architectures import Adapters
 from forgetlab.methods import Method, Part
 from forgetlab.models import Model
 from forgetlab.schedules import LayerwiseRates
-from forgetlab.tasks import MaskedLM, Task
+from forgetlab.tasks import MaskedLM, Scores, Task
 from tests.conftest import small_model
 
 
@@ -24,6 +27,53 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def last(records):
     return list(records)[-1]
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
+    """Three threads for torch, whatever this machine has; the threads in which a task is scored."""
+    before, seen, score = torch.get_num_threads(), set[int](), Task.score
+
+    def seeing(self: Task, model: Model, limit: int | None = None) -> Scores:
+        seen.add(threading.get_ident())
+        assert torch.get_num_threads() == 1
+        return score(self, model, limit)
+
+    monkeypatch.setattr(Task, "score", seeing)
+    torch.set_num_threads(3)
+    yield seen
+    torch.set_num_threads(before)
+
+
+def scored(methods: Sequence[Method] = ()) -> list[object]:
+    watch = [task(name) for name in ("masked-lm", "entities", "acceptability", "minimal-pairs")]
+    run = finetune(load("tiny-bert", device="cpu"), task("sentiment"), watch=watch, methods=methods, steps=4, every=2)
+    return [(record.scores, record.drift, record.loss) for record in run]
+
+
+def test_tasks_scored_side_by_side_have_the_same_bits(threads: set[int]) -> None:
+    side_by_side = scored()
+    assert len(threads - {threading.get_ident()}) > 1
+    threads.clear()
+    torch.set_num_threads(1)
+    assert scored() == side_by_side
+    assert threads == {threading.get_ident()}
+
+
+def test_a_model_that_is_switched_for_a_task_scores_one_task_at_a_time(threads: set[int]) -> None:
+    scored([Adapters()])
+    assert threads == {threading.get_ident()}
+
+
+def test_an_error_in_a_thread_is_the_runs_own(threads: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Scores:
+        raise ForgetlabError("no score today")
+
+    monkeypatch.setattr(MaskedLM, "scores_of", broken)
+    alive = threading.active_count()
+    with pytest.raises(ForgetlabError, match="no score today"):
+        scored()
+    assert threading.active_count() == alive
 
 
 def test_it_does_what_a_plain_loop_does() -> None:
