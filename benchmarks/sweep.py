@@ -30,6 +30,12 @@ def in_processes(recipes: list[Recipe], executor: Any) -> list[Any]:
     return [future.result() for future in [executor.submit(workers.compute, recipe) for recipe in recipes]]
 
 
+def alone(recipes: list[Recipe], bench: Bench) -> Any:
+    """Where a second core would score watched tasks side by side, as in each process of a sweep it does not."""
+    with workers.here(1):
+        return sweep(recipes, bench=bench)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
@@ -41,6 +47,7 @@ def main() -> None:
     processes, threads = workers.threads_for(base, None, len(recipes))
     ways: dict[str, Callable[[], Any]] = {"one run": lambda: sweep(recipes[5:6], bench=bench)}
     if options.device == "cpu":
+        ways["one run, one thread"] = lambda: alone(recipes[5:6], bench)
         ways["16, one by one"] = lambda: sweep(recipes, bench=bench)
     ways["16, all at once"] = lambda: sweep(recipes, bench=bench, together=True)
     with workers.several(processes, threads) as pool:  # as a notebook has them: started once, kept for the next sweep
@@ -55,7 +62,9 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
-        print(f"{name:<22}{value:8.2f} s   {value / medians['one run']:6.2f} times one run")
+        print(f"{name:<22}{value:8.2f} s   {value / medians['one run']:6.2f} times one run", end="")
+        thread = medians.get("one run, one thread")
+        print(f"   {value / thread:6.2f} times one on one thread" if thread else "")
     result = {
         "device": device_name(bench.model),
         "torch": torch.__version__,

@@ -16,8 +16,8 @@ def is_small(model: nn.Module) -> bool:
 class TorchState:
     """A run's own state: set while it computes, put away at each yield.
 
-    A small model on the CPU takes one thread. A second one shortens its steps by nothing to a tenth and takes the
-    core that the notebook and the browser need; and the numbers then do not depend on how many cores there are.
+    A small model on the CPU takes one thread for each piece of work: the numbers then do not depend on how many cores
+    there are, or how many processes share them. What a second core is good for is another piece (`spare_threads`).
     """
 
     def __init__(self, model: nn.Module, device: torch.device, seed: int) -> None:
