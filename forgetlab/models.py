@@ -227,6 +227,19 @@ class Model(nn.Module):
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it every part of a model is in eval mode; afterwards each is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Only errors, no progress bars."""
     from transformers.utils import logging

@@ -21,7 +21,7 @@ from forgetlab import metrics
 from forgetlab.encoding import EVALUATION_BATCH, IGNORE, Encoded, encode, inner_tokens, label_ids, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.memory import free, out_of_memory
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.sources import Examples
 
 Scores = dict[str, float]
@@ -92,10 +92,7 @@ class Task(ABC):
 
         Out of memory, it takes fewer examples at once, with the same result.
         """
-        training = [module for module in model.modules() if module.training]
-        if training:
-            model.eval()
-        try:
+        with evaluating(model):
             while True:
                 try:
                     with torch.inference_mode():
@@ -106,9 +103,6 @@ class Task(ABC):
                 self.rows_at_once //= 2
                 self._ready.clear()
                 free(model.device)
-        finally:
-            for module in training:
-                module.training = True
 
     def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
         """The test batches, made once for a tokenizer and device."""

@@ -19,7 +19,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.loading import pick_device
 from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.records import Record, Status
 from forgetlab.tasks import Scores, Task
 from forgetlab.torch_state import TorchState
@@ -360,8 +360,9 @@ def measured(
     shared = [task for task in tasks if type(task)._score is Task._score]  # others may do anything to the model
     if pool is None or any(type(method).for_task is not Method.for_task for method in methods):
         shared = []
-    scores = dict(zip(shared, pool.map(scores_of, shared), strict=True)) if pool and shared else {}
-    named = {task.name: scores.get(task) or scores_of(task) for task in tasks}
+    with evaluating(run.model):  # here once: a task that puts a mode back must not do so in the middle of another
+        scores = dict(zip(shared, pool.map(scores_of, shared), strict=True)) if pool and shared else {}
+        named = {task.name: scores.get(task) or scores_of(task) for task in tasks}
     with torch.no_grad(), run.autocast():
         values = {method.name: method.penalty(run) for method in methods}
     drift = parameter_drift(run.anchor, run.weights)

@@ -60,6 +60,19 @@ def test_tasks_scored_side_by_side_have_the_same_bits(threads: set[int]) -> None
     assert threads == {threading.get_ident()}
 
 
+def test_a_model_in_training_mode_is_scored_without_dropout_in_every_thread(threads: set[int]) -> None:
+    model, watch = load("tiny-bert", device="cpu"), [task(name) for name in ("masked-lm", "entities", "acceptability")]
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    torch.set_num_threads(1)
+    expected = {one.name: one.score(model, 64) for one in watch}
+    torch.set_num_threads(3)
+    model.train()
+    first = next(finetune(model, task("sentiment"), watch=watch, steps=1, limit=64)).scores
+    assert {name: first[name] for name in expected} == expected
+
+
 def test_a_model_that_is_switched_for_a_task_scores_one_task_at_a_time(threads: set[int]) -> None:
     scored([Adapters()])
     assert threads == {threading.get_ident()}
