@@ -48,7 +48,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Any]] = {"one run": lambda: sweep(recipes[5:6], bench=bench)}
     if options.device == "cpu":
         ways["one run, one thread"] = lambda: alone(recipes[5:6], bench)
-        ways["16, one by one"] = lambda: sweep(recipes, bench=bench)
+        ways["16, one by one"] = lambda: alone(recipes, bench)
     ways["16, all at once"] = lambda: sweep(recipes, bench=bench, together=True)
     with workers.several(processes, threads) as pool:  # as a notebook has them: started once, kept for the next sweep
         if options.device == "cpu":

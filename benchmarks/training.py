@@ -123,9 +123,9 @@ def check_that_both_score_alike(device: str) -> None:
         found = made(model, 1, True, folder).evaluate()
     for name in ("sentiment", *WATCH):
         own = task(name).score(model.eval(), LIMIT)
-        for metric in own.keys() & {"accuracy", "f1"}:
-            if (theirs := found.get(f"eval_{name}_{metric}")) is not None:
-                assert abs(theirs - own[metric]) < 1e-6, (name, metric, theirs, own)
+        metric = "loss" if name == "masked-lm" else "f1" if name == "entities" else "accuracy"
+        theirs = found[f"eval_{name}_{metric}"]
+        assert abs(theirs - own[metric]) < 1e-4, (name, metric, theirs, own)
 
 
 class WithHeads(nn.Module):

@@ -61,10 +61,12 @@ def fits(backbone: nn.Module, batch: Mapping[str, Tensor]) -> bool:
         return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _has_any_global_hook():
         return False
-    return _plain(bert.encoder)
+    if getattr(bert, "pooler", None) is not None and not all(map(_untouched, bert.pooler.modules())):
+        return False
+    return _plain(bert.encoder, config.num_attention_heads)
 
 
-def _plain(encoder: nn.Module) -> bool:
+def _plain(encoder: nn.Module, heads: int) -> bool:
     """Whether all of BERT's layers are transformers' own in float32, with a ReLU each and without dropout.
 
     Asked at every pass, so it reads the modules' own tables.
@@ -76,9 +78,11 @@ def _plain(encoder: nn.Module) -> bool:
             return False
         modules += cast(Any, module._modules).values()
         relus += kind is nn.ReLU
-        if kind is nn.Dropout or kind.__name__ == "BertSelfAttention":
-            dropout: Any = module if kind is nn.Dropout else module._modules["dropout"]
-            if module.training and dropout.p:
+        if kind is nn.Dropout:
+            if module.training and module.p:
+                return False
+        elif kind.__name__ == "BertSelfAttention":
+            if not _plain_attention(cast(Any, module), heads):
                 return False
         elif kind is nn.Linear or kind is nn.LayerNorm:
             for weight in module._parameters.values():  # None: no bias
@@ -87,9 +91,19 @@ def _plain(encoder: nn.Module) -> bool:
     return relus == len(cast(Any, encoder).layer)
 
 
+def _plain_attention(attention: Any, heads: int) -> bool:
+    size = attention.query.out_features // heads
+    if attention.num_attention_heads != heads or getattr(attention, "scaling", size**-0.5) != size**-0.5:
+        return False
+    return not (attention.training and attention.dropout.p)
+
+
 def _untouched(module: nn.Module) -> bool:
-    """Whether a module has the forward pass of its class, and nobody listens to it."""
-    if "forward" in module.__dict__ or module._compiled_call_impl is not None:
+    """Whether a module has the forward pass that its class came with, and nobody listens to it."""
+    kind = type(module)
+    if module.__dict__.keys() & {"forward", "feed_forward_chunk"} or module._compiled_call_impl is not None:
+        return False
+    if kind is not nn.ModuleList and kind.forward.__module__ != kind.__module__:
         return False
     if module._backward_hooks or module._backward_pre_hooks:
         return False
@@ -136,10 +150,10 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         """The gradients of `forward`'s arguments; those of the weights as none where no weight is trained."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(dy):
             raise RuntimeError(
-                "the layers of a small BERT have no second derivative on the CPU; with "
-                'model.body.set_attn_implementation("eager") they run as transformers wrote them, which has one'
+                "the layers of a small BERT have no second derivative on the CPU, and no batched gradients; with "
+                'model.body.set_attn_implementation("eager") they run as transformers wrote them, which has both'
             )
         x, w_qkv, split, p, seen, z1, mean1, rstd1, a, f, z2, mean2, rstd2, *weights = ctx.saved_tensors
         wo, w1, w2, g1, c1, g2, c2 = weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,11 +21,12 @@ from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, evaluating
 from forgetlab.records import Record, Status
-from forgetlab.tasks import Scores, Task
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Scores, Tagging, Task
 from forgetlab.torch_state import TorchState
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Batch = dict[str, Tensor]
+OWN_KINDS = (Classification, Tagging, MaskedLM, CausalLM)
 
 
 def finetune(
@@ -192,13 +193,15 @@ class _Loop:
                 raise
             raise self._too_large() from None
         finally:
-            if self.pool:
-                self.pool.shutdown()
-            compiling.undo(model)
-            for p in model.parameters():
-                p.requires_grad_(trainable.get(p, True))
-                p.grad = None
-            model.eval()
+            try:
+                if self.pool:
+                    self.pool.shutdown(cancel_futures=True)
+            finally:  # a second interrupt ends the waiting, not this
+                compiling.undo(model)
+                for p in model.parameters():
+                    p.requires_grad_(trainable.get(p, True))
+                    p.grad = None
+                model.eval()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -349,28 +352,39 @@ def measured(
 ) -> dict[str, Any]:
     """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates.
 
-    pool: threads that score tasks side by side, each task on one thread with the same bits as ever; only where no
-    method switches the model for a task.
+    pool: threads that score tasks side by side, each task on one thread with the same bits as ever. Only tasks of
+    forgetlab's own classes, which read the model and nothing else, and where no method switches the model for a task.
     """
 
-    def scores_of(task: Task) -> Scores:
+    def score(task: Task) -> Scores:
         with torch.no_grad(), run.autocast(), run.state(task):
             return task.score(run.model, limit)
 
-    shared = [task for task in tasks if type(task)._score is Task._score]  # others may do anything to the model
-    if pool is None or any(type(method).for_task is not Method.for_task for method in methods):
-        shared = []
     with evaluating(run.model):  # here once: a task that puts a mode back must not do so in the middle of another
-        scores = dict(zip(shared, pool.map(scores_of, shared), strict=True)) if pool and shared else {}
-        named = {task.name: scores.get(task) or scores_of(task) for task in tasks}
+        scores = {}
+        if pool is not None and all(type(method).for_task is Method.for_task for method in methods):
+            scores = _side_by_side(pool, score, [task for task in tasks if type(task) in OWN_KINDS])
+        scores = {task.name: scores[task.name] if task.name in scores else score(task) for task in tasks}
     with torch.no_grad(), run.autocast():
         values = {method.name: method.penalty(run) for method in methods}
     drift = parameter_drift(run.anchor, run.weights)
     return {
         "step": run.step,
-        "scores": named,
+        "scores": scores,
         "penalty": {name: float(value) for name, value in values.items() if value is not None},
         "drift": drift.total,
         "drift_per_layer": drift.per_layer,
         "lr": [group["lr"] for group in run.groups],
     }
+
+
+def _side_by_side(pool: Executor, score: Callable[[Task], Scores], tasks: Sequence[Task]) -> dict[str, Scores]:
+    def alone(task: Task) -> Scores:
+        torch.set_num_threads(1)  # a new thread takes the process's number, which may be another run's
+        return score(task)
+
+    try:
+        found: Iterator[Scores] = pool.map(alone, tasks)
+    except RuntimeError:  # no thread can begin: the interpreter is at its end, or the machine has no more
+        found = map(score, tasks)
+    return dict(zip([task.name for task in tasks], found, strict=True))

@@ -124,6 +124,25 @@ def test_a_second_derivative_is_refused_and_eager_attention_has_it(model: Model)
     assert curvature().norm() > 0
 
 
+def test_batched_gradients_are_refused_and_eager_attention_has_them(model: Model) -> None:
+    batch, weight = batch_of(model, [12, 7]), model.backbone.encoder.layer[0].output.dense.weight
+
+    def gradients() -> Tensor:
+        hidden = model.hidden(batch)[:, 0].sum(1)
+        return torch.autograd.grad(hidden, weight, torch.eye(2), is_grads_batched=True)[0]
+
+    with pytest.raises(RuntimeError, match="no batched gradients"):
+        gradients()
+    model.body.set_attn_implementation("eager")
+    assert gradients().shape == (2, *weight.shape)
+
+
+def test_a_forward_pass_replaced_on_a_class_is_used(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type(model.backbone.encoder.layer[0].output)
+    monkeypatch.setattr(kind, "forward", lambda self, hidden, x: x)
+    assert not fused.fits(model.backbone, batch_of(model, [12, 7]))
+
+
 def test_looking_at_the_states_in_between_changes_no_number_after(model: Model) -> None:
     batch = batch_of(model, [12, 7])
     before = model.hidden(batch)
@@ -173,6 +192,18 @@ def another_forward(model: Model) -> None:
     layer.forward = layer.forward
 
 
+def another_scale(model: Model) -> None:
+    model.backbone.encoder.layer[0].attention.self.scaling *= 2
+
+
+def another_chunk(model: Model) -> None:
+    model.backbone.encoder.layer[0].feed_forward_chunk = lambda x: x
+
+
+def fewer_heads(model: Model) -> None:
+    model.backbone.encoder.layer[0].attention.self.num_attention_heads = 1
+
+
 def no_bias(model: Model) -> None:
     model.backbone.encoder.layer[0].output.dense.bias = None
 
@@ -183,6 +214,10 @@ def parametrized(model: Model) -> None:
 
 def hooked_backward(model: Model) -> None:
     model.backbone.encoder.layer[0].register_full_backward_hook(lambda *_: None)
+
+
+def nothing(model: Model) -> None:
+    """The model as it is, within another precision."""
 
 
 def double_precision(model: Model) -> None:
@@ -204,27 +239,16 @@ def bfloat16() -> AbstractContextManager[object]:
         (another_activation, nullcontext),
         (another_kind, nullcontext),
         (another_forward, nullcontext),
+        (another_scale, nullcontext),
+        (another_chunk, nullcontext),
+        (fewer_heads, nullcontext),
         (no_bias, nullcontext),
         (parametrized, nullcontext),
         (hooked_backward, nullcontext),
         (double_precision, nullcontext),
-        (lambda _: None, bfloat16),
+        (nothing, bfloat16),
     ],
-    ids=[
-        "hook",
-        "hook before",
-        "eager",
-        "dropout",
-        "attention dropout",
-        "activation",
-        "kind",
-        "forward",
-        "no bias",
-        "parametrized",
-        "backward hook",
-        "double",
-        "bfloat16",
-    ],
+    ids=lambda value: value.__name__,
 )
 def test_an_unusual_model_runs_as_transformers_wrote_it(
     model: Model, change: Callable[[Model], None], within: Callable[[], AbstractContextManager[object]]

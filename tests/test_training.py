@@ -3,17 +3,18 @@
 import json
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from forgetlab import ForgetlabError, finetune, load, memory, task
+from forgetlab import ForgetlabError, finetune, load, memory, task, training
 from forgetlab.architectures import Adapters
-from forgetlab.methods import Method, Part
+from forgetlab.methods import Method, Part, Run
 from forgetlab.models import Model
 from forgetlab.schedules import LayerwiseRates
-from forgetlab.tasks import MaskedLM, Scores, Task
+from forgetlab.tasks import Classification, MaskedLM, Scores, Task
 from tests.conftest import small_model
 
 
@@ -75,6 +76,48 @@ def test_a_model_in_training_mode_is_scored_without_dropout_in_every_thread(thre
 
 def test_a_model_that_is_switched_for_a_task_scores_one_task_at_a_time(threads: set[int]) -> None:
     scored([Adapters()])
+    assert threads == {threading.get_ident()}
+
+
+def test_a_task_of_ones_own_is_scored_by_the_run_itself(threads: set[int]) -> None:
+    class Own(Classification):  # may do to the model what it likes
+        def logits(self, model: Model, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            if not torch.is_grad_enabled():
+                seen.add(threading.get_ident())
+            return super().logits(model, batch)
+
+    seen = set[int]()
+    data = task("acceptability")
+    own = Own("own", data.train, data.test)
+    next(finetune(load("tiny-bert", device="cpu"), task("sentiment"), watch=[own, task("entities")], steps=1, limit=32))
+    assert seen == {threading.get_ident()}
+    assert threads > seen
+
+
+def test_another_run_that_gives_torch_its_threads_back_changes_no_bits(threads: set[int]) -> None:
+    """The number of threads is the process's: a run that has paused sets it under one that goes on."""
+    expected = scored()
+
+    class Disturbing(Method):
+        name = "disturbing"
+
+        def after_step(self, run: Run) -> None:
+            other = threading.Thread(target=torch.set_num_threads, args=(3,))
+            other.start()
+            other.join()
+
+    assert scored([Disturbing()]) == expected
+
+
+def test_where_no_thread_can_begin_the_run_scores_by_itself(threads: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(ThreadPoolExecutor):
+        def submit(self, *_: object) -> None:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    expected = scored()
+    threads.clear()
+    monkeypatch.setattr(training, "ThreadPoolExecutor", Refusing)
+    assert scored() == expected
     assert threads == {threading.get_ident()}
 
 

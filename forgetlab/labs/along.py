@@ -100,11 +100,11 @@ def conflicts(state: Mapping[str, Any], task: str, layer: str) -> float | None:
     return sum(below) / len(below) if below else None
 
 
-def rises(state: Mapping[str, Any], task: str) -> tuple[list[float], list[float]]:
-    """How much the old loss (nats) rose from one measurement to the next: after a conflict, and after none."""
+def rises(state: Mapping[str, Any], task: str, layer: str = "all") -> tuple[list[float], list[float]]:
+    """How much the old loss (nats) rose from a measurement to the next: after a conflict in the layer, after none."""
     losses = [record["scores"][task]["loss"] for record in state["records"]]
     after: tuple[list[float], list[float]] = ([], [])
-    for cosine, before, later in zip(state["cosines"][task]["all"], losses[:-1], losses[1:], strict=False):
+    for cosine, before, later in zip(state["cosines"][task][layer], losses[:-1], losses[1:], strict=False):
         if None not in (cosine, before, later):
             after[0 if cosine < 0 else 1].append(later - before)
     return after
@@ -117,7 +117,7 @@ def _said(state: Mapping[str, Any], layer: str) -> str:
     for task in OLD:
         said = [
             f"{np.mean(values):+.3f} nats after {words}".replace("-", "−")
-            for values, words in zip(rises(state, task), ("a conflict", "none"), strict=True)
+            for values, words in zip(rises(state, task, layer), ("a conflict", "none"), strict=True)
             if values
         ]
         share = _percent(conflicts(state, task, layer))

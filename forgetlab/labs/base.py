@@ -66,7 +66,7 @@ class Lab(Living):
         self.source = "simulated" if instant else "live"
         self.old: list[State] = []
         self._work, self._draw, self._check, self._filed, self._words = work, draw, check, filed, words
-        self._opening = ""  # what stands before the words of a finished state
+        self._opening, self._told = "", False  # what stands before a result's words; whether they are what is said
         self._start = self.settings()
         self._quiet = False  # set while the lab itself moves its controls
         self._said_unwritable = False
@@ -189,7 +189,7 @@ class Lab(Living):
             trouble = results.put(f"lab-{self.name}", self._filed(self.state["settings"]), kept)
             if trouble and not self._said_unwritable:
                 self._said_unwritable = True
-                self._say(f"{self.state.get('message') or 'Done.'} ({trouble})")
+                self._say(f"{self._result() or 'Done.'} ({trouble})")
                 return
         if self.state.get("message"):
             self._say_result()
@@ -225,8 +225,9 @@ class Lab(Living):
     def _on_view(self, change: Any) -> None:
         if self._quiet:
             return
+        told, shown = self._told, self.message.value
         self._redraw()
-        if self._words and self.state and self.state.get("message") and not self._runner.running:
+        if told and self.message.value == shown and not self._runner.running:  # else something went wrong, and stays
             self._say_result(self._opening)
 
     def _on_line(self, change: Any) -> None:
@@ -255,16 +256,20 @@ class Lab(Living):
         self._quiet = before
 
     def _say(self, words: str) -> None:
+        self._told = False
         self.message.value = compat.said(words)
 
-    def _say_result(self, opening: str = "") -> None:
-        """Say what the finished state says, seen with the present view."""
-        assert self.state is not None
+    def _result(self) -> str:
+        """What the state says, seen with the present view; "" where it has nothing to say yet."""
+        if self.state is None or not self.state.get("message"):
+            return ""
         view = {name: control.value for name, control in self.view.items()}
         seen = {**self.state.get("settings", {}), **view}
-        told = self._words(self.state, seen) if self._words else self.state.get("message") or ""
-        self._opening = opening
-        self._say(f"{opening} {told}".strip())
+        return self._words(self.state, seen) if self._words else str(self.state["message"])
+
+    def _say_result(self, opening: str = "") -> None:
+        self._say(f"{opening} {self._result()}".strip())
+        self._opening, self._told = opening, True
 
     def _say_error(self, words: str) -> None:
         """Say what went wrong, and that a picture which stays is not of the present settings."""

@@ -268,6 +268,26 @@ def test_words_that_hang_on_the_view_follow_it() -> None:
     assert "A kept result; Train runs it again. 9 reached" in plain.message.value
 
 
+def test_an_error_stays_when_the_view_moves() -> None:
+    lab = make_lab()
+    lab.buttons["Train"].click()
+    lab.training["n"].value = 13
+    assert "13 is not to be counted to" in lab.message.value
+    lab.view["shift"].value = 2
+    assert "13 is not to be counted to" in lab.message.value
+    lab.training["n"].value = 4
+    assert "16 reached" in lab.message.value
+
+    def fails(state, old, settings, source):
+        if settings["shift"] == 3:
+            raise ForgetlabError("no picture of 3")
+        return figure_of(state, old, settings, source)
+
+    lab._draw = fails
+    lab.view["shift"].value = 3
+    assert "no picture of 3" in lab.message.value
+
+
 def test_a_picture_that_waits_is_told_of_a_stop() -> None:
     def stops(settings):
         yield {"values": [0]}

@@ -96,12 +96,13 @@ def test_along_shows_the_cosines_of_the_run_that_its_controls_describe() -> None
 
 
 def test_the_share_of_conflicts_and_the_rise_after_them_by_hand() -> None:
-    cosines = {"masked-lm": {"all": [-0.5, 0.5, None, -0.1], "layer 0": [None] * 4}}
+    cosines = {"masked-lm": {"all": [-0.5, 0.5, None, -0.1], "layer 0": [None] * 4, "layer 1": [0.1, -0.2, 0.3, 0.0]}}
     losses = [1.0, 1.5, 1.25, 2.0, 3.0]
     state = {"cosines": cosines, "records": [{"scores": {"masked-lm": {"loss": loss}}} for loss in losses]}
     assert along.conflicts(state, "masked-lm", "all") == pytest.approx(2 / 3)
     assert along.conflicts(state, "masked-lm", "layer 0") is None
     assert along.rises(state, "masked-lm") == ([0.5, 1.0], [-0.25])
+    assert along.rises(state, "masked-lm", "layer 1") == ([-0.25], [0.5, 0.75, 1.0])
 
 
 def test_along_at_the_end_of_its_slider_is_drawn_and_said() -> None:
