@@ -1,6 +1,6 @@
 """What a remedy adds to a training step, in one run: L2-SP and EWC against plain fine-tuning.
 
-python benchmarks/overhead.py [--repeats 7] [--device cpu]
+python benchmarks/overhead.py [--repeats 15] [--device cpu]
 Prints medians and ratios, and writes benchmarks/results/overhead-DEVICE.json.
 """
 
@@ -25,7 +25,7 @@ from forgetlab.tasks import Classification
 # batch size, steps, new task: sentences of the embedded world (14 tokens), and five of them in a text (46 tokens)
 SIZES = {
     "tiny-bert": (32, 30, "sentences"),
-    "DistilBERT size": (32, 3, "sentences"),
+    "DistilBERT size": (32, 5, "sentences"),
     "DistilBERT size, longer texts": (32, 2, "longer"),
 }
 
@@ -53,7 +53,7 @@ def longer() -> Classification:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     table = {}
