@@ -61,7 +61,7 @@ def long_texts(length: int, count: int = 64) -> MaskedLM:
     words = " ".join(task("masked-lm").test.texts).split()
     texts = tuple(" ".join(words[i * (length - 2) : (i + 1) * (length - 2)]) for i in range(count))
     whole = [text for text in texts if len(text.split()) == length - 2] or [" ".join((words * 9)[: length - 2])]
-    examples = Examples(kind="text", texts=tuple(f"{text}" for text in (whole * count)[:count]))
+    examples = Examples(kind="text", texts=tuple((whole * count)[:count]))
     return MaskedLM("long", examples, examples)
 
 

@@ -105,7 +105,7 @@ def made(model: Model, steps: int, watching: bool, folder: str) -> Any:
         **({"eval_strategy": "steps", "eval_steps": EVERY} if watching else {}),
     )
     return Trainer(
-        WithHeads(model, tasks),
+        WithHeads(model),
         arguments,
         train_dataset=training_rows(tasks[0], model),
         eval_dataset={t.name: test_rows(t, model) for t in tasks} if watching else None,
@@ -131,9 +131,9 @@ def check_that_both_score_alike(device: str) -> None:
 class WithHeads(nn.Module):
     """The model as Trainer takes it: the loss and the logits of the task that the batch is of."""
 
-    def __init__(self, model: Model, tasks: list[Task]) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model, self.names = model, [t.name for t in tasks]
+        self.model = model
 
     def forward(self, of: str, labels: Tensor, **batch: Tensor) -> dict[str, Tensor]:
         hidden = self.model.backbone(**batch).last_hidden_state  # as transformers wrote it
