@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -22,7 +21,7 @@ from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.lent_heads import WithLentHeads, plain
-from forgetlab.methods import Method, Part, Run, grouped, state_for
+from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, lm_kind_of
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
@@ -132,7 +131,7 @@ class ForgettingTrainer(Trainer):
             weights,
             generator,
             autocast=self.accelerator.autocast,
-            state=self._state,
+            methods=self.methods,
             watch=self.watch,
             new=together.new_head(),
         )
@@ -151,9 +150,6 @@ class ForgettingTrainer(Trainer):
         each = args.per_device_train_batch_size * args.world_size
         batches = math.ceil(len(cast(Any, self.train_dataset)) / each)
         return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
-
-    def _state(self, task: Task) -> AbstractContextManager[None]:
-        return state_for(task, self.methods, cast(Run, self._run))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
@@ -210,7 +206,7 @@ class ForgettingTrainer(Trainer):
             new = part.task is run.task
             share, more = scale * part.count / count, torch.zeros((), device=own.device)
             values = batch if new else run.batch(part)
-            with self._state(part.task), self.together.shared_forward():
+            with run.state(part.task), self.together.shared_forward():
                 if not new:
                     more = more + part.task.loss(self.together, values)
                 for method in self._learns_from_batches:
@@ -263,7 +259,7 @@ class ForgettingTrainer(Trainer):
 
     def _record(self, run: Run, status: Status, message: str = "") -> Record:
         training = self.model.training
-        found = measured(run, self.methods, self.watch, self.limit)
+        found = measured(run, self.watch, self.limit)
         self.model.train(training)
         loss = self._new_loss()
         record = Record(

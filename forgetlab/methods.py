@@ -40,8 +40,8 @@ class Run:
     weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
-    state: the state of the model that the methods give a task (`for_task`).
-    watch: the tasks that are scored along with the new one. new: weights of the body that were not there before.
+    methods: the remedies, in their order. watch: the tasks that are scored along with the new one. new: weights of the
+    body that were not there before.
     """
 
     model: Model
@@ -53,7 +53,7 @@ class Run:
     weights: dict[str, nn.Parameter]
     generator: torch.Generator
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    state: Callable[[Task], AbstractContextManager[Any]] = nullcontext
+    methods: Sequence[Method] = ()
     groups: list[Group] = field(default_factory=list)
     step: int = 0
     watch: Sequence[Task] = ()
@@ -69,6 +69,14 @@ class Run:
     def trained(self) -> list[nn.Parameter]:
         """Every weight that the optimizer moves, new ones included, in its order; those switched off left out."""
         return [p for group in self.groups for p in group["params"] if p.requires_grad]
+
+    @contextmanager
+    def state(self, task: Task) -> Iterator[None]:
+        """The state of the model that all methods together give a task (`Method.for_task`)."""
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.for_task(task, self))
+            yield
 
     def gradient(self, part: Part) -> list[Tensor]:
         """The gradient of the mean loss on a fresh batch of `part`, one tensor for each of `trained()`."""
@@ -163,15 +171,6 @@ class Method:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")
         return f"{type(self).__name__}({shown})"
-
-
-@contextmanager
-def state_for(task: Task, methods: Sequence[Method], run: Run) -> Iterator[None]:
-    """The state of the model that all methods together give a task."""
-    with ExitStack() as stack:
-        for method in methods:
-            stack.enter_context(method.for_task(task, run))
-        yield
 
 
 def grouped(methods: Sequence[Method], groups: list[Group], run: Run) -> list[Group]:

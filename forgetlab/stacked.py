@@ -145,7 +145,6 @@ class _Stacked:
         self.proximal = torch.tensor([bool(v.pull and v.pull.proximal) for v in self.variants], device=model.device)
         self.mean = {n: torch.zeros_like(p) for n, p in self.trained.items()}
         self.square = {n: torch.zeros_like(p) for n, p in self.trained.items()}
-        self.gradient = vmap(grad_and_value(self._loss), in_dims=(0, None), randomness="same")
 
     def _loss(self, weights: Stack, batch: Any) -> Tensor:
         return self._call(weights, lambda: self.task.loss(self.model, batch))
@@ -157,7 +156,8 @@ class _Stacked:
     @torch.no_grad()
     def _step(self) -> Tensor:
         batch = self.run.batch(Part(self.task, self.run.batch_size))
-        gradients, losses = self.gradient(self.trained, batch)
+        gradient = vmap(grad_and_value(self._loss), in_dims=(0, None), randomness="same")
+        gradients, losses = gradient(self.trained, batch)
         for name, strength in self.strength.items():  # λΩ(θ − θ*), of those that are not proximal
             pull = strength * (self.trained[name] - self.towards[name])
             gradients[name] += pull.masked_fill(self._each(self.proximal, pull), 0.0)

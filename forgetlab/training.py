@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from forgetlab import compiling, memory
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.loading import pick_device
-from forgetlab.methods import Group, Method, Part, Run, grouped, state_for
+from forgetlab.methods import Group, Method, Part, Run, grouped
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, evaluating
 from forgetlab.records import Record, Status
@@ -140,8 +141,11 @@ class _Loop:
         weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
         anchor = {n: p.detach().clone() for n, p in weights.items()}
         generator = torch.Generator().manual_seed(seed)
+        # nothing that the run holds leads back to it: it goes, with its copies of the weights, when nobody uses it
+        dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        autocast = partial(torch.autocast, model.device.type, dtype=dtype) if dtype else nullcontext
         self.run = Run(
-            model, task, steps, batch_size, lr, anchor, weights, generator, self._autocast, self._state, watch=watch
+            model, task, steps, batch_size, lr, anchor, weights, generator, autocast, self.methods, watch=watch
         )
         self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
@@ -149,7 +153,6 @@ class _Loop:
         self.setup_seconds = self.train_seconds = 0.0
         self.torch_state = TorchState(model, model.device, seed)
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
-        self.dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
 
     def records(self, every: int) -> Iterator[Record]:
@@ -271,11 +274,11 @@ class _Loop:
         return self._passes(batches)
 
     def _passes(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
-        total = torch.zeros((), device=self.model.device)
+        run, total = self.run, torch.zeros((), device=self.model.device)
         for part, batch in batches:
             for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
-                with self._autocast(), self._state(part.task):
-                    loss = self._loss(part.task, piece) * (part.count / self.run.batch_size * share)
+                with run.autocast(), run.state(part.task):
+                    loss = self._loss(part.task, piece) * (part.count / run.batch_size * share)
                 if not loss.requires_grad:
                     raise ForgetlabError(
                         f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "
@@ -286,9 +289,9 @@ class _Loop:
         return total
 
     def _sample_loss(self) -> Tensor:
-        task = self.run.task
+        run, task = self.run, self.run.task
         batch = task.batch(self.model, torch.arange(min(2, task.size())), torch.Generator().manual_seed(0))
-        with self._autocast(), self._state(task):
+        with run.autocast(), run.state(task):
             return task.loss(self.model, batch)
 
     def _too_large(self) -> ForgetlabError:
@@ -318,7 +321,7 @@ class _Loop:
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.compile else nullcontext():
-            found = measured(run, self.methods, self.tasks, self.limit, self.pool)
+            found = measured(run, self.tasks, self.limit, self.pool)
         notes, self.notes = self.notes, []  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
@@ -338,18 +341,8 @@ class _Loop:
             peak_memory=memory.peak(run.model.device),
         )
 
-    def _state(self, task: Task) -> AbstractContextManager[None]:
-        return state_for(task, self.methods, self.run)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.model.device.type, dtype=self.dtype)
-
-
-def measured(
-    run: Run, methods: Sequence[Method], tasks: Sequence[Task], limit: int | None, pool: Executor | None = None
-) -> dict[str, Any]:
+def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None) -> dict[str, Any]:
     """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates.
 
     pool: threads that score tasks side by side, each task on one thread with the same bits as ever. Only tasks of
@@ -362,11 +355,11 @@ def measured(
 
     with evaluating(run.model):  # here once: a task that puts a mode back must not do so in the middle of another
         scores = {}
-        if pool is not None and all(type(method).for_task is Method.for_task for method in methods):
+        if pool is not None and all(type(method).for_task is Method.for_task for method in run.methods):
             scores = _side_by_side(pool, score, [task for task in tasks if type(task) in OWN_KINDS])
         scores = {task.name: scores[task.name] if task.name in scores else score(task) for task in tasks}
     with torch.no_grad(), run.autocast():
-        values = {method.name: method.penalty(run) for method in methods}
+        values = {method.name: method.penalty(run) for method in run.methods}
     drift = parameter_drift(run.anchor, run.weights)
     return {
         "step": run.step,

@@ -168,6 +168,17 @@ def test_the_fast_pull_is_autograds(make, bert: Model) -> None:
         torch.testing.assert_close(p.grad, gradient)
 
 
+def test_a_weight_that_the_loss_does_not_reach_rests_at_its_anchor_and_is_pulled_where_it_is_not(bert: Model) -> None:
+    run = perturbed_run(bert)
+    first, second = list(run.weights)[:2]
+    run.anchor[first] = run.weights[first].detach().clone()
+    method = L2SP(2.0)
+    method.setup(run)
+    method.add_penalty_gradient(run)
+    assert run.weights[first].grad is None
+    torch.testing.assert_close(run.weights[second].grad, 2.0 * (run.weights[second].detach() - run.anchor[second]))
+
+
 def test_the_proximal_step_is_the_closed_form_and_stable(bert: Model) -> None:
     run = perturbed_run(bert)
     generator = torch.Generator().manual_seed(3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ from forgetlab.models import Model
 from forgetlab.recipes import Recipe, prepare, sweep
 from forgetlab.regularizers import EWC, L2SP, KLAnchor
 from forgetlab.replay import ExperienceReplay
-from forgetlab.stacked import Variant, finetune_stacked, stackable
+from forgetlab.stacked import Variant, _Stacked, finetune_stacked, stackable
 from tests.conftest import small_model
 
 OLD = ("masked-lm", "entities", "minimal-pairs")
@@ -31,6 +33,26 @@ def variants(model: Model) -> list[Variant]:
         Variant(1e-3, EWC(fisher, 1e5, proximal=True)),
         Variant(1e-3, L2SP({"*layer.0*": 1.0})),
     ]
+
+
+def test_the_stacks_are_given_back_at_once_when_the_runs_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, set_up = list[weakref.ref[object]](), _Stacked._set_up
+
+    def seen(self: _Stacked) -> None:
+        set_up(self)
+        held.extend([weakref.ref(self), weakref.ref(next(iter(self.trained.values())))])
+
+    monkeypatch.setattr(_Stacked, "_set_up", seen)
+    gc.collect()
+    gc.disable()
+    try:
+        runs = finetune_stacked(small_model(), task("sentiment", size=32), [Variant(1e-3)], steps=2, batch_size=8)
+        next(runs)
+        assert None not in [ref() for ref in held]
+        assert len(list(runs)) == 1
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """The loop against a plain one written out here, its stops and its promises."""
 
+import gc
 import json
 import math
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from forgetlab import ForgetlabError, finetune, load, memory, task, training
 from forgetlab.architectures import Adapters
 from forgetlab.methods import Method, Part, Run
 from forgetlab.models import Model
+from forgetlab.remedies import make_methods
 from forgetlab.schedules import LayerwiseRates
 from forgetlab.tasks import Classification, MaskedLM, Scores, Task
 from tests.conftest import small_model
@@ -524,3 +527,27 @@ def test_the_order_of_the_groups_does_not_matter(bert: Model) -> None:
         list(finetune(bert, task("sentiment"), methods=methods, steps=4, every=4, limit=8, clip=0.1))
         ends.append({name: p.detach().clone() for name, p in bert.named_parameters()})
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("methods", ["none", "ewc:examples=8", "si", "lwf", "lora"])
+def test_a_run_that_is_over_gives_its_memory_back_at_once(methods: str) -> None:
+    """Not only when Python next looks for cycles, which may be many runs and gigabytes later."""
+    held: list[weakref.ref[object]] = []
+
+    class Spy(Method):
+        def setup(self, run: Run) -> None:
+            held.extend([weakref.ref(run), weakref.ref(next(iter(run.anchor.values())))])
+
+    old = [task("entities", size=64)]
+    gc.collect()
+    gc.disable()
+    try:
+        remedies = [Spy(), *make_methods(methods, old)]
+        run = finetune(load("tiny-bert", device="cpu"), task("sentiment"), methods=remedies, watch=old, steps=2)
+        next(run)
+        assert None not in [ref() for ref in held]
+        assert last(run).status == "done"
+        del remedies  # a pull keeps what it pulls to as long as its owner keeps it
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()

@@ -82,14 +82,18 @@ class Quadratic(Method):
             return
         small = []
         for term in self._active():
+            if term[0].grad is None and torch.equal(term[0], term[2]):
+                continue  # no part of the loss, and where it was: it rests, as it does without a pull
             if not _is_large(term[0]):
                 small.append(term)
                 continue
+            room = torch.empty(PIECE, dtype=term[0].dtype)  # one for all pieces: they would wait for new memory
             for gradient, p, strength, anchor in _pieces(grads([term[0]])[0], *term):
+                away = torch.sub(p, anchor, out=room[: len(p)])
                 if isinstance(strength, Tensor):
-                    gradient.addcmul_(p - anchor, strength)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
+                    gradient.addcmul_(away, strength)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
                 else:
-                    gradient.add_(p - anchor, alpha=strength)
+                    gradient.add_(away, alpha=strength)
         if small:
             weights, strengths, anchors = map(list, zip(*small, strict=True))
             pull = torch._foreach_sub(weights, anchors)
