@@ -7,12 +7,18 @@ from forgetlab import ForgetlabError, finetune, task
 from forgetlab.architectures import Frozen
 from forgetlab.methods import Method, Run
 from forgetlab.models import Model
-from forgetlab.regularizers import EWC, L2SP, MAS, SI, OnlineEWC
+from forgetlab.regularizers import EWC, L2SP, MAS, SI, OnlineEWC, quadratic
 from tests.conftest import small_model
 
 
 def last(records):
     return list(records)[-1]
+
+
+@pytest.fixture(params=[quadratic.PIECE, 100], ids=["whole", "in pieces"])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights pulled at once, as small ones are, and 100 elements at a time."""
+    monkeypatch.setattr(quadratic, "PIECE", request.param)
 
 
 def perturbed_run(model: Model) -> Run:
@@ -40,6 +46,7 @@ def test_l2sp_penalty_is_half_lambda_times_the_squared_distance(bert: Model) -> 
     assert float(shrink.penalty(run)) == pytest.approx(2.0 * head, rel=1e-5)
 
 
+@pytest.mark.usefixtures("piece")
 def test_l2sp_fast_path_is_autograds(bert: Model) -> None:
     run = perturbed_run(bert)
     method = L2SP(lam=0.7, beta=0.3)
@@ -152,6 +159,7 @@ def test_accumulation_does_not_change_a_pulled_run() -> None:
             torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("make", [EWC, MAS, OnlineEWC])
 def test_the_fast_pull_is_autograds(make, bert: Model) -> None:
     run = perturbed_run(bert)
@@ -179,6 +187,7 @@ def test_a_weight_that_the_loss_does_not_reach_rests_at_its_anchor_and_is_pulled
     torch.testing.assert_close(run.weights[second].grad, 2.0 * (run.weights[second].detach() - run.anchor[second]))
 
 
+@pytest.mark.usefixtures("piece")
 def test_the_proximal_step_is_the_closed_form_and_stable(bert: Model) -> None:
     run = perturbed_run(bert)
     generator = torch.Generator().manual_seed(3)
