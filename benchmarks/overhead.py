@@ -1,6 +1,6 @@
-"""What a remedy adds to a training step, in one run: L2-SP and EWC against plain fine-tuning.
+"""What a remedy adds to a training step: in one run the steps of plain fine-tuning, L2-SP and EWC take turns.
 
-python benchmarks/overhead.py [--repeats 15] [--device cpu]
+python benchmarks/overhead.py [--rounds 60] [--device cpu]
 Prints medians and ratios, and writes benchmarks/results/overhead-DEVICE.json.
 """
 
@@ -9,24 +9,26 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from forgetlab import finetune, load, task
-from forgetlab.methods import Method
+from forgetlab.methods import Method, Run
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification
 
-# batch size, steps, new task: sentences of the embedded world (14 tokens), and five of them in a text (46 tokens)
+# batch size, share of the rounds, new task: sentences of the embedded world (14 tokens), or five in a text (46 tokens)
 SIZES = {
-    "tiny-bert": (32, 30, "sentences"),
-    "DistilBERT size": (32, 5, "sentences"),
-    "DistilBERT size, longer texts": (32, 2, "longer"),
+    "tiny-bert": (32, 10.0, "sentences"),
+    "DistilBERT size": (32, 1.0, "sentences"),
+    "DistilBERT size, longer texts": (32, 0.5, "longer"),
 }
 
 
@@ -51,40 +53,79 @@ def longer() -> Classification:
     return Classification("sentiment", labelled, labelled)
 
 
+class InTurn(Method):
+    """At each step another remedy acts, in an order drawn anew for each round; "none" is a step without one.
+
+    So all of them are timed in one run, on one set of weights, gradients and optimizer states: between runs of their
+    own a machine's memory differs by more than what a remedy adds.
+    """
+
+    def __init__(self, remedies: Mapping[str, Method]) -> None:
+        self._remedies = {"none": Method(), **remedies}
+        self._order, self._draw = list[str](), random.Random(0)
+        self._now, self._began = "", 0.0
+        self.seconds: dict[str, list[float]] = {name: [] for name in self._remedies}
+
+    def setup(self, run: Run) -> None:
+        for remedy in self._remedies.values():
+            remedy.setup(run)
+
+    def before_step(self, run: Run) -> None:
+        self.tick(run)
+        if not self._order:
+            self._order = self._draw.sample(list(self._remedies), len(self._remedies))
+        self._now, self._began = self._order.pop(), time.perf_counter()
+
+    def add_penalty_gradient(self, run: Run) -> None:
+        self._remedies[self._now].add_penalty_gradient(run)
+
+    def after_step(self, run: Run) -> None:
+        self._remedies[self._now].after_step(run)
+        if run.step == run.steps:
+            self.tick(run)
+
+    def tick(self, run: Run) -> None:
+        """The end of a step; the first round is warm-up."""
+        if run.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        if run.step > len(self._remedies):
+            self.seconds[self._now].append(time.perf_counter() - self._began)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     table = {}
-    for size, (batch_size, steps, kind) in SIZES.items():
+    for size, (batch_size, share, kind) in SIZES.items():
         new = task("sentiment") if kind == "sentences" else longer()
         model = (load("tiny-bert") if size == "tiny-bert" else distilbert()).to(options.device)
         fisher = {name: torch.rand_like(p) for name, p in model.named_parameters()}
-        ways: dict[str, Callable[[], list[Method]]] = {
-            "none": list,
-            "l2sp": lambda: [L2SP(1e-6)],
-            "ewc": lambda fisher=fisher: [EWC(fisher, 1e-6)],
-            "ewc, proximal": lambda fisher=fisher: [EWC(fisher, 1e-6, proximal=True)],
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(options.repeats):
-            for name, make in ways.items():
-                run = finetune(model, new, methods=make(), steps=steps, every=steps, batch_size=batch_size, limit=1)
-                seconds[name].append(list(run)[-1].train_seconds / steps)
-                model.restore()
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        turns = InTurn(
+            {
+                "l2sp": L2SP(1e-6),
+                "ewc": EWC(fisher, 1e-6),
+                "l2sp, proximal": L2SP(1e-6, proximal=True),
+                "ewc, proximal": EWC(fisher, 1e-6, proximal=True),
+            }
+        )
+        rounds = max(1, int(options.rounds * share))
+        steps = (rounds + 1) * len(turns.seconds)
+        list(finetune(model, new, methods=[turns], steps=steps, every=steps, batch_size=batch_size, limit=1))
+        medians = {name: statistics.median(values) for name, values in turns.seconds.items()}
         parameters = sum(p.numel() for p in model.parameters())
         table[size] = {
             "parameters": parameters,
+            "rounds": rounds,
             "milliseconds_per_step": {name: round(1000 * value, 2) for name, value in medians.items()},
             "added": {name: round(value / medians["none"] - 1, 4) for name, value in medians.items()},
         }
-        print(f"{size}: {parameters:,} parameters, batches of {batch_size}")
+        print(f"{size}: {parameters:,} parameters, batches of {batch_size}, {rounds} rounds")
         for name, value in medians.items():
             print(f"  {name:14} {1000 * value:9.2f} ms a step  {value / medians['none'] - 1:+7.1%}")
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu ({platform.machine()})"
-    result = {"device": where, "threads": torch.get_num_threads(), "repeats": options.repeats, "models": table}
+    result = {"device": where, "threads": torch.get_num_threads(), "models": table}
     path = Path(__file__).parent / "results" / f"overhead-{options.device}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

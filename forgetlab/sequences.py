@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from forgetlab.errors import ForgetlabError
+from forgetlab.exits import closed_at_exit
 from forgetlab.importance import fisher_diagonal
 from forgetlab.methods import Method
 from forgetlab.models import Model
@@ -40,7 +41,7 @@ class SequenceRecord:
 
 def run_sequence(
     model: Model, tasks: Sequence[Task], remedy: Remedy | None = None, *, steps: int = 40, seed: int = 0, **options: Any
-) -> Iterator[SequenceRecord]:
+) -> Generator[SequenceRecord, None, None]:
     """Fine-tune a model on tasks in turn; the weights and heads that it had are back at the end.
 
     tasks: two or more, each with training data and a score of which more is better. remedy: the methods of each stage.
@@ -52,12 +53,12 @@ def run_sequence(
     methods that add weights.
     """
     _check(tasks)
-    return _sequence(model, list(tasks), remedy, steps, {"seed": seed, **options})
+    return closed_at_exit(_sequence(model, list(tasks), remedy, steps, {"seed": seed, **options}))
 
 
 def _sequence(
     model: Model, tasks: list[Task], remedy: Remedy | None, steps: int, options: dict[str, Any]
-) -> Iterator[SequenceRecord]:
+) -> Generator[SequenceRecord, None, None]:
     R: list[list[float]] = []
     baseline: list[float] = []
     with _put_back(model):
@@ -65,7 +66,7 @@ def _sequence(
             seen, others = tasks[:stage], [other for other in tasks if other is not task]
             _new_heads(model, tasks, seen, options["seed"])
             methods, names = remedy(model, seen) if remedy else [], model.state_dict().keys()
-            with closing(finetune(model, task, methods=methods, watch=others, steps=steps, **options)) as records:  # type: ignore[type-var]
+            with closing(finetune(model, task, methods=methods, watch=others, steps=steps, **options)) as records:
                 for record in records:
                     if added := model.state_dict().keys() - names:
                         raise ForgetlabError(
@@ -83,16 +84,16 @@ def _sequence(
 
 def run_joint(
     model: Model, tasks: Sequence[Task], *, steps: int = 40, seed: int = 0, **options: Any
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Learn all the tasks at once, mixed: the upper bound of a sequence of as many examples of each and as many steps.
 
     Arguments and errors as in `run_sequence`; it takes len(tasks) · steps steps. Yields the records of `finetune`.
     """
     _check(tasks)
-    return _joint(model, list(tasks), steps, {"seed": seed, **options})
+    return closed_at_exit(_joint(model, list(tasks), steps, {"seed": seed, **options}))
 
 
-def _joint(model: Model, tasks: list[Task], steps: int, options: dict[str, Any]) -> Iterator[Record]:
+def _joint(model: Model, tasks: list[Task], steps: int, options: dict[str, Any]) -> Generator[Record, None, None]:
     first, *rest = tasks
     mixed = ExperienceReplay(rest, ratio=len(rest) / len(tasks), memory=max(task.size() for task in rest))
     with _put_back(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from forgetlab import compiling, memory
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
+from forgetlab.exits import closed_at_exit
 from forgetlab.loading import pick_device
 from forgetlab.methods import Group, Method, Part, Run, grouped
 from forgetlab.metrics import parameter_drift
@@ -48,7 +49,7 @@ def finetune(
     accumulation: int = 1,
     limit: int | None = 64,
     compile: bool = False,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Fine-tune a model on a task with AdamW and watch what it forgets.
 
     methods: remedies, composed in order. watch: tasks scored along with the new one.
@@ -59,7 +60,7 @@ def finetune(
     compile: train through torch.compile, with the same results but for rounding and the draws of dropout; where no
     compiler works the run goes on without, and a note says so.
 
-    Returns an iterator of Records; closing it ends the run and leaves the model in eval mode as trained so far.
+    Returns a generator of Records; closing it ends the run and leaves the model in eval mode as trained so far.
     A loss that is not finite ends the run with a record of status "diverged"; `model.restore()` undoes everything.
     On the CPU the same arguments give the same numbers, bit for bit.
     Where a step runs out of memory, its batch and all later ones are taken in two halves, and a note says so. The
@@ -111,7 +112,7 @@ def finetune(
         flag("compile", compile),
         notes,
     )
-    return loop.records(every)
+    return closed_at_exit(loop.records(every))
 
 
 class _Loop:
@@ -155,7 +156,7 @@ class _Loop:
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
 
-    def records(self, every: int) -> Iterator[Record]:
+    def records(self, every: int) -> Generator[Record, None, None]:
         run, model = self.run, self.model
         trainable = {p: p.requires_grad for p in model.parameters()}
         start = time.perf_counter()

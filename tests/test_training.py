@@ -3,6 +3,8 @@
 import gc
 import json
 import math
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -551,3 +553,22 @@ def test_a_run_that_is_over_gives_its_memory_back_at_once(methods: str) -> None:
         assert [ref() for ref in held] == [None, None]
     finally:
         gc.enable()
+
+
+def test_runs_that_nobody_ended_say_nothing_when_the_interpreter_ends() -> None:
+    """A script that breaks off a run, or a sequence of them, and keeps the variable."""
+    script = """
+from forgetlab import finetune, load, task
+from forgetlab.sequences import run_joint, run_sequence
+tasks = [task("sentiment", size=64), task("register", size=64)]
+runs = [
+    finetune(load("tiny-bert"), tasks[0], watch=tasks[1:], steps=4, every=1, limit=8),
+    run_sequence(load("tiny-bert"), tasks, steps=2, every=1, limit=8),
+    run_joint(load("tiny-bert"), tasks, steps=2, every=1, limit=8),
+]
+for run in runs:
+    next(run)
+    next(run)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

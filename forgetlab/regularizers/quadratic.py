@@ -107,8 +107,8 @@ class Quadratic(Method):
         rates = {p: group["lr"] for group in run.groups for p in group["params"]}
         for term in self._active():
             for p, strength, anchor in _pieces(*term) if _is_large(term[0]) else [term]:
-                s = rates[term[0]] * strength
-                p.lerp_(anchor, s / (1 + s))  # (θ + sθ*) / (1 + s) = θ + s/(1+s) (θ* − θ)
+                kept = 1 / (1 + rates[term[0]] * strength)
+                torch.lerp(anchor, p, kept, out=p)  # (θ + sθ*) / (1 + s) = θ* + (θ − θ*) / (1 + s)
 
     def costs(self, run: Run) -> dict[str, float]:
         held = [t for _, s, a in self._terms for t in (s, a) if isinstance(t, Tensor)]
