@@ -78,10 +78,13 @@ def kept(before: Scores, after: Scores, perplexities: Collection[str] = ()) -> f
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The numbers of the points that no other one beats (higher is better in both), from left to right."""
-    best, front = -math.inf, []
-    for i in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1])):
-        if points[i][1] > best:
+    """The numbers of the points that no other one beats (higher is better in both), from left to right.
+
+    One point beats another where it is better in one thing and not worse in the other: equal ones do not.
+    """
+    best, front = -math.inf, list[int]()
+    for i in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1], -i)):
+        if points[i][1] > best or (front and points[i] == points[front[-1]]):
             best = points[i][1]
             front.append(i)
     return front[::-1]
@@ -89,7 +92,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
     """Of the dots that on the mean lose `budget` of the old or less, the one with the best new score."""
-    allowed = [dot for dot in dots if statistics.fmean(dot["kept"]) >= 1 - budget]
+    allowed = [dot for dot in dots if dot["kept"] and statistics.fmean(dot["kept"]) >= 1 - budget]
     return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
 
 

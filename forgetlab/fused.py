@@ -3,7 +3,8 @@
 At 64 columns half of a layer's time goes into starting some eighty operations, into masks, and into attention kernels
 made for long texts. Here a layer is two dozen operations, forward and backward written out. The numbers are
 transformers' own up to rounding. Whatever makes a model unusual (hooks, adapters, LoRA, dropout, another precision,
-another device, vmap, a compiler) has it run as transformers wrote it, and so does eager attention.
+another device, vmap, a compiler) has it run as transformers wrote it, and so does eager attention. Additions that are
+switched off do not count: the old tasks' outputs must stay the same to the last bit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ WIDEST = 128  # columns; above, the matrix products are what takes the time
 VECTOR = 16  # floats: torch's softmax takes ten times as long for a row of 15 as for a row of 16
 BERT_MODULE = "transformers.models.bert.modeling_bert"
 TORCH_KINDS = {nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Dropout, nn.ReLU}
+LORA_MODULE = "peft.tuners.lora"
 IDLE_HOOKS = "transformers.utils.output_capturing"  # stay for good after output_hidden_states, and do nothing
 Shape = tuple[int, int, int]  # rows, length, heads
 
@@ -74,6 +76,9 @@ def _plain(encoder: nn.Module, heads: int) -> bool:
     modules, relus = [encoder], 0
     for module in modules:
         kind = type(module)
+        if kind.__module__.startswith(LORA_MODULE) and not module.active_adapters and not module.merged:
+            module = cast(nn.Module, module._modules["base_layer"])  # LoRA that is switched off
+            kind = type(module)
         if not (kind in TORCH_KINDS or kind.__module__ == BERT_MODULE) or not _untouched(module):
             return False
         modules += cast(Any, module._modules).values()
@@ -109,8 +114,13 @@ def _untouched(module: nn.Module) -> bool:
         return False
     if not module._forward_hooks and not module._forward_pre_hooks:
         return True
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return all(getattr(hook, "__module__", "") == IDLE_HOOKS for hook in hooks)
+    return all(map(_is_idle, (*module._forward_hooks.values(), *module._forward_pre_hooks.values())))
+
+
+def _is_idle(hook: Any) -> bool:
+    """Whether a hook does nothing: transformers' own, or that of adapters or columns that are switched off."""
+    owner = getattr(hook, "__self__", None)
+    return getattr(hook, "__module__", "") == IDLE_HOOKS or (owner is not None and getattr(owner, "on", None) is False)
 
 
 def _products(layer: Any) -> tuple[Any, ...]:

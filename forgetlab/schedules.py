@@ -80,8 +80,8 @@ class Cosine(Method):
 class SlantedTriangular(Method):
     """A short linear rise of the learning rate, from 1 / ratio of it, and a long linear fall back to there.
 
-    η (1 + p (ratio − 1)) / ratio, with p = t / c while t < c = ⌊T · cut⌋, then p = 1 − (t − c) / (c (1 / cut − 1)).
-    Where T · cut is no whole number, that p would fall below 0 and turn the last rates negative: here it stays at 0.
+    η (1 + p (ratio − 1)) / ratio, with p = t / c while t < c = ⌊T · cut⌋, then p = 1 − (t − c) / (T − c).
+    Where T · cut is whole, that is theirs, c (1 / cut − 1) instead of T − c; elsewhere theirs falls below 0 too early.
 
     cut: the share of the steps that rise, between 0 and 1, both excluded. ratio: 1 or more.
     Raises ForgetlabError for other numbers, or for a run so short that c = 0.
@@ -106,8 +106,8 @@ class SlantedTriangular(Method):
 
     def before_step(self, run: Run) -> None:
         t, c = run.step, self._rise
-        p = t / c if t < c else 1 - (t - c) / (c * (1 / self.cut - 1))
-        _scale(run, (1 + max(p, 0) * (self.ratio - 1)) / self.ratio)
+        p = t / c if t < c else 1 - (t - c) / (run.steps - c)
+        _scale(run, (1 + p * (self.ratio - 1)) / self.ratio)
 
 
 class GradualUnfreezing(Method):

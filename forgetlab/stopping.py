@@ -56,6 +56,7 @@ class EarlyStopping(Method):
 
     def should_stop(self, record: Record, run: Run) -> str | None:
         score = sum(_goodness(task, record.scores) for task in self._tasks) / len(self._tasks)
+        score = -math.inf if math.isnan(score) else score  # such as a Trainer's loss before its first step
         if record.step == 0 or score > self._best + self.min_change:
             self._best, self._best_step, self._since = score, record.step, 0
             if self.restore:

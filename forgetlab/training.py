@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -163,6 +164,8 @@ class _Loop:
         memory.start_peak(model.device)
         try:
             with self.torch_state:
+                for p in model.parameters():
+                    p.grad = None  # what somebody's backward() has left is no part of the first step
                 for method in self.methods:
                     method.setup(run)
                 optimizer = self._optimizer()
@@ -247,12 +250,14 @@ class _Loop:
         if self.clip:
             # in the model's order, whatever the groups: a sum of squares is rounded by its order
             nn.utils.clip_grad_norm_([p for p in self.parameters if p.requires_grad], self.clip)
+        scale = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad()
         run.step += 1
-        for method in self.methods:
-            method.after_step(run)
+        if self.scaler.get_scale() >= scale:  # else the gradients were not finite and no step was taken (float16)
+            for method in self.methods:
+                method.after_step(run)
         return total
 
     def _gradient(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
@@ -276,10 +281,16 @@ class _Loop:
 
     def _passes(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
         run, total = self.run, torch.zeros((), device=self.model.device)
+        counts, predictions = Counter[Task](), Counter[Task]()
         for part, batch in batches:
+            counts[part.task] += part.count
+            predictions[part.task] += len(batch["targets"])
+        for part, batch in batches:
+            # a task's share of the examples; of it, a pass's share of the predictions, so that passes make one mean
+            weight = counts[part.task] / run.batch_size * (len(batch["targets"]) / predictions[part.task])
             for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
                 with run.autocast(), run.state(part.task):
-                    loss = self._loss(part.task, piece) * (part.count / run.batch_size * share)
+                    loss = self._loss(part.task, piece) * (weight * share)
                 if not loss.requires_grad:
                     raise ForgetlabError(
                         f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "

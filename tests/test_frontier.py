@@ -45,8 +45,9 @@ def test_the_front_is_what_nothing_else_beats() -> None:
         return any(u >= x and v >= y for u, v in rest)
 
     front = pareto(points)
-    assert {points[i] for i in front} == {points[i] for i in range(60) if not beaten(i)}
-    assert [points[i] for i in front] == sorted({points[i] for i in front})
+    assert sorted(front) == [i for i in range(60) if not beaten(i)]
+    assert [points[i] for i in front] == sorted(points[i] for i in front)
+    assert pareto([(0.5, 0.5), (0.5, 0.5), (0.2, 0.9), (0.2, 0.8), (0.2, 0.9)]) == [2, 4, 0, 1]  # equals stand together
     assert pareto([]) == []
 
 

@@ -268,6 +268,21 @@ def test_a_model_with_added_weights_runs_as_transformers_wrote_it(model: Model, 
     list(run)
 
 
+@pytest.mark.parametrize(
+    "method", [Adapters(), LoRA(shared=False), ProgressiveColumns()], ids=lambda method: method.name
+)
+def test_with_added_weights_switched_off_the_bits_are_those_from_before(model: Model, method: Method) -> None:
+    batch, old = batch_of(model, [12, 7, 20]), task("entities")
+    before, layers = model.hidden(batch), fused.hidden_states(model.backbone, batch)
+    assert torch.equal(before, layers)  # as written out
+    run = finetune(model, task("sentiment"), methods=[method], watch=[old], steps=10, lr=1e-2, every=10, limit=64)
+    first, last = run
+    assert first.scores["entities"] == last.scores["entities"] == old.score(load("tiny-bert", device="cpu"), 64)
+    with method.off():
+        assert torch.equal(model.hidden(batch), before)
+    assert not torch.equal(model.hidden(batch), before)
+
+
 def test_hooks_of_the_whole_process_are_heard(model: Model) -> None:
     heard = []
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: heard.append(module))

@@ -253,6 +253,63 @@ def test_si_gathers_the_fall_of_the_loss() -> None:
     assert total > 0
 
 
+class _Path(Method):
+    """Σ −g Δθ over whole steps, a proximal pull among them; to stand behind SI in the list."""
+
+    def setup(self, run: Run) -> None:
+        self.path = {name: torch.zeros_like(p) for name, p in run.weights.items()}
+
+    @torch.no_grad()
+    def observe_gradients(self, run: Run) -> None:
+        self._then = {name: (p.grad, p.detach().clone()) for name, p in run.weights.items() if p.grad is not None}
+        self._then = {name: (gradient.clone(), p) for name, (gradient, p) in self._then.items()}
+
+    @torch.no_grad()
+    def after_step(self, run: Run) -> None:
+        for name, (gradient, before) in self._then.items():
+            self.path[name] -= gradient * (run.weights[name] - before)
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_si_integrates_over_the_pull_too(proximal: bool) -> None:
+    model, si, path = small_model(), SI(lam=1e3, proximal=proximal), _Path()
+    list(finetune(model, task("register", size=64), methods=[si], steps=5))
+    model.remember()
+    list(finetune(model, task("sentiment", size=64), methods=[si, path], steps=5))
+    for name, expected in path.path.items():
+        torch.testing.assert_close(si._path[name], expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
+def test_si_is_not_spoilt_by_a_step_that_float16_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda *a, **k: scaler(*a, init_scale=2.0**40, backoff_factor=2.0**-30, **k)
+    )
+    si = SI()
+    _, records = trained(si, steps=8, precision="float16")
+    assert records[-1].status == "done"
+    assert records[-1].drift > 0  # after the skipped steps others were taken
+    assert all(path.isfinite().all() for path in si._path.values())
+
+
+def test_an_interrupt_of_the_walk_puts_the_weights_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, old = small_model(), task("masked-lm", size=64)
+    before, loss, calls = model.snapshot(), old.loss, []
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*given)
+
+    monkeypatch.setattr(old, "loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(finetune(model, task("sentiment", size=64), methods=[SI([old], walk=8)], steps=1))
+    assert all(torch.equal(value, before[name]) for name, value in model.snapshot().items() if name in before)
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_si_importance_of_the_next_run() -> None:
     model = small_model()
     si = SI(lam=1.0, xi=0.01)

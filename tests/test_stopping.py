@@ -76,6 +76,14 @@ def brake_run(model: Model, scores: Sequence[float], metric: str = "accuracy", *
     return watch_run(model, new_task(), methods=[SafetyBrake(**settings)], watch=watch, steps=steps)
 
 
+def test_early_stopping_begins_at_the_first_score_that_is_a_number(bert: Model) -> None:
+    scores = [math.nan, 0.5, 0.6, 0.6, 0.5, 0.5]
+    run = EarlyStopping(patience=3, task="old")
+    records, kept = watch_run(bert, new_task(), methods=[run], watch=[Scripted("old", scores, "accuracy")], steps=5)
+    assert records[-1].message == "no improvement of old since step 2 (3 records); the weights of step 2 are back"
+    assert same(kept[-1], kept[2])
+
+
 # --- the safety brake ---
 
 

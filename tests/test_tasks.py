@@ -140,7 +140,7 @@ def test_entities_tags_stand_at_first_tokens(bert: Model) -> None:
 
 
 def test_minimal_pairs_and_cloze_by_hand(gpt: Model, bert: Model) -> None:
-    two = ["anna is in the park .", "paris is in the park ."]
+    two = ["anna is in the park .", "paris is in the park .", "anna is in the zzxq ."]  # an unknown word counts too
     tokenizer = gpt.tokenizer
     for model in (gpt, bert):
         got = log_probabilities(model, two)

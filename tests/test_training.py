@@ -203,6 +203,46 @@ def test_accumulation_gives_the_same_run() -> None:
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["entities", "masked-lm", "sentiment"])
+def test_passes_of_unequal_length_add_up_to_the_gradient_of_the_whole_batch(name: str) -> None:
+    class Seen(Method):
+        def observe_gradients(self, run: Run) -> None:
+            self.gradients = {n: p.grad.clone() for n, p in run.weights.items() if p.grad is not None}
+
+    class Whole(Seen):
+        """The mean loss over all the examples of the step, in one pass."""
+
+        def before_step(self, run: Run) -> None:
+            self.batches: list[Mapping[str, torch.Tensor]] = []
+
+        def batch_penalty(self, task: Task, batch: Mapping[str, torch.Tensor], run: Run) -> None:
+            self.batches.append(batch)
+
+        def observe_gradients(self, run: Run) -> None:
+            super().observe_gradients(run)
+            counts = [len(batch["targets"]) for batch in self.batches]
+            assert name == "sentiment" or len(set(counts)) > 1
+            losses = [run.task.loss(run.model, batch) * len(batch["targets"]) for batch in self.batches]
+            found = torch.autograd.grad(sum(losses) / sum(counts), list(run.weights.values()), allow_unused=True)
+            self.expected = dict(zip(run.weights, found, strict=True))
+
+    whole = Whole()
+    list(finetune(small_model(), task(name, size=64), methods=[whole], steps=1, batch_size=16, accumulation=4))
+    for weight, gradient in whole.gradients.items():
+        torch.testing.assert_close(gradient, whole.expected[weight], rtol=1e-4, atol=1e-7)
+
+
+def test_a_gradient_that_was_there_before_is_no_part_of_the_run() -> None:
+    fresh, used = small_model(), small_model()
+    new = task("sentiment", size=64)
+    old = task("masked-lm")
+    old.prepare(used)
+    old.loss(used, old.batch(used, torch.arange(8), torch.Generator().manual_seed(0))).backward()
+    for model in (fresh, used):
+        list(finetune(model, new, steps=2))
+    assert same(weights(fresh), weights(used))
+
+
 def test_records(bert: Model) -> None:
     records = list(finetune(bert, task("sentiment", size=100), steps=25, every=10, watch=[task("masked-lm")], limit=16))
     assert [r.step for r in records] == [0, 10, 20, 25]

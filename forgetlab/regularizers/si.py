@@ -24,6 +24,7 @@ class SI(Quadratic):
     The same object goes through the runs of a sequence. old: for a model whose earlier path is unknown, tasks to walk
     at the first start: `walk` steps on all of them together, which are undone once ω is known.
     lam, proximal: see Quadratic. xi: ξ > 0 keeps Ω finite. Raises ForgetlabError for numbers out of range.
+    What it has gathered it keeps: after `model.restore()` begin with a new one.
     Source: Zenke, Poole & Ganguli 2017, eq. 3–5. Differs from the paper by the factor ½, and by the walk.
     """
 
@@ -72,11 +73,11 @@ class SI(Quadratic):
 
     @torch.no_grad()
     def after_step(self, run: Run) -> None:
+        super().after_step(run)  # first: a proximal pull is part of the path
         path, gradients, before, weights = self._step
         if path:
             moved = torch._foreach_sub(weights, before)
             torch._foreach_addcmul_(path, gradients, moved, value=-1.0)  # ω −= g Δθ
-        super().after_step(run)
 
     def _walk(self, run: Run) -> tuple[Importance, Importance]:
         """(ω, Δ) of some steps on the old tasks; the weights are put back."""
@@ -88,23 +89,26 @@ class SI(Quadratic):
         devices = [run.model.device] if run.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             run.model.train().requires_grad_(True)
-            for _ in range(self.walk):
-                for task in self._old:
-                    loss = task.loss(run.model, own.batch(Part(task, min(run.batch_size, task.size()))))
-                    (loss / len(self._old)).backward()
+            try:
+                for _ in range(self.walk):
+                    for task in self._old:
+                        loss = task.loss(run.model, own.batch(Part(task, min(run.batch_size, task.size()))))
+                        (loss / len(self._old)).backward()
+                    with torch.no_grad():
+                        before = [p.clone() for p in weights]
+                        optimizer.step()
+                        for total, p, old in zip(path, weights, before, strict=True):
+                            if p.grad is not None:
+                                total -= p.grad * (p - old)
+                    run.model.zero_grad()
+            finally:  # an interrupt must not leave the model where the walk has led it
                 with torch.no_grad():
-                    before = [p.clone() for p in weights]
-                    optimizer.step()
-                    for total, p, old in zip(path, weights, before, strict=True):
-                        if p.grad is not None:
-                            total -= p.grad * (p - old)
+                    moved = {name: p - run.anchor[name] for name, p in run.weights.items()}
+                    for (name, p), needed in zip(run.weights.items(), required, strict=True):
+                        p.copy_(run.anchor[name])
+                        p.requires_grad_(needed)
                 run.model.zero_grad()
-        with torch.no_grad():
-            moved = {name: p - run.anchor[name] for name, p in run.weights.items()}
-            for (name, p), needed in zip(run.weights.items(), required, strict=True):
-                p.copy_(run.anchor[name])
-                p.requires_grad_(needed)
-        run.model.eval()
+                run.model.eval()
         return dict(zip(run.weights, path, strict=True)), moved
 
     def costs(self, run: Run) -> dict[str, float]:
