@@ -78,6 +78,9 @@ def finetune(
     number("lr", lr, above=True)
     number("weight_decay", weight_decay)
     number("clip", clip)
+    flag("compile", compile)
+    if limit is not None:
+        whole("limit", limit)
     if precision not in ("float32", "bfloat16", "float16"):
         raise ForgetlabError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
     if batch_size % accumulation:
@@ -91,10 +94,16 @@ def finetune(
         )
     if (names := [t.name for t in (task, *watch)]) and len(set(names)) < len(names):
         raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
-    if device is not None:
-        model.to(pick_device(device))
-    for one in (task, *watch):
-        one.prepare(model, seed)
+    to = model.device if device is None else pick_device(device)
+    heads = set(model.heads)
+    try:
+        for one in (task, *watch):
+            one.prepare(model, seed)
+    except ForgetlabError:
+        for name in set(model.heads) - heads:
+            del model.heads[name]
+        raise
+    model.to(to)
     notes = task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
     loop = _Loop(
         model,
@@ -110,7 +119,7 @@ def finetune(
         clip,
         accumulation,
         limit,
-        flag("compile", compile),
+        compile,
         notes,
     )
     return closed_at_exit(loop.records(every))

@@ -542,6 +542,7 @@ def test_on_cuda() -> None:
         ({"steps": 2.5}, "steps must be a whole number above 0, got 2.5"),
         ({"batch_size": 65}, "batch_size 65 is larger than the 64 training examples of sentiment; use 64 or less"),
         ({"batch_size": 10, "accumulation": 3}, "batch_size 10 cannot be split evenly over 3 passes"),
+        ({"limit": 0}, "limit must be a whole number above 0, got 0"),
         ({"precision": "int8"}, "precision must be float32, bfloat16 or float16, got 'int8'"),
         ({"compile": "yes"}, "compile must be true or false (or 1 or 0), got 'yes'"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not at hand here"),
@@ -554,6 +555,7 @@ def test_bad_arguments(bert: Model, options: dict, message: str) -> None:
         finetune(bert, task("sentiment", size=64), **options)  # refused at the call, not at the first record
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not bert.heads  # nor has anything been made
 
 
 def test_a_zero_shot_task_cannot_be_trained(bert: Model) -> None:

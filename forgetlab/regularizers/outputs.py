@@ -132,7 +132,8 @@ class KLAnchor(OutputPenalty):
     """Hold the model's predictions on the new texts near those before the fine-tune.
 
     L = L_task + β mean over places of KL(p_θ ‖ p_θ₀): the language-model head's distribution at each token (causal:
-    of the next one). A model without such a head is held at the heads it was loaded with (`model.known_names`).
+    of the next one, after the end mark too). A model without such a head is held at the heads it was loaded with
+    (`model.known_names`).
 
     beta: β ≥ 0. Raises ForgetlabError for another number, or for a model with neither kind of head.
     Source: the KL term of preference tuning (Ziegler et al. 2019, eq. 2), here in full at every token of the new
