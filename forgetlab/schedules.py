@@ -10,6 +10,7 @@ import math
 
 from torch import nn
 
+from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Group, Method, Run
 from forgetlab.metrics import layer_of
@@ -30,7 +31,7 @@ class LayerwiseRates(Method):
     name = "layerwise-rates"
 
     def __init__(self, factor: float = 2.6) -> None:
-        self.factor = _number("factor", factor, low=1)
+        self.factor = number("factor", factor, 1)
 
     def parameter_groups(self, groups: list[Group], run: Run) -> list[Group]:
         below, split = below_heads(run.model), []
@@ -54,7 +55,7 @@ class Warmup(Method):
     name = "warmup"
 
     def __init__(self, share: float = 0.1) -> None:
-        self.share = _number("share", share, low=0, high=1, above=True)
+        self.share = number("share", share, 0, 1, above=True)
 
     def before_step(self, run: Run) -> None:
         _scale(run, min(1.0, (run.step + 1) / (self.share * run.steps)))
@@ -70,7 +71,7 @@ class Cosine(Method):
     name = "cosine"
 
     def __init__(self, floor: float = 0.0) -> None:
-        self.floor = _number("floor", floor, low=0, high=1)
+        self.floor = number("floor", floor, 0, 1)
 
     def before_step(self, run: Run) -> None:
         half = (1 + math.cos(math.pi * run.step / run.steps)) / 2
@@ -91,10 +92,8 @@ class SlantedTriangular(Method):
     name = "slanted-triangular"
 
     def __init__(self, cut: float = 0.1, ratio: float = 32) -> None:
-        self.cut = _number("cut", cut, low=0, high=1, above=True)
-        if self.cut == 1:
-            raise ForgetlabError("cut must leave steps for the fall, got 1; use less, such as 0.1")
-        self.ratio = _number("ratio", ratio, low=1)
+        self.cut = number("cut", cut, 0, 1, above=True, below=True)
+        self.ratio = number("ratio", ratio, 1)
         self._rise = 0
 
     def setup(self, run: Run) -> None:
@@ -123,9 +122,7 @@ class GradualUnfreezing(Method):
     name = "gradual-unfreezing"
 
     def __init__(self, every: int | None = None) -> None:
-        if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
-            raise ForgetlabError(f"every must be a whole number of steps above 0, or None, got {every!r}")
-        self.every = every
+        self.every = None if every is None else whole("every", every)
         self._below: dict[nn.Parameter, int] = {}
         self._layers: list[int] = []
 
@@ -171,18 +168,3 @@ def below_heads(model: Model) -> dict[nn.Parameter, int]:
 def _scale(run: Run, factor: float) -> None:
     for group in run.groups:
         group["lr"] *= factor
-
-
-def _number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> float:
-    """A finite number from `low` (or `above` it) to `high`; raises ForgetlabError for anything else."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
-        or (above and value == low)
-    ):
-        least = f"above {low:g}" if above else f"of {low:g} or more"
-        most = "" if high == math.inf else f", at most {high:g}"
-        raise ForgetlabError(f"{name} must be a number {least}{most}, got {value!r}")
-    return float(value)

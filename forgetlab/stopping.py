@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.methods import Method, Run
 from forgetlab.tasks import Scores, Task
@@ -39,14 +40,10 @@ class EarlyStopping(Method):
     def __init__(
         self, patience: int = 3, task: str | None = None, min_change: float = 0.0, restore: bool = True
     ) -> None:
-        self.patience = _patience(patience)
+        self.patience = whole("patience", patience)
         self.task = task
-        if isinstance(min_change, bool) or not isinstance(min_change, int | float) or not 0 <= min_change < math.inf:
-            raise ForgetlabError(f"min_change must be a number of 0 or more, got {min_change!r}")
-        self.min_change = min_change
-        if restore not in (True, False):
-            raise ForgetlabError(f"restore must be True or False, got {restore!r}")
-        self.restore = bool(restore)
+        self.min_change = number("min_change", min_change)
+        self.restore = flag("restore", restore)
         self._kept: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
@@ -94,10 +91,8 @@ class SafetyBrake(Method):
     saved = ("_before", "_kept_step", "_fallen_for", "_kept")
 
     def __init__(self, drop: float = 0.05, patience: int = 1, task: str | None = None) -> None:
-        if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < 1:
-            raise ForgetlabError(f"drop must be a number of 0 or more and below 1 (0.05 allows 5 %), got {drop!r}")
-        self.drop = drop
-        self.patience = _patience(patience)
+        self.drop = number("drop", drop, 0, 1, below=True)
+        self.patience = whole("patience", patience)
         self.task = task
         self._kept: list[Tensor] = []
 
@@ -179,9 +174,3 @@ def _chosen(name: str | None, run: Run, default: Sequence[Task]) -> list[Task]:
     if chosen := [task for task in tasks if task.name == name]:
         return chosen
     raise unknown("task of the run", name, ["all", *(task.name for task in tasks)])
-
-
-def _patience(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ForgetlabError(f"patience must be a whole number of records above 0, got {value!r}")
-    return value

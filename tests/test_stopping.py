@@ -310,16 +310,16 @@ def test_a_run_can_be_stopped_before_its_first_step(bert: Model) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SafetyBrake(drop=1), "drop must be a number of 0 or more and below 1 (0.05 allows 5 %), got 1"),
-        (lambda: SafetyBrake(drop=-0.1), "drop must be a number of 0 or more and below 1"),
-        (lambda: SafetyBrake(drop=math.nan), "drop must be a number of 0 or more and below 1"),
-        (lambda: SafetyBrake(drop="5 %"), "drop must be a number of 0 or more and below 1"),
-        (lambda: SafetyBrake(patience=0), "patience must be a whole number of records above 0, got 0"),
-        (lambda: EarlyStopping(patience=1.5), "patience must be a whole number of records above 0, got 1.5"),
-        (lambda: EarlyStopping(patience=True), "patience must be a whole number of records above 0, got True"),
+        (lambda: SafetyBrake(drop=1), "drop must be between 0 and 1, 1 excluded, got 1"),
+        (lambda: SafetyBrake(drop=-0.1), "drop must be between 0 and 1, 1 excluded"),
+        (lambda: SafetyBrake(drop=math.nan), "drop must be between 0 and 1, 1 excluded"),
+        (lambda: SafetyBrake(drop="5 %"), "drop must be between 0 and 1, 1 excluded"),
+        (lambda: SafetyBrake(patience=0), "patience must be a whole number above 0, got 0"),
+        (lambda: EarlyStopping(patience=1.5), "patience must be a whole number above 0, got 1.5"),
+        (lambda: EarlyStopping(patience=True), "patience must be a whole number above 0, got True"),
         (lambda: EarlyStopping(min_change=-1), "min_change must be a number of 0 or more, got -1"),
         (lambda: EarlyStopping(min_change=math.inf), "min_change must be a number of 0 or more, got inf"),
-        (lambda: EarlyStopping(restore="best"), "restore must be True or False, got 'best'"),
+        (lambda: EarlyStopping(restore="best"), "restore must be true or false (or 1 or 0), got 'best'"),
     ],
 )
 def test_bad_settings(make, message: str) -> None:
