@@ -258,9 +258,7 @@ class ForgettingTrainer(Trainer):
         return record
 
     def _record(self, run: Run, status: Status, message: str = "") -> Record:
-        training = self.model.training
         found = measured(run, self.watch, self.limit)
-        self.model.train(training)
         loss = self._new_loss()
         record = Record(
             **{**found, "scores": {run.task.name: {"loss": loss}, **found["scores"]}},
@@ -271,15 +269,16 @@ class ForgettingTrainer(Trainer):
             message=message,
         )
         self.records.append(record)
+        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line is still to come
         self.log(self._as_logs(record))
+        self.control.should_log = wanted
         return record
 
     def _new_loss(self) -> float:
         """The latest loss on the evaluation set, or on the training batches where there is none."""
-        for logs in reversed(self.state.log_history):
-            if "eval_loss" in logs or "loss" in logs:
-                return float(logs.get("eval_loss", logs.get("loss", math.nan)))
-        return math.nan
+        history = self.state.log_history
+        found = [float(logs[key]) for key in ("loss", "eval_loss") for logs in history if key in logs]
+        return found[-1] if found else math.nan
 
     def _as_logs(self, record: Record) -> dict[str, float]:
         logs = {"drift": record.drift}

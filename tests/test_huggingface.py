@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import BertForSequenceClassification, TrainerCallback, TrainingArguments
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from forgetlab import finetune, load, task
 from forgetlab.architectures import Frozen, LoRA
@@ -33,9 +33,19 @@ STEPS, BATCH, LR = 6, 8, 3e-3
 NEW, OLD = "causal-lm:notices", "causal-lm:news"
 
 
-class InOrder(ForgettingTrainer):
+class Sequential:
+    train_dataset: Any
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+
+class InOrder(Sequential, ForgettingTrainer):
+    pass
+
+
+class PlainInOrder(Sequential, Trainer):
+    pass
 
 
 def rows_of(model: Model, name: str, count: int) -> list[dict[str, list[int]]]:
@@ -268,6 +278,48 @@ def test_scores_are_logged_where_the_trainer_logs(tmp_path: Path) -> None:
     assert first["drift"] == 0.0 < last["drift"]
     assert last["penalty/ewc"] > 0.0
     assert trainer.records[-1].status == "done"
+
+
+def test_the_trainer_logs_what_it_logs_without_us(tmp_path: Path) -> None:
+    model = small_model(causal=True)
+    plain = PlainInOrder(
+        model.body, arguments(tmp_path), train_dataset=rows_of(model, NEW, BATCH * STEPS), data_collator=collate
+    )
+    plain.train()
+    theirs = [logs for logs in plain.state.log_history if "loss" in logs]
+    assert [logs["step"] for logs in theirs] == [2, 4, 6]
+    assert [logs for logs in trained(tmp_path, []).state.log_history if "loss" in logs] == theirs
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_the_loss_of_a_record_is_that_on_the_evaluation_set_where_there_is_one(evaluated: bool, tmp_path: Path) -> None:
+    model = small_model(causal=True)
+    trainer = InOrder(
+        model,
+        arguments(tmp_path, eval_strategy="steps" if evaluated else "no", eval_steps=2, logging_steps=1),
+        train_dataset=rows_of(model, NEW, BATCH * STEPS),
+        eval_dataset=rows_of(model, OLD, BATCH),
+        data_collator=collate,
+        watch_every=2,
+    )
+    trainer.train()
+    logged = {
+        key: {logs["step"]: logs[key] for logs in trainer.state.log_history if key in logs}
+        for key in ("loss", "eval_loss")
+    }
+    found = {record.step: record.loss for record in trainer.records[2:]}  # nothing is logged before the second
+    key, ago = ("eval_loss", 2) if evaluated else ("loss", 1)
+    assert found == {step: logged[key][step - ago] for step in (4, 6)}
+
+
+def test_a_look_leaves_every_part_in_the_mode_it_was_in(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, [])
+    trainer.model.train()
+    kept_still = next(module for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout))
+    kept_still.eval()
+    modes = [module.training for module in trainer.model.modules()]
+    trainer.look()
+    assert [module.training for module in trainer.model.modules()] == modes
 
 
 def test_the_brake_stops_the_trainer_and_puts_weights_back(tmp_path: Path) -> None:
