@@ -213,6 +213,8 @@ RESUMED: dict[str, Any] = {
     **{name: CASES[name] for name in ("ewc", "si", "unfreezing", "l2sp and rates")},
     "pcgrad": lambda: [PCGrad([task(OLD)])],
     "replay": lambda: [ExperienceReplay([task(OLD)], ratio=0.25, memory=20)],
+    # cut after three turns, when the second task is next, whose rows are fewer
+    "replay of two": lambda: [ExperienceReplay([task(OLD, size=200), task("causal-lm", size=50)], ratio=0.5)],
     "brake": lambda: [SafetyBrake(0.9)],
 }
 
