@@ -44,12 +44,23 @@ class Saved:
                 setattr(method, name, _unpack(self.plain["state"][f"{i}/{name}"], self.tensors, device))
 
 
-def save(folder: Path, run: Run, methods: Sequence[Method], shared: Mapping[str, Tensor], rank: int = 0) -> None:
-    """Write the state of a run. shared: more tensors to keep, which only the first process has."""
+def save(
+    folder: Path,
+    run: Run,
+    methods: Sequence[Method],
+    shared: Mapping[str, Tensor],
+    first: Mapping[str, float],
+    rank: int = 0,
+) -> None:
+    """Write the state of a run. shared: more tensors to keep, which only the first process has.
+
+    first: the first score of each watched task.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"generator": run.generator.get_state(), **shared}
     tensors |= {f"order/{key}": left for key, left in run._orders.items()}
-    plain: dict[str, Any] = {"methods": [method.name for method in methods], "step": run.step, "state": {}}
+    names = [method.name for method in methods]
+    plain: dict[str, Any] = {"methods": names, "step": run.step, "first": dict(first), "state": {}}
     for i, method in enumerate(methods):
         for name in method.saved:
             plain["state"][f"{i}/{name}"] = _pack(f"method/{i}/{name}", getattr(method, name), tensors)

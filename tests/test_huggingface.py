@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from forgetlab import finetune, load, task
+from forgetlab import checkpoints, finetune, load, task
 from forgetlab.architectures import Frozen, LoRA
 from forgetlab.errors import ForgetlabError
 from forgetlab.huggingface import ForgettingTrainer
 from forgetlab.importance import fisher_diagonal
 from forgetlab.interference import PCGrad
+from forgetlab.interpolation import WeightInterpolation
 from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP, SI, KLAnchor
@@ -230,9 +231,48 @@ def test_killed_and_resumed_is_uninterrupted(name: str, tmp_path: Path) -> None:
     for key in theirs:
         assert torch.equal(ours[key], theirs[key]), key
     assert again.records[-1].scores[OLD] == whole.records[-1].scores[OLD]
+    assert looks(again) == looks(whole)
     for method, other in zip(again.methods, whole.methods, strict=True):
         for attribute in method.saved:
             _same(getattr(method, attribute), getattr(other, attribute))
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_resumed_run_of_epochs_has_as_many_steps(drop: bool, tmp_path: Path) -> None:
+    """Six batches and a part of one to the epoch, in passes of two: what is at the last step only must come then."""
+
+    def run(folder: Path, resume: bool = False, callbacks: Any = None) -> InOrder:
+        model = small_model(causal=True)
+        trainer = InOrder(
+            model,
+            arguments(
+                folder,
+                max_steps=-1,
+                num_train_epochs=2,
+                dataloader_drop_last=drop,
+                gradient_accumulation_steps=2,
+                save_strategy="steps",
+                save_steps=3,
+            ),
+            train_dataset=rows_of(model, NEW, 6 * BATCH + 2),
+            data_collator=collate,
+            methods=[WeightInterpolation(0.0)],
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", callbacks=[Killed()])
+    again = run(tmp_path / "cut", resume=True)
+    assert again._run is not None
+    assert again._run.steps == again.state.max_steps == whole.state.max_steps == (6 if drop else 8)
+    assert again.records[-1].drift == whole.records[-1].drift == 0.0  # all the way back, after the last step
+
+
+def looks(trainer: ForgettingTrainer) -> list[dict[str, float]]:
+    return [logs for logs in trainer.state.log_history if "drift" in logs]
 
 
 def _same(a: Any, b: Any) -> None:
@@ -247,6 +287,27 @@ def _same(a: Any, b: Any) -> None:
             _same(x, y)
     else:
         assert a == b or (a != a and b != b)
+
+
+def test_killed_while_saving_the_last_checkpoint_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    whole = trained(tmp_path / "whole", CASES["ewc"](), **saving)
+    write = checkpoints.save
+
+    def killed_at_the_second(folder: Path, *rest: Any) -> None:
+        if folder.name == "checkpoint-4":
+            raise KeyboardInterrupt
+        write(folder, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", CASES["ewc"](), **saving)
+    monkeypatch.undo()
+    again = trained(tmp_path / "cut", CASES["ewc"](), resume=str(tmp_path / "cut" / "checkpoint-2"), **saving)
+    ours, theirs = weights(again), weights(whole)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_a_resume_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
