@@ -32,25 +32,35 @@ class Saved:
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """The shared tensors whose name begins with "prefix/", by the rest of it."""
-        return {name.removeprefix(f"{prefix}/"): t for name, t in self.shared.items() if name.startswith(f"{prefix}/")}
+        return _group(self.shared, prefix)
 
     def bring_back(self, run: Run, methods: Sequence[Method], device: torch.device) -> None:
         """Give the run its step, its draws and the state of its methods."""
         run.step = self.plain["step"]
         run.generator.set_state(self.tensors["generator"])
-        orders = [name for name in self.tensors if name.startswith("order/")]
-        run._resumed = [self.tensors[name] for name in sorted(orders, key=lambda name: int(name[6:]))]
+        run._orders = _group(self.tensors, "order")
         for i, method in enumerate(methods):
             for name in method.saved:
                 setattr(method, name, _unpack(self.plain["state"][f"{i}/{name}"], self.tensors, device))
 
 
-def save(folder: Path, run: Run, methods: Sequence[Method], shared: Mapping[str, Tensor], rank: int = 0) -> None:
-    """Write the state of a run. shared: more tensors to keep, which only the first process has."""
+def save(
+    folder: Path,
+    run: Run,
+    methods: Sequence[Method],
+    shared: Mapping[str, Tensor],
+    first: Mapping[str, float],
+    rank: int = 0,
+) -> None:
+    """Write the state of a run. shared: more tensors to keep, which only the first process has.
+
+    first: the first score of each watched task.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"generator": run.generator.get_state(), **shared}
-    tensors |= {f"order/{i}": left for i, left in enumerate(run._orders.values())}
-    plain: dict[str, Any] = {"methods": [method.name for method in methods], "step": run.step, "state": {}}
+    tensors |= {f"order/{key}": left for key, left in run._orders.items()}
+    names = [method.name for method in methods]
+    plain: dict[str, Any] = {"methods": names, "step": run.step, "first": dict(first), "state": {}}
     for i, method in enumerate(methods):
         for name in method.saved:
             plain["state"][f"{i}/{name}"] = _pack(f"method/{i}/{name}", getattr(method, name), tensors)
@@ -76,6 +86,10 @@ def load(folder: Path, methods: Sequence[Method], rank: int = 0) -> Saved:
             f"{', '.join(names) or 'none'}: resume with the same ones, in the same order"
         )
     return Saved(shared, tensors, plain)
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
 
 
 def _ranked(name: str, rank: int) -> str:

@@ -71,6 +71,7 @@ class ForgettingTrainer(Trainer):
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
         self.records: list[Record] = []
+        self._first: dict[str, float] = {}  # the first score of each watched task, of a resumed run too
         self.stopped = ""
         self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
         for task in self.watch:
@@ -146,10 +147,9 @@ class ForgettingTrainer(Trainer):
         return run
 
     def _planned_steps(self) -> int:
-        args = self.args
-        each = args.per_device_train_batch_size * args.world_size
-        batches = math.ceil(len(cast(Any, self.train_dataset)) / each)
-        return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+        """As the Trainer counts them, which on a resume it does after the methods' setup only."""
+        batches = len(self.get_train_dataloader())
+        return math.ceil(self.args.num_train_epochs * math.ceil(batches / self.args.gradient_accumulation_steps))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
@@ -258,9 +258,7 @@ class ForgettingTrainer(Trainer):
         return record
 
     def _record(self, run: Run, status: Status, message: str = "") -> Record:
-        training = self.model.training
         found = measured(run, self.watch, self.limit)
-        self.model.train(training)
         loss = self._new_loss()
         record = Record(
             **{**found, "scores": {run.task.name: {"loss": loss}, **found["scores"]}},
@@ -271,20 +269,22 @@ class ForgettingTrainer(Trainer):
             message=message,
         )
         self.records.append(record)
+        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line is still to come
         self.log(self._as_logs(record))
+        self.control.should_log = wanted
         return record
 
     def _new_loss(self) -> float:
         """The latest loss on the evaluation set, or on the training batches where there is none."""
-        for logs in reversed(self.state.log_history):
-            if "eval_loss" in logs or "loss" in logs:
-                return float(logs.get("eval_loss", logs.get("loss", math.nan)))
-        return math.nan
+        history = self.state.log_history
+        found = [float(logs[key]) for key in ("loss", "eval_loss") for logs in history if key in logs]
+        return found[-1] if found else math.nan
 
     def _as_logs(self, record: Record) -> dict[str, float]:
         logs = {"drift": record.drift}
         for task in self.watch:
-            now, start = (r.scores[task.name][task.metric] for r in (record, self.records[0]))
+            now = record.scores[task.name][task.metric]
+            start = self._first.setdefault(task.name, now)
             logs[f"watch/{task.name}/{task.metric}"] = now
             kept = (now / start if task.higher_is_better else start / now) if start and now else math.nan
             logs[f"kept/{task.name}"] = kept
@@ -293,20 +293,22 @@ class ForgettingTrainer(Trainer):
     # -- checkpoints --------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         run, shared = cast(Run, self._run), {}
         if self.args.should_save:
             own = {id(p) for p in self.model.parameters()}
             shared = {f"anchor/{name}": value for name, value in run.anchor.items()}
             shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        checkpoints.save(folder, run, self.methods, shared, self.args.process_index)
+        checkpoints.save(folder, run, self.methods, shared, self._first, self.args.process_index)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)  # last: it removes older checkpoints, which until here are needed
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Set the methods up at the weights from before the fine-tune, then bring their state and the weights back."""
         saved = checkpoints.load(Path(resume_from_checkpoint), self.methods, self.args.process_index)
         self._to_anchor(saved.group("anchor"))
         saved.bring_back(self._begin(), self.methods, self.args.device)
+        self._first = saved.plain["first"]
         heads = saved.group("head")
         with torch.no_grad():
             for name, p in self.together.named_parameters():

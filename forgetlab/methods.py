@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -58,8 +59,7 @@ class Run:
     step: int = 0
     watch: Sequence[Task] = ()
     new: frozenset[nn.Parameter] = frozenset()
-    _orders: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # rows still to come, in their order
-    _resumed: list[Tensor] = field(default_factory=list)  # the same of a saved run, by first use
+    _orders: dict[str, Tensor] = field(default_factory=dict)  # rows still to come, in their order
 
     def anchored(self) -> tuple[list[Tensor], list[Tensor]]:
         """(weights, their values before the fine-tune) of everything that is trained and was there before."""
@@ -90,15 +90,16 @@ class Run:
 
     def batch(self, part: Part) -> dict[str, Tensor]:
         """A training batch for a part: rows in a fresh random order, each once before any comes again."""
-        key = (id(part.task), id(part.pool))
-        if key not in self._orders:
-            self._orders[key] = self._resumed.pop(0) if self._resumed else torch.zeros(0, dtype=torch.long)
-        left = self._orders[key]
+        task, pool = part.task, part.pool
+        # by what the rows are, not by their object: a method may make its pools anew, and a saved run has other ones
+        rows = task.size() if pool is None else blake2b(pool.numpy().tobytes(), digest_size=8).hexdigest()
+        key = f"{task.name}/{rows}"
+        left = self._orders.get(key, torch.zeros(0, dtype=torch.long))
         while len(left) < part.count:
-            rows = torch.arange(part.task.size()) if part.pool is None else part.pool
-            left = torch.cat([left, rows[torch.randperm(len(rows), generator=self.generator)]])
+            fresh = torch.arange(task.size()) if pool is None else pool
+            left = torch.cat([left, fresh[torch.randperm(len(fresh), generator=self.generator)]])
         index, self._orders[key] = left[: part.count], left[part.count :]
-        return part.task.batch(self.model, index, self.generator)
+        return task.batch(self.model, index, self.generator)
 
 
 class Method:

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import BertForSequenceClassification, TrainerCallback, TrainingArguments
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from forgetlab import finetune, load, task
+from forgetlab import checkpoints, finetune, load, task
 from forgetlab.architectures import Frozen, LoRA
 from forgetlab.errors import ForgetlabError
 from forgetlab.huggingface import ForgettingTrainer
 from forgetlab.importance import fisher_diagonal
 from forgetlab.interference import PCGrad
+from forgetlab.interpolation import WeightInterpolation
 from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP, SI, KLAnchor
@@ -33,9 +34,19 @@ STEPS, BATCH, LR = 6, 8, 3e-3
 NEW, OLD = "causal-lm:notices", "causal-lm:news"
 
 
-class InOrder(ForgettingTrainer):
+class Sequential:
+    train_dataset: Any
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+
+class InOrder(Sequential, ForgettingTrainer):
+    pass
+
+
+class PlainInOrder(Sequential, Trainer):
+    pass
 
 
 def rows_of(model: Model, name: str, count: int) -> list[dict[str, list[int]]]:
@@ -203,6 +214,8 @@ RESUMED: dict[str, Any] = {
     **{name: CASES[name] for name in ("ewc", "si", "unfreezing", "l2sp and rates")},
     "pcgrad": lambda: [PCGrad([task(OLD)])],
     "replay": lambda: [ExperienceReplay([task(OLD)], ratio=0.25, memory=20)],
+    # cut after three turns, when the second task is next, whose rows are fewer
+    "replay of two": lambda: [ExperienceReplay([task(OLD, size=200), task("causal-lm", size=50)], ratio=0.5)],
     "brake": lambda: [SafetyBrake(0.9)],
 }
 
@@ -218,9 +231,48 @@ def test_killed_and_resumed_is_uninterrupted(name: str, tmp_path: Path) -> None:
     for key in theirs:
         assert torch.equal(ours[key], theirs[key]), key
     assert again.records[-1].scores[OLD] == whole.records[-1].scores[OLD]
+    assert looks(again) == looks(whole)
     for method, other in zip(again.methods, whole.methods, strict=True):
         for attribute in method.saved:
             _same(getattr(method, attribute), getattr(other, attribute))
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_resumed_run_of_epochs_has_as_many_steps(drop: bool, tmp_path: Path) -> None:
+    """Six batches and a part of one to the epoch, in passes of two: what is at the last step only must come then."""
+
+    def run(folder: Path, resume: bool = False, callbacks: Any = None) -> InOrder:
+        model = small_model(causal=True)
+        trainer = InOrder(
+            model,
+            arguments(
+                folder,
+                max_steps=-1,
+                num_train_epochs=2,
+                dataloader_drop_last=drop,
+                gradient_accumulation_steps=2,
+                save_strategy="steps",
+                save_steps=3,
+            ),
+            train_dataset=rows_of(model, NEW, 6 * BATCH + 2),
+            data_collator=collate,
+            methods=[WeightInterpolation(0.0)],
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", callbacks=[Killed()])
+    again = run(tmp_path / "cut", resume=True)
+    assert again._run is not None
+    assert again._run.steps == again.state.max_steps == whole.state.max_steps == (6 if drop else 8)
+    assert again.records[-1].drift == whole.records[-1].drift == 0.0  # all the way back, after the last step
+
+
+def looks(trainer: ForgettingTrainer) -> list[dict[str, float]]:
+    return [logs for logs in trainer.state.log_history if "drift" in logs]
 
 
 def _same(a: Any, b: Any) -> None:
@@ -235,6 +287,27 @@ def _same(a: Any, b: Any) -> None:
             _same(x, y)
     else:
         assert a == b or (a != a and b != b)
+
+
+def test_killed_while_saving_the_last_checkpoint_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    whole = trained(tmp_path / "whole", CASES["ewc"](), **saving)
+    write = checkpoints.save
+
+    def killed_at_the_second(folder: Path, *rest: Any) -> None:
+        if folder.name == "checkpoint-4":
+            raise KeyboardInterrupt
+        write(folder, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", CASES["ewc"](), **saving)
+    monkeypatch.undo()
+    again = trained(tmp_path / "cut", CASES["ewc"](), resume=str(tmp_path / "cut" / "checkpoint-2"), **saving)
+    ours, theirs = weights(again), weights(whole)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_a_resume_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
@@ -268,6 +341,48 @@ def test_scores_are_logged_where_the_trainer_logs(tmp_path: Path) -> None:
     assert first["drift"] == 0.0 < last["drift"]
     assert last["penalty/ewc"] > 0.0
     assert trainer.records[-1].status == "done"
+
+
+def test_the_trainer_logs_what_it_logs_without_us(tmp_path: Path) -> None:
+    model = small_model(causal=True)
+    plain = PlainInOrder(
+        model.body, arguments(tmp_path), train_dataset=rows_of(model, NEW, BATCH * STEPS), data_collator=collate
+    )
+    plain.train()
+    theirs = [logs for logs in plain.state.log_history if "loss" in logs]
+    assert [logs["step"] for logs in theirs] == [2, 4, 6]
+    assert [logs for logs in trained(tmp_path, []).state.log_history if "loss" in logs] == theirs
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_the_loss_of_a_record_is_that_on_the_evaluation_set_where_there_is_one(evaluated: bool, tmp_path: Path) -> None:
+    model = small_model(causal=True)
+    trainer = InOrder(
+        model,
+        arguments(tmp_path, eval_strategy="steps" if evaluated else "no", eval_steps=2, logging_steps=1),
+        train_dataset=rows_of(model, NEW, BATCH * STEPS),
+        eval_dataset=rows_of(model, OLD, BATCH),
+        data_collator=collate,
+        watch_every=2,
+    )
+    trainer.train()
+    logged = {
+        key: {logs["step"]: logs[key] for logs in trainer.state.log_history if key in logs}
+        for key in ("loss", "eval_loss")
+    }
+    found = {record.step: record.loss for record in trainer.records[2:]}  # nothing is logged before the second
+    key, ago = ("eval_loss", 2) if evaluated else ("loss", 1)
+    assert found == {step: logged[key][step - ago] for step in (4, 6)}
+
+
+def test_a_look_leaves_every_part_in_the_mode_it_was_in(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, [])
+    trainer.model.train()
+    kept_still = next(module for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout))
+    kept_still.eval()
+    modes = [module.training for module in trainer.model.modules()]
+    trainer.look()
+    assert [module.training for module in trainer.model.modules()] == modes
 
 
 def test_the_brake_stops_the_trainer_and_puts_weights_back(tmp_path: Path) -> None:

@@ -328,6 +328,26 @@ def test_each_example_comes_once_before_any_comes_again(bert: Model) -> None:
     assert seen[:48] != seen[48:]
 
 
+def test_rows_are_those_of_the_pool_at_every_step(bert: Model) -> None:
+    """Pools made anew at each step: others at the first five steps, then always the same one."""
+
+    class Fresh(Method):
+        name = "fresh"
+
+        def augment(self, parts, run):
+            start = 100 * min(run.step, 5)
+            return [Part(run.task, 8, torch.arange(start, start + 40))]
+
+    seen: list[list[int]] = []
+    new = task("sentiment")
+    original = new.batch
+    new.batch = lambda model, index, generator: (seen.append(index.tolist()), original(model, index, generator))[1]
+    list(finetune(bert, new, methods=[Fresh()], steps=10, batch_size=8, every=10, limit=4))
+    for step, rows in enumerate(seen[:5]):
+        assert set(rows) <= set(range(100 * step, 100 * step + 40))
+    assert sorted(row for rows in seen[5:] for row in rows) == list(range(500, 540))
+
+
 def test_parts_are_weighted_by_their_count(bert: Model) -> None:
     class Double(Method):
         name = "double"
