@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from forgetlab.loading import load
     from forgetlab.own_data import task_from
     from forgetlab.recipes import Recipe, sweep
-    from forgetlab.training import Record, finetune
+    from forgetlab.records import Record
+    from forgetlab.training import finetune
 
 __version__ = "0.1.0"
 
@@ -19,7 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ForgetlabError": "errors",
     "Recipe": "recipes",
-    "Record": "training",
+    "Record": "records",
     "finetune": "training",
     "load": "loading",
     "suite": "catalog",

@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError
 
 if TYPE_CHECKING:
     from forgetlab.recipes import Recipe
-    from forgetlab.training import Record
+    from forgetlab.records import Record
 
 EXAMPLES = """examples:
   python -m forgetlab compare

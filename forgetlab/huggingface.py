@@ -23,9 +23,10 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.lent_heads import WithLentHeads, plain
 from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, lm_kind_of
+from forgetlab.records import Record, Status
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
-from forgetlab.training import Record, Status, measured
+from forgetlab.training import measured
 
 
 class ForgettingTrainer(Trainer):

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
+from forgetlab.records import Record
 from forgetlab.tasks import Task
-
-if TYPE_CHECKING:
-    from forgetlab.training import Record
 
 Group = dict[str, Any]
 
@@ -60,11 +58,6 @@ class Run:
     watch: Sequence[Task] = ()
     new: frozenset[nn.Parameter] = frozenset()
     _orders: dict[str, Tensor] = field(default_factory=dict)  # rows still to come, in their order
-
-    def anchored(self) -> tuple[list[Tensor], list[Tensor]]:
-        """(weights, their values before the fine-tune) of everything that is trained and was there before."""
-        names = [name for name, p in self.weights.items() if p.requires_grad]
-        return [self.weights[name] for name in names], [self.anchor[name] for name in names]
 
     def trained(self) -> list[nn.Parameter]:
         """Every weight that the optimizer moves, new ones included, in its order; those switched off left out."""

@@ -20,6 +20,7 @@ from forgetlab.loading import load
 from forgetlab.models import Model
 from forgetlab.own_data import MACHINE_TEXT as MACHINE_TEXT
 from forgetlab.own_data import is_hub_name, of_examples, short_name
+from forgetlab.records import Record
 from forgetlab.regularizers.quadratic import Quadratic
 from forgetlab.remedies import METHODS as METHODS
 from forgetlab.remedies import make_methods as make_methods
@@ -27,7 +28,7 @@ from forgetlab.remedies import settings as settings
 from forgetlab.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import is_small
-from forgetlab.training import Precision, Record, finetune
+from forgetlab.training import Precision, finetune
 
 AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run

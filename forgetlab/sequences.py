@@ -13,10 +13,11 @@ from forgetlab.importance import fisher_diagonal
 from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.recipes import make_methods
+from forgetlab.records import Record
 from forgetlab.regularizers import OnlineEWC
 from forgetlab.replay import ExperienceReplay
 from forgetlab.tasks import Classification, Tagging, Task
-from forgetlab.training import Record, finetune
+from forgetlab.training import finetune
 
 # The methods of a stage, from the model and the tasks learned so far; asked before each stage, the first with none.
 Remedy = Callable[[Model, Sequence[Task]], Sequence[Method]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,10 +16,8 @@ from torch import Tensor
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.methods import Method, Run
+from forgetlab.records import Record
 from forgetlab.tasks import Scores, Task
-
-if TYPE_CHECKING:
-    from forgetlab.training import Record
 
 
 class EarlyStopping(Method):

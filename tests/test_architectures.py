@@ -16,9 +16,9 @@ from forgetlab.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.methods import Method
 from forgetlab.models import Model
 from forgetlab.pretraining import world_tokenizer
+from forgetlab.records import Record
 from forgetlab.replay import ExperienceReplay
 from forgetlab.tasks import Task
-from forgetlab.training import Record
 from tests.conftest import small_model
 
 TEXTS = ["anna is older than boris .", "the plays were dull but moving , and nobody laughed ."]

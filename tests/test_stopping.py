@@ -10,10 +10,10 @@ from forgetlab import ForgetlabError, finetune, task
 from forgetlab.architectures import Frozen
 from forgetlab.methods import Method
 from forgetlab.models import Model
+from forgetlab.records import Record
 from forgetlab.schedules import GradualUnfreezing
 from forgetlab.stopping import EarlyStopping, SafetyBrake
 from forgetlab.tasks import Task
-from forgetlab.training import Record
 from tests.conftest import small_model
 
 Weights = dict[str, torch.Tensor]
