@@ -65,7 +65,10 @@ class Recipe:
     precision: Precision = "float32"
 
     def key(self) -> str:
-        """A stable name for the run: a hash of the recipe, of the files it reads and of forgetlab's version."""
+        """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
+
+        A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
+        """
         from forgetlab.paths import inputs, sha256
 
         files = {name: sha256(Path(name)) for name in (self.new, *self.watch) if Path(name).is_file()}
