@@ -61,8 +61,8 @@ class Task(ABC):
             encoded = self.encoded(model, split)
             if encoded.truncated:
                 notes.append(
-                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than the "
-                    f"model's {model.max_length} tokens and were cut"
+                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than "
+                    f"{model.max_length} tokens and were cut"
                 )
             if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
                 notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")

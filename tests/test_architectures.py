@@ -1,7 +1,9 @@
 """Frozen models with something added: the start, what stays bit-identical, the counts, and the way back."""
 
 import copy
+import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -423,6 +425,22 @@ def test_frozen_trains_the_new_head_only(bert: Model) -> None:
     record = train(bert, Frozen())[0]
     assert record.costs == {"added_parameters": 0, "bytes": 0, "trained_parameters": 66}
     assert torch.equal(hidden(bert), before)
+
+
+@pytest.mark.parametrize("method", MAKERS)
+def test_a_model_with_additions_gives_its_memory_back_at_once(method: str) -> None:
+    """Not only when Python next looks for cycles."""
+    train(family("bert"), MAKERS[method](), steps=1)  # what is imported at the first use has cycles of its own
+    gc.collect()
+    gc.disable()
+    try:
+        model, made = family("bert"), MAKERS[method]()
+        held = [weakref.ref(model), weakref.ref(next(model.parameters()))]
+        train(model, made, steps=1)
+        del model, made
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_what_cannot_be_saved_or_replayed_is_said(tmp_path) -> None:

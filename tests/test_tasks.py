@@ -210,7 +210,7 @@ def test_suite(bert: Model) -> None:
 def test_texts_that_are_too_long_are_cut_and_counted(bert: Model) -> None:
     long = " ".join(["anna"] * 200)
     one = Classification("mine", labelled([long, "anna .", "boris ."], ["a", "b", "a"]), labelled(["anna ."], ["a"]))
-    assert one.remarks(bert, "train") == ["mine: 1 of 3 train texts are longer than the model's 64 tokens and were cut"]
+    assert one.remarks(bert, "train") == ["mine: 1 of 3 train texts are longer than 64 tokens and were cut"]
     ids = one.encoded(bert, "train").columns["input_ids"]
     assert ids.shape[1] == 64
     assert ids[0, -1] == bert.tokenizer.sep_token_id

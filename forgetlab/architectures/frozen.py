@@ -94,7 +94,7 @@ class Additive(Frozen):
             present[key].made_by = repr(self)
             model.add_module(f"{self.name}:{key}", present[key])
             if len(present) == 1:
-                model.on_restore(partial(self._remove, model))
+                model.on_restore(partial(remove, self.name))  # not a method: self holds the model
         for p in present[key].weights():
             p.requires_grad_(True)
         for name, addition in present.items():
@@ -134,12 +134,7 @@ class Additive(Frozen):
         return self._model
 
     def _additions(self, model: Model) -> dict[str, Addition]:
-        start = f"{self.name}:"
-        return {
-            n.removeprefix(start): m
-            for n, m in model.named_children()
-            if n.startswith(start) and isinstance(m, Addition)
-        }
+        return _additions(self.name, model)
 
     @contextmanager
     def _using(self, model: Model, keys: set[str]) -> Iterator[None]:
@@ -153,10 +148,18 @@ class Additive(Frozen):
             for key, addition in present.items():
                 addition.switch(before[key])
 
-    def _remove(self, model: Model) -> None:
-        for key, addition in self._additions(model).items():
-            addition.remove()
-            delattr(model, f"{self.name}:{key}")
+
+def _additions(name: str, model: Model) -> dict[str, Addition]:
+    start = f"{name}:"
+    named = model.named_children()
+    return {n.removeprefix(start): m for n, m in named if n.startswith(start) and isinstance(m, Addition)}
+
+
+def remove(name: str, model: Model) -> None:
+    """Take every addition of the remedy called `name` out of a model."""
+    for key, addition in _additions(name, model).items():
+        addition.remove()
+        delattr(model, f"{name}:{key}")
 
 
 def blocks(model: Model) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from forgetlab.architectures.frozen import Addition, Additive, truth, whole
+from forgetlab.architectures.frozen import Addition, Additive, remove, truth, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run
 from forgetlab.models import Model
@@ -91,7 +91,7 @@ class LoRA(Additive):
         for module in model.backbone.modules():
             if hasattr(module, "lora_A"):
                 module.merge()  # type: ignore[operator]
-        self._remove(model)
+        remove(self.name, model)
 
     def _targets(self, model: Model) -> list[str]:
         """Full names of the layers to change."""
