@@ -113,6 +113,16 @@ def test_save_and_load_give_the_same_model(tmp_path: Path, bert: Model) -> None:
     assert not list((tmp_path / "saved").glob("*.bin"))  # no pickle
 
 
+def test_a_folder_is_named_as_it_is_called(tmp_path: Path, bert: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    bert.save(tmp_path / "mine" / "inner")
+    monkeypatch.chdir(tmp_path / "mine" / "inner")
+    assert load(".", device="cpu").name == "inner"
+    bert.save(tmp_path / "mine")
+    assert load("..", device="cpu").name == "mine"
+    (tmp_path / "latest").symlink_to(tmp_path / "mine")
+    assert load(tmp_path / "latest", device="cpu").name == "latest"
+
+
 def test_heads_that_are_gone_do_not_come_back_from_the_folder_they_were_saved_in(tmp_path: Path, bert: Model) -> None:
     task("sentiment").prepare(bert)
     bert.save(tmp_path / "saved")
