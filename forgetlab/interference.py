@@ -14,7 +14,7 @@ from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import layer_of
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.regularizers.quadratic import grads
 from forgetlab.replay import reservoir
 from forgetlab.tasks import Task, trainable
@@ -295,9 +295,7 @@ def _mean_gradient(model: Model, task: Task, examples: int, generator: torch.Gen
     index = torch.randperm(task.size(), generator=generator)[:examples]
     total: dict[str, Tensor] = {}
     predictions = 0
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for rows in index.split(_CHUNK):
             batch = task.batch(model, rows, generator)
             count = len(batch["targets"])
@@ -310,8 +308,6 @@ def _mean_gradient(model: Model, task: Task, examples: int, generator: torch.Gen
                 if g is not None:
                     total[name] = total[name] + g if name in total else g
             predictions += count
-    finally:
-        model.train(training)
     return {name: g / predictions for name, g in total.items()}
 
 

@@ -19,8 +19,9 @@ from forgetlab.tasks import Scores, Task
 def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> None:
     """Set a model's weights, in place, to θ = (1 − α) θ_before + α θ_after.
 
-    before, after: snapshots of this model (`model.snapshot()`), on any device. alpha: 0 gives `before` and 1 `after`,
-    both bit for bit; a finite number outside [0, 1] goes on along the line (task arithmetic, Ilharco et al. 2023).
+    before, after: snapshots of this model (`model.snapshot()`), on any device; its `state_dict()` too. alpha: 0 gives
+    `before` and 1 `after`, both bit for bit; a finite number outside [0, 1] goes on along the line (task arithmetic,
+    Ilharco et al. 2023).
     Weights in `after` only (new heads) are taken from there whole; so are tensors that are not floating point,
     except at α = 0.
 
@@ -49,8 +50,10 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
         torch._foreach_copy_(*copied)
     if mixed[0]:
         weights, starts, ends = mixed
+        # the weights may themselves be one of the ends, and must not be written before they are read
+        apart = [end.clone() if end.data_ptr() == w.data_ptr() else end for w, end in zip(weights, ends, strict=True)]
         torch._foreach_copy_(weights, starts)
-        torch._foreach_lerp_(weights, ends, float(alpha))  # θ_before + α (θ_after − θ_before)
+        torch._foreach_lerp_(weights, apart, float(alpha))  # θ_before + α (θ_after − θ_before)
 
 
 def score_path(

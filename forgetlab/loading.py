@@ -72,7 +72,8 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
             raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
     if revision and not fetched:
         raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
-    title = Path(source).name if not fetched else repository + (f"@{revision}" if revision else "")
+    local = os.path.basename(os.path.abspath(source))  # "." has no name
+    title = local if not fetched else repository + (f"@{revision}" if revision else "")
     body, tokenizer = _from_transformers(source, title if fetched else str(name), fetched)
     model = Model(body, tokenizer, name=title)
     if Path(source, HEADS_FILE).is_file():

@@ -70,7 +70,7 @@ class Model(nn.Module):
         self.name = name
         self.lm_kind = lm_kind_of(body)
         self._pretrained: Weights = {}
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Callable[[Model], None]] = []
         self._shared: dict[int, Tensor] | None = None
         self._plain = frozenset(self.state_dict())  # names of the body's own weights
         self.remember()
@@ -91,7 +91,7 @@ class Model(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """The longest sequence, in tokens, that the backbone takes."""
+        """The longest sequence, in tokens, that a text is cut to: what the backbone takes, 512 at most."""
         positions: int = getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 512)
         if self.config.model_type in ("roberta", "xlm-roberta", "camembert"):
             positions -= self.config.pad_token_id + 1  # RoBERTa counts positions from the padding id
@@ -172,8 +172,11 @@ class Model(nn.Module):
             f"{type(body).__name__}: its language-model head is of a kind that forgetlab does not know"
         )
 
-    def on_restore(self, undo: Callable[[], None]) -> None:
-        """Have `undo` called by `restore`, last one first: for changes of the structure, such as adapters."""
+    def on_restore(self, undo: Callable[[Model], None]) -> None:
+        """Have `undo(model)` called by `restore`, last one first: for changes of the structure, such as adapters.
+
+        An `undo` that held the model itself would keep it in memory until Python looks for cycles.
+        """
         self._undo.append(undo)
 
     # -- before and after ---------------------------------------------------------------------------
@@ -189,17 +192,27 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def restore(self, weights: Weights | None = None) -> None:
-        """Bring back the loaded weights (or `weights`, a snapshot) in place; what was added since is dropped."""
+        """Bring back the loaded weights (or `weights`, a snapshot) in place; what was added since is dropped.
+
+        Raises ForgetlabError, with nothing changed, for the snapshot of another model.
+        """
         weights = self._pretrained if weights is None else weights
-        while self._undo:
-            self._undo.pop()()
-        for name in [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]:
-            del self.heads[name]
-        own = self.state_dict()
-        if own.keys() != weights.keys():
-            odd = sorted(own.keys() ^ weights.keys())[0]
+        new = [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]
+        kept = {f"heads.{k}": p for k, p in self.heads.state_dict().items() if k.partition(".")[0] not in new}
+        own = {k: p for k, p in self._pretrained.items() if not k.startswith("heads.")} | kept
+        for odd in sorted(own.keys() ^ weights.keys()):
             raise ForgetlabError(f"the snapshot is of another model: {odd!r} is in one of the two only")
-        for name, tensor in own.items():
+        for name, p in own.items():
+            if p.shape != weights[name].shape:
+                raise ForgetlabError(
+                    f"the snapshot is of another model: {name!r} has the shape {[*weights[name].shape]} there, "
+                    f"{[*p.shape]} here"
+                )
+        while self._undo:
+            self._undo.pop()(self)
+        for name in new:
+            del self.heads[name]
+        for name, tensor in self.state_dict().items():
             tensor.copy_(weights[name])
 
     def save(self, folder: str | Path) -> None:
@@ -220,10 +233,13 @@ class Model(nn.Module):
             body.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.heads:
+            weights = {k: v.contiguous().cpu() for k, v in self.heads.state_dict().items()}
+            save_file(weights, folder / HEADS_WEIGHTS)  # before the file that announces them
             heads = {name: {"level": h.level, "labels": h.labels} for name, h in self.heads.items()}
             (folder / HEADS_FILE).write_text(json.dumps(heads, indent=1) + "\n", encoding="utf-8")
-            weights = {k: v.contiguous().cpu() for k, v in self.heads.state_dict().items()}
-            save_file(weights, folder / HEADS_WEIGHTS)
+        else:  # those of an earlier model would be loaded with this one
+            (folder / HEADS_FILE).unlink(missing_ok=True)
+            (folder / HEADS_WEIGHTS).unlink(missing_ok=True)
 
 
 @contextmanager

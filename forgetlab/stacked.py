@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from forgetlab import memory
+from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.functional import eager_attention, with_weights
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import parameter_drift
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.records import Record
 from forgetlab.regularizers.quadratic import EWC, L2SP, Quadratic
 from forgetlab.tasks import Scores, Task
@@ -62,7 +63,8 @@ def finetune_stacked(
 ) -> Iterator[list[Record | None]]:
     """Fine-tune a model in several variants at once; yields the variants' records at each evaluation.
 
-    model: is left as it was. Other arguments as in `finetune`, float32, without weight decay.
+    model: is left as it was, but for the new tasks' heads. Other arguments as in `finetune`, float32, without weight
+    decay.
     A variant whose loss is not finite has a record of status "diverged", and None from then on.
     "train_seconds" of a record is the time of all variants together, divided by their number.
     Raises ForgetlabError for no variants, for a pull that cannot be stacked, and for what `finetune` refuses.
@@ -71,8 +73,21 @@ def finetune_stacked(
         raise ForgetlabError("no variants given; expected a list of Variant(lr, pull)")
     if odd := [v.pull for v in variants if v.pull is not None and not stackable([v.pull])]:
         raise ForgetlabError(f"{odd[0].name} with beta, or no pull on the weights, runs one by one: use finetune")
-    if not 0 < batch_size <= task.size():
-        raise ForgetlabError(f"batch_size {batch_size}: expected 1 to the {task.size()} training examples")
+    for variant in variants:
+        number("lr", variant.lr, above=True)
+    whole("steps", steps)
+    whole("batch_size", batch_size)
+    whole("every", every)
+    number("clip", clip)
+    if task.size() == 0:
+        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
+    if batch_size > task.size():
+        raise ForgetlabError(
+            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
+            f"use {task.size()} or less"
+        )
+    if (names := [t.name for t in (task, *watch)]) and len(set(names)) < len(names):
+        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
     for one in (task, *watch):
         one.prepare(model, seed)
     return _Stacked(model, task, variants, watch, steps, batch_size, seed, clip, limit).records(every)
@@ -105,18 +120,20 @@ class _Stacked:
     def records(self, every: int) -> Iterator[list[Record | None]]:
         start = time.perf_counter()
         memory.start_peak(self.model.device)
-        with self.torch_state, eager_attention(self.model):
+        with self.torch_state, eager_attention(self.model), evaluating(self.model):
             self._set_up()
             setup, records = time.perf_counter() - start, self._look(None, start)
         yield [replace(record, setup_seconds=setup) if record else None for record in records]
         while self.run.step < self.run.steps and not all(self.over):
-            with self.torch_state, eager_attention(self.model):
+            with self.torch_state, eager_attention(self.model), evaluating(self.model):
                 begin = time.perf_counter()
                 self.model.train()
-                losses = [self._step() for _ in range(min(every, self.run.steps - self.run.step))]
-                loss = torch.stack(losses).mean(0).tolist()
+                try:
+                    losses = [self._step() for _ in range(min(every, self.run.steps - self.run.step))]
+                    loss = torch.stack(losses).mean(0).tolist()
+                finally:
+                    self.model.eval()
                 self.train_seconds += time.perf_counter() - begin
-                self.model.eval()
                 records = self._look(loss, start)
             yield records
 

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,17 @@ from forgetlab.models import Model, evaluating
 from forgetlab.sources import Examples
 
 Scores = dict[str, float]
+T = TypeVar("T")
 MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
 CPU_ROWS = 64  # in scoring on the CPU: less padding, and the hidden states stay in the cache
+
+
+class _PerTokenizer(WeakKeyDictionary[Any, T]):
+    """What was made for each tokenizer, for as long as somebody uses it. In a pickle it is left out."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
 
 
 class Task(ABC):
@@ -47,8 +56,8 @@ class Task(ABC):
         self.train = train
         self.test = test
         self.floor = floor
-        self._encoded: dict[tuple[int, str], tuple[object, Encoded]] = {}
-        self._ready: dict[tuple[int, int | None, str], tuple[object, list[dict[str, Tensor]]]] = {}
+        self._encoded: _PerTokenizer[dict[str, Encoded]] = _PerTokenizer()
+        self._ready: _PerTokenizer[dict[tuple[int | None, str], list[dict[str, Tensor]]]] = _PerTokenizer()
         self.rows_at_once = EVALUATION_BATCH  # in scoring; halved where the memory ends
 
     def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
@@ -61,8 +70,8 @@ class Task(ABC):
             encoded = self.encoded(model, split)
             if encoded.truncated:
                 notes.append(
-                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than the "
-                    f"model's {model.max_length} tokens and were cut"
+                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than "
+                    f"{model.max_length} tokens and were cut"
                 )
             if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
                 notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")
@@ -70,14 +79,13 @@ class Task(ABC):
 
     def encoded(self, model: Model, split: str) -> Encoded:
         """The examples of "train" or "test" as tensors for this model's tokenizer; encoded once."""
-        key = (id(model.tokenizer), split)
-        if key not in self._encoded:
+        known = self._encoded.setdefault(model.tokenizer, {})
+        if split not in known:
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            encoded = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
-            self._encoded[key] = (model.tokenizer, encoded)  # holding the tokenizer keeps its id its own
-        return self._encoded[key][1]
+            known[split] = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
+        return known[split]
 
     def size(self) -> int:
         """How many training examples there are."""
@@ -106,8 +114,8 @@ class Task(ABC):
 
     def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
         """The test batches, made once for a tokenizer and device."""
-        key = (id(model.tokenizer), limit, str(model.device))
-        if key not in self._ready:
+        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device))
+        if key not in known:
             generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
             ready = []
             for index in self.encoded(model, "test").evaluation_batches(limit):
@@ -116,8 +124,8 @@ class Task(ABC):
                 at_once = min(self.rows_at_once, CPU_ROWS if model.device.type == "cpu" else EVALUATION_BATCH)
                 starts = range(0, len(index), at_once)
                 ready += [self.part(batch, i, i + at_once) for i in starts] if len(starts) > 1 else [batch]
-            self._ready[key] = (model.tokenizer, ready)
-        return self._ready[key][1]
+            known[key] = ready
+        return known[key]
 
     def part(self, batch: Mapping[str, Tensor], lo: int, hi: int) -> dict[str, Tensor]:
         """The rows from `lo` to below `hi` of a batch, with their predictions; columns of padding at the end go."""

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from forgetlab import ForgetlabError
+from forgetlab import ForgetlabError, finetune, task
+from forgetlab.architectures import Adapters
 from forgetlab.importance import (
     Importance,
     check_importance,
@@ -25,15 +26,33 @@ from forgetlab.importance import (
     mas_importance,
     save_importance,
 )
+from forgetlab.importance.kept import once
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
+from tests.conftest import small_model
 
 WORDS = [f"w{i}" for i in range(40)]
 # lengths differ, so that batches are padded; words come again within a text, so that their gradients must be summed
 TEXTS = ("w1 w2 w1", "w3 w4 w5 w6 w3", "w7 w8", "w9 w9 w9 w10 w11 w12 w13", "w2 w14 w15 w2", "w20 w21 w22 w23 w24 w20")
 TAGS = ("O", "B-PER", "I-PER")
 SHAPE: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
+
+
+def test_a_kept_importance_is_that_of_the_additions_that_are_on() -> None:
+    model, old, added = small_model(), task("masked-lm", size=32), Adapters(shared=True)
+    list(finetune(model, task("sentiment", size=32), methods=[added], steps=3, lr=0.1, batch_size=8, limit=8))
+    measured: list[None] = []
+
+    def importance() -> Importance:
+        return once(model, old, "how", lambda: measured.append(None) or fisher_diagonal(model, old, examples=8))
+
+    name = next(name for name in importance() if name.endswith("layer.0.output.dense.weight"))
+    on = importance()[name]
+    assert len(measured) == 1
+    with added.off():
+        assert not torch.equal(importance()[name], on)
+    assert torch.equal(importance()[name], on)
 
 
 # -- models -------------------------------------------------------------------------------------------

@@ -48,6 +48,21 @@ def test_the_ends_are_exact_and_the_middle_is_the_formula(bert: Model) -> None:
     assert same_bits({n: now[n] for n in now if n not in before}, {n: after[n] for n in now if n not in before})
 
 
+@pytest.mark.parametrize("which", ["before", "after"])
+def test_the_models_own_weights_can_be_an_end(bert: Model, which: str) -> None:
+    before, after = tuned(bert)
+    interpolate(bert, before, after, 0.5)
+    expected = bert.snapshot()
+    if which == "after":
+        interpolate(bert, after, after, 1)
+        interpolate(bert, before, bert.state_dict(), 0.5)
+    else:
+        interpolate(bert, before, after, 0)
+        own = bert.state_dict()
+        interpolate(bert, {n: own[n] for n in before}, after, 0.5)
+    assert same_bits(bert.snapshot(), expected)
+
+
 def test_a_diverged_end_does_not_reach_the_other(bert: Model) -> None:
     before, after = tuned(bert)
     interpolate(bert, before, {n: torch.full_like(w, math.nan) for n, w in after.items()}, 0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from forgetlab import ForgetlabError, load, task
+from forgetlab import ForgetlabError, finetune, load, task
+from forgetlab.architectures import Adapters
 from forgetlab.loading import shipped_models
 from forgetlab.models import Model
 from forgetlab.paths import data_folder
@@ -112,6 +113,38 @@ def test_save_and_load_give_the_same_model(tmp_path: Path, bert: Model) -> None:
     assert not list((tmp_path / "saved").glob("*.bin"))  # no pickle
 
 
+def test_a_folder_is_named_as_it_is_called(tmp_path: Path, bert: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    bert.save(tmp_path / "mine" / "inner")
+    monkeypatch.chdir(tmp_path / "mine" / "inner")
+    assert load(".", device="cpu").name == "inner"
+    bert.save(tmp_path / "mine")
+    assert load("..", device="cpu").name == "mine"
+    (tmp_path / "latest").symlink_to(tmp_path / "mine")
+    assert load(tmp_path / "latest", device="cpu").name == "latest"
+
+
+def test_heads_that_are_gone_do_not_come_back_from_the_folder_they_were_saved_in(tmp_path: Path, bert: Model) -> None:
+    task("sentiment").prepare(bert)
+    bert.save(tmp_path / "saved")
+    bert.restore()
+    bert.save(tmp_path / "saved")
+    assert list(load(tmp_path / "saved", device="cpu").heads) == []
+    assert not list((tmp_path / "saved").glob("heads.*"))
+
+
+def test_heads_are_announced_when_their_weights_are_there(
+    tmp_path: Path, bert: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    task("sentiment").prepare(bert)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        bert.save(tmp_path / "saved")
+    assert list(load(tmp_path / "saved", device="cpu").heads) == []
+
+
 def test_restore_drops_new_heads_and_brings_every_weight_back(bert: Model) -> None:
     before = bert.snapshot()
     task("sentiment").prepare(bert)
@@ -121,8 +154,20 @@ def test_restore_drops_new_heads_and_brings_every_weight_back(bert: Model) -> No
     bert.restore()
     assert list(bert.heads) == []
     assert all(torch.equal(v, before[k]) for k, v in bert.state_dict().items())
-    with pytest.raises(ForgetlabError, match="the snapshot is of another model"):
-        small_model(causal=True).restore(before)
+
+
+def test_restore_refuses_another_models_snapshot_before_it_changes_anything(bert: Model) -> None:
+    task("sentiment").prepare(bert)
+    list(finetune(bert, task("entities", size=32), methods=[Adapters()], steps=1, batch_size=8, limit=8))
+    before = bert.snapshot()
+    wider = {k: torch.cat([p, p], -1) if k.endswith("word_embeddings.weight") else p for k, p in before.items()}
+    wider = {k: p for k, p in wider.items() if k in bert.known_names}
+    for other, said in ((small_model(causal=True).snapshot(), "in one of the two only"), (wider, "has the shape")):
+        with pytest.raises(ForgetlabError, match=f"the snapshot is of another model: .* {said}"):
+            bert.restore(other)
+        now = bert.snapshot()
+        assert now.keys() == before.keys()
+        assert all(torch.equal(p, before[k]) for k, p in now.items())
 
 
 @pytest.mark.parametrize("name", shipped_models())

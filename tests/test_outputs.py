@@ -339,7 +339,7 @@ def test_the_copy_holds_what_was_inserted_before_it() -> None:
     layer = model.backbone.encoder.layer[0].attention.output
     inner = layer.dense
     layer.dense = Adapted(inner)
-    model.on_restore(lambda: setattr(layer, "dense", inner))
+    model.on_restore(lambda _: setattr(layer, "dense", inner))
     twin = frozen_copy(model)
     assert (len(model._undo), len(twin._undo)) == (1, 0)
     batch = task("sentiment", size=64).batch(model, torch.arange(4), torch.Generator())

@@ -419,7 +419,12 @@ def test_a_causal_model_writes_by_itself_and_adds_no_end_where_it_was_cut_off(gp
         gpt.body.transformer.wte.weight[gpt.tokenizer.eos_token_id] *= 12  # now and then a text ends
     expected = [(t, e) for t, e in sample(gpt, 40, seeded(0), max_tokens=8) if len(t.split()) > 1]
     method = GenerativeReplay([untouchable(task("causal-lm", size=64))], size=40, max_tokens=8)
+    gpt.train()
+    gpt.body.transformer.h.eval()
+    modes = {module: module.training for module in gpt.modules()}
     [(relived, _)] = method.recall(SimpleNamespace(model=gpt, generator=seeded(0)))
+    assert all(module.training == mode for module, mode in modes.items())
+    gpt.eval()
     assert list(relived.train.texts) == [text for text, _ in expected]
     assert 0 < sum(ended for _, ended in expected) < len(expected)
     for row, (text, ended) in enumerate(expected):

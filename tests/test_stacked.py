@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -105,8 +106,40 @@ def test_what_cannot_be_stacked_is_said(bert: Model) -> None:
         finetune_stacked(bert, task("sentiment"), [])
     with pytest.raises(ForgetlabError, match="l2sp with beta.* runs one by one: use finetune"):
         finetune_stacked(bert, task("sentiment"), [Variant(1e-3, L2SP(0.1, beta=0.1))])
-    with pytest.raises(ForgetlabError, match="batch_size 0: expected 1 to the"):
-        finetune_stacked(bert, task("sentiment"), [Variant()], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "watch"),
+    [({name: value}, ()) for name in ("steps", "batch_size", "every") for value in (0, "a", True)]
+    + [({"clip": -1}, ()), ({"batch_size": 33}, ()), ({"lr": 0}, ()), ({"lr": math.nan}, ()), ({}, ("sentiment",))],
+)
+def test_what_finetune_refuses_is_refused_in_the_same_words(
+    bert: Model, given: dict[str, Any], watch: tuple[str, ...]
+) -> None:
+    new, old = task("sentiment", size=32), [task(name) for name in watch]
+    with pytest.raises(ForgetlabError) as said:
+        finetune(bert, new, watch=old, **{"steps": 2, "batch_size": 8, **given})
+    lr = given.pop("lr", 1e-3)
+    with pytest.raises(ForgetlabError) as told:
+        finetune_stacked(bert, new, [Variant(lr)], watch=old, **{"steps": 2, "batch_size": 8, **given})
+    assert str(told.value) == str(said.value)
+    assert not bert.heads
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_it_was_by_an_interrupt_too(
+    bert: Model, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: _Stacked) -> None:
+        assert self.model.training
+        raise KeyboardInterrupt
+
+    bert.backbone.train(training)
+    before = {name: module.training for name, module in bert.named_modules()}
+    monkeypatch.setattr(_Stacked, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        list(finetune_stacked(bert, task("sentiment", size=32), [Variant()], steps=2, batch_size=8))
+    assert {name: m.training for name, m in bert.named_modules() if name in before} == before
 
 
 @pytest.mark.gpu

@@ -1,12 +1,15 @@
 """Losses and scores against slow loops over single texts, and what tasks say about odd data."""
 
+import copy
+import gc
 import math
+import pickle
 import random
 
 import pytest
 import torch
 
-from forgetlab import ForgetlabError, suite, task
+from forgetlab import ForgetlabError, load, suite, task
 from forgetlab.encoding import encode
 from forgetlab.models import Model
 from forgetlab.probes import log_probabilities, write
@@ -40,6 +43,19 @@ def test_accuracy_text_by_text(bert: Model, name: str) -> None:
     score = one.score(bert, n)
     assert score["accuracy"] == pytest.approx(right / n)
     assert score["loss"] == pytest.approx(loss / n, rel=1e-4)
+
+
+def test_what_was_encoded_goes_with_the_model() -> None:
+    """Loading a model again and again must not fill the memory with encoded texts."""
+    one = task("sentiment")
+    for _ in range(3):
+        model = load("tiny-bert", device="cpu")
+        one.prepare(model)
+        score = one.score(model, 16)
+    gc.collect()
+    assert (len(one._encoded), len(one._ready)) == (1, 1)
+    for again in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+        assert again.score(model, 16) == score
 
 
 def test_scoring_is_without_dropout_whatever_mode_a_part_is_in() -> None:
@@ -210,7 +226,7 @@ def test_suite(bert: Model) -> None:
 def test_texts_that_are_too_long_are_cut_and_counted(bert: Model) -> None:
     long = " ".join(["anna"] * 200)
     one = Classification("mine", labelled([long, "anna .", "boris ."], ["a", "b", "a"]), labelled(["anna ."], ["a"]))
-    assert one.remarks(bert, "train") == ["mine: 1 of 3 train texts are longer than the model's 64 tokens and were cut"]
+    assert one.remarks(bert, "train") == ["mine: 1 of 3 train texts are longer than 64 tokens and were cut"]
     ids = one.encoded(bert, "train").columns["input_ids"]
     assert ids.shape[1] == 64
     assert ids[0, -1] == bert.tokenizer.sep_token_id

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from forgetlab.checks import flag
+from forgetlab.checks import whole as whole  # for adapters.py and columns.py
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.methods import Group, Method, Run
 from forgetlab.models import Model
 from forgetlab.tasks import Task
 
+truth = flag  # for adapters.py
 ALL = "*"  # in place of a task's name: the addition that every task goes through
 
 
@@ -94,7 +97,7 @@ class Additive(Frozen):
             present[key].made_by = repr(self)
             model.add_module(f"{self.name}:{key}", present[key])
             if len(present) == 1:
-                model.on_restore(partial(self._remove, model))
+                model.on_restore(partial(remove, self.name))  # not a method: self holds the model
         for p in present[key].weights():
             p.requires_grad_(True)
         for name, addition in present.items():
@@ -134,12 +137,7 @@ class Additive(Frozen):
         return self._model
 
     def _additions(self, model: Model) -> dict[str, Addition]:
-        start = f"{self.name}:"
-        return {
-            n.removeprefix(start): m
-            for n, m in model.named_children()
-            if n.startswith(start) and isinstance(m, Addition)
-        }
+        return _additions(self.name, model)
 
     @contextmanager
     def _using(self, model: Model, keys: set[str]) -> Iterator[None]:
@@ -153,10 +151,18 @@ class Additive(Frozen):
             for key, addition in present.items():
                 addition.switch(before[key])
 
-    def _remove(self, model: Model) -> None:
-        for key, addition in self._additions(model).items():
-            addition.remove()
-            delattr(model, f"{self.name}:{key}")
+
+def _additions(name: str, model: Model) -> dict[str, Addition]:
+    start = f"{name}:"
+    named = model.named_children()
+    return {n.removeprefix(start): m for n, m in named if n.startswith(start) and isinstance(m, Addition)}
+
+
+def remove(name: str, model: Model) -> None:
+    """Take every addition of the remedy called `name` out of a model."""
+    for key, addition in _additions(name, model).items():
+        addition.remove()
+        delattr(model, f"{name}:{key}")
 
 
 def blocks(model: Model) -> list[nn.Module]:
@@ -179,20 +185,6 @@ def linear(inputs: int, outputs: int, generator: torch.Generator, *, zero: bool 
         nn.init.normal_(layer.weight, std=inputs**-0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def whole(name: str, value: int) -> int:
-    """A whole number above 0; raises ForgetlabError for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ForgetlabError(f"{name} must be a whole number above 0, got {value!r}")
-    return value
-
-
-def truth(name: str, value: bool) -> bool:
-    """True or False (or 1 or 0); raises ForgetlabError for anything else."""
-    if value not in (True, False):
-        raise ForgetlabError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
 
 
 def _key(task: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, cast
 
 from torch import nn
 
-from forgetlab.architectures.frozen import Addition, Additive, truth, whole
+from forgetlab.architectures.frozen import Addition, Additive, remove
+from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run
 from forgetlab.models import Model
@@ -52,17 +52,13 @@ class LoRA(Additive):
         if find_spec("peft") is None:
             raise ForgetlabError("LoRA needs the package peft, which is not installed: pip install peft")
         self.r = whole("r", r)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
-            raise ForgetlabError(f"alpha must be a number above 0, got {alpha!r}")
-        self.alpha = alpha
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise ForgetlabError(f"dropout must be a number of 0 or more and below 1, got {dropout!r}")
-        self.dropout = dropout
+        self.alpha = number("alpha", alpha, above=True)
+        self.dropout = number("dropout", dropout, 0, 1, below=True)
         self.targets = [targets] if isinstance(targets, str) else targets
         named = isinstance(self.targets, list | tuple) and all(isinstance(t, str) and t for t in self.targets)
         if targets is not None and not (named and self.targets):
             raise ForgetlabError(f"targets must be names of linear layers, or None, got {targets!r}")
-        self.shared = truth("shared", shared)
+        self.shared = flag("shared", shared)
 
     def make(self, run: Run, key: str) -> Addition:
         from peft import LoraConfig, inject_adapter_in_model
@@ -91,7 +87,7 @@ class LoRA(Additive):
         for module in model.backbone.modules():
             if hasattr(module, "lora_A"):
                 module.merge()  # type: ignore[operator]
-        self._remove(model)
+        remove(self.name, model)
 
     def _targets(self, model: Model) -> list[str]:
         """Full names of the layers to change."""
@@ -134,8 +130,8 @@ class _Layers(Addition):
             flags = [(p, p.requires_grad) for p in layer.parameters()]
             others = [name for name in layer.active_adapters if name != self.key]
             layer.set_adapter([*others, self.key] if on else others)
-            for p, flag in flags:  # peft freezes what is switched off
-                p.requires_grad_(flag)
+            for p, required in flags:  # peft freezes what is switched off
+                p.requires_grad_(required)
 
     def remove(self) -> None:
         for name, layer in list(self.backbone.named_modules()):

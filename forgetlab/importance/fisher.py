@@ -15,6 +15,7 @@ independent given x, so that the exact sum over y splits into one sum for each p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,7 +25,7 @@ from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.importance import per_example
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.tasks import Task
 
 Estimator = Literal["auto", "exact", "sample", "empirical", "gnb", "batched"]
@@ -320,25 +321,17 @@ def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: t
     return {name: value / (count if estimator == "gnb" else batches) for name, value in sums.items()}
 
 
-class _ready:
+@contextmanager
+def _ready(module: nn.Module) -> Iterator[None]:
     """Eval mode and every parameter differentiable; as before afterwards."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.training = {module: module.training for module in self.module.modules()}
-        self.required = {p: p.requires_grad for p in self.module.parameters()}
-        self.module.eval().requires_grad_(True)
-        self.grad = torch.enable_grad()
-        self.grad.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.grad.__exit__(*error)
-        for module, training in self.training.items():
-            module.training = training
-        for p, required in self.required.items():
-            p.requires_grad_(required)
+    required = {p: p.requires_grad for p in module.parameters()}
+    with evaluating(module), torch.enable_grad():
+        module.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for p, flag in required.items():
+                p.requires_grad_(flag)
 
 
 def _check(value: str, known: Iterable[str], what: str) -> None:

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
-
+from forgetlab.architectures.frozen import Addition
+from forgetlab.importance.fisher import Importance
 from forgetlab.models import Model
 from forgetlab.tasks import Task
 
-Importance = dict[str, Tensor]
 _KEPT: WeakKeyDictionary[Task, tuple[str, Importance]] = WeakKeyDictionary()  # of each task the latest
 
 
@@ -26,6 +25,9 @@ def once(model: Model, task: Task, how: object, compute: Callable[[], Importance
         digest.update(f"{name}{tuple(p.shape)}{p.device}".encode())
         if name.startswith(own) or not name.startswith("heads."):
             digest.update(p.detach().float().cpu().contiguous().numpy().data)
+    # what was added takes part or not, with the same weights
+    added = [(name, part.on) for name, part in model.named_children() if isinstance(part, Addition)]
+    digest.update(repr(added).encode())
     key = digest.hexdigest()
     known, importance = _KEPT.get(task, ("", {}))
     if known != key:

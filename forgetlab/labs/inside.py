@@ -17,7 +17,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.inside_view import DEPTHS, LAYERS, View
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, told
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.plots import number
 from forgetlab.recipes import Bench, Recipe
 from forgetlab.tasks import Tagging, Task
@@ -78,21 +78,17 @@ def recipe(settings: Settings) -> Recipe:
 def look(bench: Bench) -> dict[str, Any]:
     """What the model makes of the same texts now: hidden states at every depth, features of names, LM logits."""
     model, (general, entities) = bench.model, bench.watch
-    training = model.training
     fitted = entities.batch(model, torch.arange(TEXTS), torch.Generator())
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         texts = general.test_batches(model, TEXTS)
         hidden = [[h[inner_tokens(b["input_ids"], model.tokenizer)] for h in _states(model, b)] for b in texts]
-        seen = {
+        return {
             "hidden": [torch.cat(depth) for depth in zip(*hidden, strict=True)],
             "words": torch.cat([batch["targets"] for batch in texts]).cpu(),
             "logits": torch.cat([general.logits(model, batch) for batch in texts]),
             "fit": _names(model, entities, [fitted]),
             "test": _names(model, entities, entities.test_batches(model, TEXTS)),
         }
-    model.train(training)
-    return seen
 
 
 def rare_words(bench: Bench) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from forgetlab.encoding import IGNORE, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.loading import load
 from forgetlab.methods import Run
-from forgetlab.models import Model
+from forgetlab.models import Model, evaluating
 from forgetlab.probes import sample
 from forgetlab.replay.experience import Replay
 from forgetlab.sources import Examples
@@ -87,7 +86,7 @@ class GenerativeReplay(Replay):
                 )
             task.prepare(model)
         writer = self._find_writer(model)
-        with _evaluating(writer), _evaluating(model):
+        with torch.no_grad(), evaluating(writer), evaluating(model):
             texts, ended = self._write(writer, run.generator)
             tasks = [_relived(task, texts, ended, model) for task in self._old]
         share = unknown_share(tasks[0].encoded(model, "train"), model.tokenizer)
@@ -174,15 +173,3 @@ def _fill(found: list[list[str]], draft: Classification | Tagging, model: Model)
 def _must_write(model: Model) -> None:
     if model.lm_kind != "causal":
         raise ForgetlabError(f"writer must be a causal language model; {model.name} is none")
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    """Within it the model is in eval mode and no gradients are kept."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
