@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,9 @@ EXAMPLES = """examples:
   python -m forgetlab pretrain --text general.txt --out ./my-gpt
   python -m forgetlab compare --new special.txt --watch general.txt --model ./my-gpt --methods none,l2sp,replay
 """
+
+
+METHODS_APART = r",(?!\s*\w+=)"  # not at the comma before another setting: replay:ratio=0.3,memory=10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
                 "--methods",
                 default="none,l2sp,ewc,replay,frozen",
                 metavar="A,B",
-                help="NAME[:SETTING=VALUE;…][+NAME…], comma-separated; all: every remedy that fits",
+                help="NAME[:SETTING=VALUE,…][+NAME…], comma-separated; all: every remedy that fits",
             )
         else:
-            add("--method", dest="methods", default="none", help="NAME[:SETTING=VALUE;…][+NAME…]")
+            add("--method", dest="methods", default="none", help="NAME[:SETTING=VALUE,…][+NAME…]")
         add(
             "--budget",
             default=None,
@@ -176,7 +180,7 @@ def _compare(options: argparse.Namespace) -> None:
     )
     plan = comparing.Plan(
         recipe,
-        methods=[m.replace(";", ",") for m in options.methods.split(",") if m],
+        methods=[m.replace(";", ",") for m in re.split(METHODS_APART, options.methods) if m],
         seeds=range(options.seeds),
         out=Path(options.out),
         budget=comparing.seconds(options.budget) if options.budget is not None else None,
@@ -272,7 +276,7 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{name:<20}{text}")
         if shown:
             print(f"{'':<20}{shown}")
-    print("several at once: replay:ratio=0.3+ewc:lam=100 (in a list of methods, settings are parted by ;)")
+    print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
 
 
 class _Progress:

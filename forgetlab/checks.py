@@ -1,8 +1,9 @@
-"""Numbers that a user gives: refused in words, with the name of the argument and what it may be."""
+"""Arguments that a user gives: refused in words, with the name of the argument and what it may be."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from forgetlab.errors import ForgetlabError
 
@@ -42,3 +43,14 @@ def flag(name: str, value: object) -> bool:
     if value in (0, 1):
         return bool(value)
     raise ForgetlabError(f"{name} must be true or false (or 1 or 0), got {value!r}")
+
+
+def listed(name: str, values: object, kind: type, such: str) -> None:
+    """Raise ForgetlabError unless `values` is a list, or another sequence, of `kind`. such: an example in words."""
+    given = type(values).__name__
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        odd = [value for value in values if not isinstance(value, kind)]
+        if not odd:
+            return
+        given = f"one with a {type(odd[0]).__name__} in it"
+    raise ForgetlabError(f"{name} must be a list of {kind.__name__}s, such as {such}, got {given}")

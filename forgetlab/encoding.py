@@ -112,7 +112,7 @@ def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:
 
 def unknown_share(encoded: Encoded, tokenizer: Any) -> float:
     """Share of tokens that the tokenizer does not know (0 where it knows everything, as byte-level ones do)."""
-    if tokenizer.unk_token_id is None:
+    if tokenizer.unk_token_id in (None, tokenizer.bos_token_id, tokenizer.eos_token_id):  # GPT-2 has one mark for all
         return 0.0
     mask = encoded.columns["attention_mask"].bool()
     return float((encoded.columns["input_ids"][mask] == tokenizer.unk_token_id).float().mean())

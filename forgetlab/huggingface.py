@@ -22,7 +22,7 @@ from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.lent_heads import WithLentHeads, plain
 from forgetlab.methods import Method, Part, Run, grouped
-from forgetlab.models import Model, lm_kind_of
+from forgetlab.models import Model, evaluating, lm_kind_of
 from forgetlab.records import Record, Status
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
@@ -79,6 +79,7 @@ class ForgettingTrainer(Trainer):
             task.prepare(self.together, self.args.seed)
         self._run: Run | None = None
         self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
+        self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
         self.add_callback(_Hooks(self))
 
@@ -199,10 +200,14 @@ class ForgettingTrainer(Trainer):
         parts = [Part(run.task, count)]
         for method in self.methods:
             parts = method.augment(parts, run)
-        loss = sum(part.count for part in parts if part.task is run.task) / count * own
         # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
-        whole_step = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func
+        whole_step = getattr(self, "loss_is_scaled_for_ga", None)  # newer transformers let one say so
+        if whole_step is None:
+            whole_step = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func
         scale = 1 / self.current_gradient_accumulation_steps if whole_step else 1.0
+        if scale < 1 and num_items_in_batch is not None and self._is_mean(model, batch, num_items_in_batch):
+            own = own * scale  # else the task would weigh as many times more than all that is added
+        loss = sum(part.count for part in parts if part.task is run.task) / count * own
         for part in parts:
             new = part.task is run.task
             share, more = scale * part.count / count, torch.zeros((), device=own.device)
@@ -215,6 +220,20 @@ class ForgettingTrainer(Trainer):
                         more = more + term
             loss = loss + share * more
         return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def _is_mean(self, model: Any, inputs: Any, count: Any) -> bool:
+        """Whether the loss is the batch's mean though the Trainer takes it for a share of the step's.
+
+        So it is with transformers' classifiers: they accept `num_items_in_batch`, which the Trainer then relies on, and
+        do not use it. Asked once, of the first batch.
+        """
+        if self._own_mean is None:
+            compute, devices = super().compute_loss, [self.args.device] if self.args.device.type == "cuda" else []
+            with evaluating(model), torch.random.fork_rng(devices=devices):
+                one, two = (float(compute(model, dict(inputs), False, n)) for n in (count, 2 * count))
+            self._own_mean = one == two
+        return self._own_mean
 
     @torch.no_grad()
     def _finish_gradients(self, run: Run) -> None:

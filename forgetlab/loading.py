@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,12 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
     title = local if not fetched else repository + (f"@{revision}" if revision else "")
     body, tokenizer = _from_transformers(source, title if fetched else str(name), fetched)
     model = Model(body, tokenizer, name=title)
+    if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
+        warnings.warn(
+            f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; to go on "
+            "with it use huggingface.ForgettingTrainer, or learn its task first (`compare` does)",
+            stacklevel=2,
+        )
     if Path(source, HEADS_FILE).is_file():
         _load_heads(model, Path(source))
     model.to(chosen).eval()

@@ -32,6 +32,7 @@ class Head(nn.Module):
 
     level "sequence": the mean over a text's tokens (encoder) or its last token (causal) → (B, labels);
     level "token": every token → (B, L, labels).
+    It computes in its own precision, float32, whatever the backbone's.
     """
 
     def __init__(self, width: int, labels: Sequence[str], level: Level, *, last_token: bool, seed: int) -> None:
@@ -45,6 +46,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = hidden.to(self.linear.weight.dtype)
         if self.level == "token":
             return self.linear(hidden)
         if self.last_token:

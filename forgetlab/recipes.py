@@ -15,6 +15,7 @@ import torch
 
 import forgetlab
 from forgetlab import catalog, sources, stacked
+from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.loading import load
 from forgetlab.models import Model
@@ -107,6 +108,11 @@ class Bench:
 def prepare(recipe: Recipe) -> Bench:
     """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for."""
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
+    for name in ("steps", "batch_size", "every", *(["limit"] if recipe.limit is not None else [])):
+        whole(name, getattr(recipe, name))
+    number("lr", recipe.lr, above=True)
+    if recipe.new and recipe.new in recipe.watch:
+        raise ForgetlabError(f"{recipe.new} is both the new task and watched: leave it out of the watched ones")
     model = load(recipe.model, device=recipe.device)
     new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
     new, notes = _resolve(new_name, model, "new", recipe)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab import compiling, memory
-from forgetlab.checks import flag, number, whole
+from forgetlab.checks import flag, listed, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.exits import closed_at_exit
 from forgetlab.loading import pick_device
@@ -71,6 +71,7 @@ def finetune(
     Raises ForgetlabError, before anything is touched, for arguments that cannot work; and later where half a batch is
     still too much for the memory.
     """
+    _right_kinds(model, task, methods, watch)
     whole("steps", steps)
     whole("batch_size", batch_size)
     whole("every", every)
@@ -104,7 +105,12 @@ def finetune(
             del model.heads[name]
         raise
     model.to(to)
-    notes = task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
+    notes = [
+        f"{one.name}: its head is new and has learned nothing that could be forgotten; fine-tune the model on it first"
+        for one in watch
+        if isinstance(one, Classification | Tagging) and one.head not in heads and one.head != _head_of(task)
+    ]
+    notes += task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
     loop = _Loop(
         model,
         task,
@@ -123,6 +129,24 @@ def finetune(
         notes,
     )
     return closed_at_exit(loop.records(every))
+
+
+def _right_kinds(model: object, task: object, methods: object, watch: object) -> None:
+    if not isinstance(model, Model):
+        raise ForgetlabError(
+            f"the model must be a forgetlab Model, got {type(model).__name__}: load(folder) makes one; "
+            "huggingface.ForgettingTrainer takes a transformers model as it is"
+        )
+    if not isinstance(task, Task):
+        raise ForgetlabError(
+            f'the task must be a Task, such as task("sentiment") or task_from("my.csv"), got {type(task).__name__}'
+        )
+    listed("methods", methods, Method, "[EWC(old, lam=10)]")
+    listed("watch", watch, Task, '[task("entities")]')
+
+
+def _head_of(task: Task) -> str | None:
+    return task.head if isinstance(task, Classification | Tagging) else None
 
 
 class _Loop:

@@ -12,7 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from forgetlab import checkpoints, finetune, load, task
 from forgetlab.architectures import Frozen, LoRA
@@ -21,8 +27,9 @@ from forgetlab.huggingface import ForgettingTrainer
 from forgetlab.importance import fisher_diagonal
 from forgetlab.interference import PCGrad
 from forgetlab.interpolation import WeightInterpolation
-from forgetlab.methods import Method
+from forgetlab.methods import Method, Run
 from forgetlab.models import Model
+from forgetlab.paths import data_folder
 from forgetlab.regularizers import EWC, L2SP, SI, KLAnchor
 from forgetlab.replay import ExperienceReplay
 from forgetlab.schedules import GradualUnfreezing, LayerwiseRates, Warmup
@@ -192,6 +199,46 @@ def test_accumulation_makes_no_difference(name: str, tmp_path: Path) -> None:
     four = trained(tmp_path, CASES[name](), per_device_train_batch_size=BATCH // 4, gradient_accumulation_steps=4)
     tolerance = 1e-5 if name != "kl-anchor" else 0.05  # its mean is over each pass's own tokens
     close(weights(once), weights(four), gpt_start(), tolerance)
+
+
+@pytest.mark.parametrize("name", ["ewc", "replay"])
+def test_a_classifier_that_does_not_count_weighs_as_much_at_any_accumulation(name: str, tmp_path: Path) -> None:
+    """transformers' classifiers take num_items_in_batch and ignore it: the Trainer then adds up means."""
+
+    class Seen(Method):
+        def adjust_gradients(self, run: Run) -> None:
+            self.norms = {n: float(p.grad.norm()) for n, p in run.weights.items() if p.grad is not None}
+
+    def norms(batch: int, accumulation: int) -> dict[str, float]:
+        seen, old = Seen(), in_order(task("entities", size=64))
+        methods = {"ewc": EWC([old], lam=1e3, examples=16), "replay": ExperienceReplay([old], ratio=0.5, memory=64)}
+        before = load("tiny-bert", device="cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = BertForSequenceClassification.from_pretrained(data_folder() / "models" / "tiny-bert", num_labels=2)
+        new = task("sentiment", size=32)
+        rows = [
+            {**before.tokenizer(text), "label": int(label == "positive")}
+            for text, label in zip(new.train.texts, new.train.labels, strict=True)
+        ]
+        settings = arguments(tmp_path, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
+        settings.max_steps, settings.label_names = 1, ["labels"]
+        collator = DataCollatorWithPadding(before.tokenizer)
+        InOrder(
+            model,
+            settings,
+            train_dataset=rows,
+            data_collator=collator,
+            processing_class=before.tokenizer,
+            methods=[methods[name], seen],
+            watch=[old],
+            before=before,
+        ).train()
+        return seen.norms
+
+    once, four = norms(32, 1), norms(8, 4)
+    layer = "body.bert.encoder.layer.0.output.dense.weight"
+    assert four[layer] == pytest.approx(once[layer], rel=0.02 if name == "ewc" else 0.3)  # four draws of old texts
 
 
 def test_replay_takes_its_share_of_each_batch(tmp_path: Path) -> None:

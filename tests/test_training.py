@@ -17,6 +17,7 @@ from forgetlab import ForgetlabError, finetune, load, memory, task, training
 from forgetlab.architectures import Adapters
 from forgetlab.methods import Method, Part, Run
 from forgetlab.models import Model
+from forgetlab.regularizers import EWC
 from forgetlab.remedies import make_methods
 from forgetlab.schedules import LayerwiseRates
 from forgetlab.tasks import Classification, MaskedLM, Scores, Task
@@ -562,6 +563,15 @@ def test_on_cuda() -> None:
         ({"steps": 2.5}, "steps must be a whole number above 0, got 2.5"),
         ({"batch_size": 65}, "batch_size 65 is larger than the 64 training examples of sentiment; use 64 or less"),
         ({"batch_size": 10, "accumulation": 3}, "batch_size 10 cannot be split evenly over 3 passes"),
+        (
+            {"methods": EWC([task("entities")])},
+            "methods must be a list of Methods, such as [EWC(old, lam=10)], got EWC",
+        ),
+        (
+            {"methods": ["ewc"]},
+            "methods must be a list of Methods, such as [EWC(old, lam=10)], got one with a str in it",
+        ),
+        ({"watch": task("entities")}, 'watch must be a list of Tasks, such as [task("entities")], got Tagging'),
         ({"limit": 0}, "limit must be a whole number above 0, got 0"),
         ({"precision": "int8"}, "precision must be float32, bfloat16 or float16, got 'int8'"),
         ({"compile": "yes"}, "compile must be true or false (or 1 or 0), got 'yes'"),
@@ -576,6 +586,32 @@ def test_bad_arguments(bert: Model, options: dict, message: str) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not bert.heads  # nor has anything been made
+
+
+def test_a_model_or_a_task_of_another_kind_is_refused(bert: Model) -> None:
+    with pytest.raises(
+        ForgetlabError, match=r"must be a forgetlab Model, got BertForMaskedLM: load\(folder\) makes one"
+    ):
+        finetune(bert.body, task("sentiment"))
+    with pytest.raises(ForgetlabError, match=r'must be a Task, such as task\("sentiment"\) .*, got str'):
+        finetune(bert, "reviews.csv")
+
+
+def test_a_watched_task_with_a_new_head_is_noted(bert: Model) -> None:
+    new, old = task("sentiment", size=64), task("entities", size=64)
+    first = next(finetune(bert, new, watch=[old, task("masked-lm")], steps=2))
+    assert [note for note in first.notes if "its head is new" in note] == [
+        "entities: its head is new and has learned nothing that could be forgotten; fine-tune the model on it first"
+    ]
+    assert not any("its head is new" in note for note in next(finetune(bert, new, watch=[old], steps=2)).notes)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_trained_and_scored(kind: torch.dtype) -> None:
+    model = load("tiny-bert", device="cpu").to(kind)
+    records = list(finetune(model, task("sentiment", size=64), watch=[task("entities")], steps=2, limit=16))
+    assert records[-1].status == "done"
+    assert math.isfinite(records[-1].loss)
 
 
 def test_a_zero_shot_task_cannot_be_trained(bert: Model) -> None:

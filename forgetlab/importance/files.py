@@ -55,7 +55,9 @@ def check_importance(
     """
     for name, value in importance.items():
         if name not in parameters:
-            raise ForgetlabError(f"{what} of another model: this one has no parameter {name}")
+            lacks = f"{what} of another model: this one has no parameter {name}"
+            head = name.split(".")[1] if name.startswith("heads.") else ""
+            raise ForgetlabError(lacks + (f"; watch the task {head!r}, and its head is there" if head else ""))
         if value.shape != parameters[name].shape:
             given, wanted = tuple(value.shape), tuple(parameters[name].shape)
             raise ForgetlabError(f"{what} of another model: {name} has the shape {given}, here it is {wanted}")

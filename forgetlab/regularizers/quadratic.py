@@ -201,7 +201,8 @@ class OnlineEWC(EWC):
     """EWC for a sequence: one anchor, and a Fisher that fades: F ← γ F + F_t after each task t.
 
     gamma: γ in [0, 1]; 1 is the plain sum. `consolidate(fisher)` adds the Fisher of a task just learned; the next
-    run then anchors to its own start, where no anchor was given. Everything else as in EWC; given tasks count as a sequence in their order.
+    run then anchors to its own start, where no anchor was given. Everything else as in EWC; given tasks count as a
+    sequence in their order.
     Source: Schwarz et al. 2018 (Progress & Compress), eq. 8–9. Theirs pulls with γ F, this with F: their λ is ours / γ.
     """
 
