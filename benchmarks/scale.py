@@ -24,8 +24,9 @@ from forgetlab.importance import fisher_diagonal
 from forgetlab.models import Model
 from forgetlab.plots import COLORS
 from forgetlab.pretraining import world_tokenizer
-from forgetlab.recipes import Recipe, device_name, make_methods, prepare, sweep
+from forgetlab.recipes import Recipe, device_name, prepare, sweep
 from forgetlab.regularizers import EWC
+from forgetlab.remedies import make_methods
 from forgetlab.sources import Examples
 from forgetlab.tasks import MaskedLM
 

@@ -213,7 +213,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import pretraining, sources
-    from forgetlab.recipes import MACHINE_TEXT
+    from forgetlab.own_data import MACHINE_TEXT
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -257,7 +257,7 @@ def _models(options: argparse.Namespace) -> None:
 
 def _tasks(options: argparse.Namespace) -> None:
     from forgetlab.catalog import task_names
-    from forgetlab.recipes import MACHINE_TEXT
+    from forgetlab.own_data import MACHINE_TEXT
 
     for name, text in task_names().items():
         print(f"{name:<16}{text}")
@@ -268,7 +268,7 @@ def _tasks(options: argparse.Namespace) -> None:
 def _methods(options: argparse.Namespace) -> None:
     import inspect
 
-    from forgetlab.recipes import METHODS, settings
+    from forgetlab.remedies import METHODS, settings
 
     for name, remedy in METHODS.items():
         shown = ", ".join(f"{key}={value}" for key, value in settings(name).items())

@@ -17,7 +17,8 @@ from forgetlab.checks import number, whole
 from forgetlab.choosing import End, Pair, Search, recommend
 from forgetlab.errors import ForgetlabError
 from forgetlab.frontier import dots, family, shares
-from forgetlab.recipes import METHODS, Recipe, make_methods, summarise
+from forgetlab.recipes import Recipe, summarise
+from forgetlab.remedies import METHODS, make_methods
 from forgetlab.sweeps import RunFolder, Sweep, told
 from forgetlab.workers import Pool, Run
 

@@ -80,8 +80,8 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
     model = Model(body, tokenizer, name=title)
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
-            f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; to go on "
-            "with it use huggingface.ForgettingTrainer, or learn its task first (`compare` does)",
+            f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "
+            "huggingface.ForgettingTrainer goes on with it, and `compare` learns its task first",
             stacklevel=2,
         )
     if Path(source, HEADS_FILE).is_file():

@@ -19,13 +19,10 @@ from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.loading import load
 from forgetlab.models import Model
-from forgetlab.own_data import MACHINE_TEXT as MACHINE_TEXT
-from forgetlab.own_data import is_hub_name, of_examples, short_name
+from forgetlab.own_data import MACHINE_TEXT, is_hub_name, of_examples, short_name
 from forgetlab.records import Record
 from forgetlab.regularizers.quadratic import Quadratic
-from forgetlab.remedies import METHODS as METHODS
-from forgetlab.remedies import make_methods as make_methods
-from forgetlab.remedies import settings as settings
+from forgetlab.remedies import make_methods
 from forgetlab.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import is_small

@@ -46,20 +46,28 @@ def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None
     cached = folder is None
     folder = folder or cache_folder()
     path = folder / f"{key(name, settings)}.json"
-    draft = path.with_name(f".{secrets.token_hex(4)}")
     try:
-        text = json.dumps({"settings": dict(settings), "result": result}, allow_nan=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_json(path, {"settings": dict(settings), "result": result})
         if cached:
             _make_room(folder, path)
     except (OSError, ValueError) as error:
-        with suppress(OSError):
-            draft.unlink()
         reason = getattr(error, "strerror", None) or error
         return f"the result could not be kept in {folder}: {reason}"
     return ""
+
+
+def write_json(path: Path, content: Any) -> str:
+    """Write plain values to a file that appears whole or not at all, in a folder made for it. Returns the text."""
+    text = json.dumps(content, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{secrets.token_hex(4)}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return text
 
 
 def cache_folder() -> Path:

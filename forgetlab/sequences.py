@@ -12,9 +12,9 @@ from forgetlab.exits import closed_at_exit
 from forgetlab.importance import fisher_diagonal
 from forgetlab.methods import Method
 from forgetlab.models import Model
-from forgetlab.recipes import make_methods
 from forgetlab.records import Record
 from forgetlab.regularizers import OnlineEWC
+from forgetlab.remedies import make_methods
 from forgetlab.replay import ExperienceReplay
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.training import finetune

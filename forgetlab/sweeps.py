@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import statistics
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from forgetlab import workers
 from forgetlab.errors import ForgetlabError
 from forgetlab.paths import inputs, sha256
 from forgetlab.recipes import Recipe
+from forgetlab.results import write_json
 from forgetlab.workers import Pool, Run
 
 FOLDER, MANIFEST = "runs", "sweep.json"
@@ -65,18 +65,14 @@ class RunFolder:
         """Keep a run; its file appears whole or not at all. Returns it as it can be read from there."""
         try:
             if not self.wrote:
-                self._write(MANIFEST, {**self._identity, "finished": False})
+                write_json(self.folder / MANIFEST, {**self._identity, "finished": False})
                 for path in self.folder.glob("*.json") if self._fresh else ():
                     if path.name != MANIFEST:  # runs of a finished sweep make room now that there is something new
                         path.unlink()
                 self.wrote = True
-            return self._write(f"{run['key']}.json", run)
+            return json.loads(write_json(self.folder / f"{run['key']}.json", run))
         except OSError as error:
             raise ForgetlabError(f"cannot keep a run in {self.folder}: {error.strerror or error}") from error
-
-    def _write(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return _write(self.folder / name, content)
 
 
 def finish(out: Path) -> None:
@@ -84,7 +80,7 @@ def finish(out: Path) -> None:
     path = out / FOLDER / MANIFEST
     if found := _read(path):
         with suppress(OSError):
-            _write(path, {**found, "finished": True})
+            write_json(path, {**found, "finished": True})
 
 
 def told(out: Path) -> str:
@@ -189,18 +185,6 @@ class Sweep:
         own = self._took.get(recipe.methods.partition(":")[0])
         known = own or [seconds for several in self._took.values() for seconds in several]
         return statistics.fmean(known) if known else self.estimate
-
-
-def _write(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(content, allow_nan=False)
-    draft = path.with_name(f".{secrets.token_hex(4)}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-    return json.loads(text)
 
 
 def _count(folder: Path) -> int:

@@ -401,6 +401,9 @@ def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
 
 def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:
     """The classes of a labelled task, sorted; raises where there is one only, or the test data have others."""
+    train, test = list(train), list(test)
+    if len(kinds := {type(label).__name__ for label in (*train, *test)}) > 1:
+        raise ForgetlabError(f"{name}: {what}s of several kinds ({', '.join(sorted(kinds))}); give all of them as text")
     classes = tuple(sorted(set(train)))
     if len(classes) < 2:
         needs = "classification needs two classes" if what == "label" else "tagging needs two tags"

@@ -458,12 +458,16 @@ def test_what_cannot_be_saved_or_replayed_is_said(tmp_path) -> None:
         list(finetune(model, task("sentiment", size=64), methods=[Frozen(), ExperienceReplay([old])], steps=2))
 
 
-def test_remembered_adapters_stay() -> None:
+@pytest.mark.parametrize("method", MAKERS)
+def test_remembered_additions_stay_and_later_ones_go(method: str) -> None:
     model = small_model()
-    list(finetune(model, task("sentiment", size=64), methods=[Adapters(width=4)], steps=2))
+    train(model, MAKERS[method](), steps=2)
     model.remember()
     kept = model.snapshot()
+    train(model, MAKERS[method](), name="register", steps=2)
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
     model.restore()
-    assert all(torch.equal(value, kept[name]) for name, value in model.snapshot().items())
+    now = model.snapshot()
+    assert now.keys() == kept.keys()
+    assert all(torch.equal(value, kept[name]) for name, value in now.items())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from forgetlab.__main__ import METHODS_APART
 
 pytestmark = pytest.mark.slow
 QUICK = ["--steps", "4", "--every", "2", "--batch", "8", "--limit", "16", "--seeds", "2", "--device", "cpu"]
@@ -215,3 +218,13 @@ def test_a_full_disk(tmp_path: Path) -> None:
         }
     finally:
         subprocess.run(["umount", str(small)], check=False)
+
+
+def test_commas_part_methods_and_their_settings() -> None:
+    listed = "none,replay:ratio=0.3,memory=10,ewc:lam=3+l2sp:lam=1;beta=2, frozen"
+    assert [m.strip() for m in re.split(METHODS_APART, listed)] == [
+        "none",
+        "replay:ratio=0.3,memory=10",
+        "ewc:lam=3+l2sp:lam=1;beta=2",
+        "frozen",
+    ]

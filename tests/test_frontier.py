@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forgetlab import ForgetlabError, recipes
+from forgetlab import ForgetlabError
 from forgetlab.frontier import (
     FAMILIES,
     STRENGTHS,
@@ -22,6 +22,7 @@ from forgetlab.frontier import (
     read_benchmark,
     with_strength,
 )
+from forgetlab.remedies import make_methods
 
 
 def test_kept_and_learned_by_hand() -> None:
@@ -65,7 +66,7 @@ def test_the_best_within_a_budget() -> None:
 @pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
 def test_every_strength_is_one_that_the_remedy_takes(remedy: str, strength: float) -> None:
     spec = with_strength(remedy, strength)
-    (method,) = recipes.make_methods(spec, None)
+    (method,) = make_methods(spec, None)
     assert method.name == remedy
     assert family(spec) in FAMILIES
 

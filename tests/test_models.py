@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertForSequenceClassification
 
 from forgetlab import ForgetlabError, finetune, load, task
 from forgetlab.architectures import Adapters
@@ -262,3 +263,11 @@ def test_unknown_names_and_hub_ids_without_network(monkeypatch: pytest.MonkeyPat
 def test_bad_devices() -> None:
     with pytest.raises(ForgetlabError, match="device 'gpu' is not at hand here"):
         load("tiny-gpt", device="gpu")
+
+
+def test_a_classifier_that_is_left_out_is_said_to_be(tmp_path: Path) -> None:
+    body = BertForSequenceClassification(load("tiny-bert", device="cpu").config)
+    body.save_pretrained(tmp_path)
+    load("tiny-bert").tokenizer.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="the classifier of its BertForSequenceClassification is left out"):
+        load(tmp_path)

@@ -10,8 +10,9 @@ import pytest
 
 from forgetlab import ForgetlabError, Recipe, load, sweep
 from forgetlab.architectures import Frozen
-from forgetlab.recipes import METHODS, make_methods, prepare, settings, summarise
+from forgetlab.recipes import prepare, summarise
 from forgetlab.regularizers import L2SP
+from forgetlab.remedies import METHODS, make_methods, settings
 from forgetlab.replay import ExperienceReplay
 from forgetlab.sources import read, split
 from tests.conftest import small_model

@@ -286,3 +286,18 @@ def test_evaluation_order_does_not_matter(bert: Model) -> None:
         "sentiment", one.train, labelled([one.test.texts[i] for i in rows], [one.test.labels[i] for i in rows])
     )
     assert mixed.score(bert)["accuracy"] == one.score(bert)["accuracy"]
+
+
+def test_labels_of_several_kinds_are_refused() -> None:
+    rows = Examples("labelled", ("a", "b"), labels=("good", None))
+    with pytest.raises(
+        ForgetlabError, match=r"mine: labels of several kinds \(NoneType, str\); give all of them as text"
+    ):
+        Classification("mine", rows, rows)
+
+
+def test_a_tokenizer_with_one_mark_for_all_knows_every_word(gpt: Model) -> None:
+    """As GPT-2's own: byte-level, and its unknown mark is the one that begins and ends texts."""
+    gpt.tokenizer.unk_token = gpt.tokenizer.bos_token
+    texts = Examples("text", ("anna is in the park .", "anna sings ."))
+    assert not any("unknown" in note for note in CausalLM("mine", texts, texts).remarks(gpt, "test"))

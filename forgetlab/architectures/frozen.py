@@ -96,8 +96,7 @@ class Additive(Frozen):
             present[key] = self.make(run, key)
             present[key].made_by = repr(self)
             model.add_module(f"{self.name}:{key}", present[key])
-            if len(present) == 1:
-                model.on_restore(partial(remove, self.name))  # not a method: self holds the model
+            model.on_restore(partial(remove, self.name, key))  # not a method: self holds the model
         for p in present[key].weights():
             p.requires_grad_(True)
         for name, addition in present.items():
@@ -158,9 +157,9 @@ def _additions(name: str, model: Model) -> dict[str, Addition]:
     return {n.removeprefix(start): m for n, m in named if n.startswith(start) and isinstance(m, Addition)}
 
 
-def remove(name: str, model: Model) -> None:
-    """Take every addition of the remedy called `name` out of a model."""
-    for key, addition in _additions(name, model).items():
+def remove(name: str, key: str, model: Model) -> None:
+    """Take an addition of the remedy called `name` out of a model, if it is there."""
+    if addition := _additions(name, model).get(key):
         addition.remove()
         delattr(model, f"{name}:{key}")
 

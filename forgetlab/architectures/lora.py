@@ -87,7 +87,8 @@ class LoRA(Additive):
         for module in model.backbone.modules():
             if hasattr(module, "lora_A"):
                 module.merge()  # type: ignore[operator]
-        remove(self.name, model)
+        for key in self._additions(model):
+            remove(self.name, key, model)
 
     def _targets(self, model: Model) -> list[str]:
         """Full names of the layers to change."""
@@ -134,8 +135,11 @@ class _Layers(Addition):
                 p.requires_grad_(required)
 
     def remove(self) -> None:
+        self.switch(False)  # or peft would switch another one on in its place
+        for layer in self.wrapped:
+            layer.delete_adapter(self.key)
         for name, layer in list(self.backbone.named_modules()):
-            if hasattr(layer, "lora_A"):
+            if hasattr(layer, "lora_A") and not layer.lora_A:
                 parent, _, child = name.rpartition(".")
                 setattr(self.backbone.get_submodule(parent), child, layer.base_layer)
 

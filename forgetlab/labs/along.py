@@ -17,7 +17,8 @@ from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels
 from forgetlab.plots import COLORS, INK, number
-from forgetlab.recipes import Recipe, make_methods
+from forgetlab.recipes import Recipe
+from forgetlab.remedies import make_methods
 from forgetlab.training import finetune
 
 OLD = ("masked-lm", "entities")

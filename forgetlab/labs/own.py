@@ -17,8 +17,10 @@ from forgetlab.labs.base import Lab, Settings, State, encoded, image
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.own_data import MACHINE_TEXT
 from forgetlab.plots import UNITS, number
-from forgetlab.recipes import MACHINE_TEXT, Bench, Recipe, make_methods, prepare, summarise
+from forgetlab.recipes import Bench, Recipe, prepare, summarise
+from forgetlab.remedies import make_methods
 
 LONGEST = 1000  # characters of a name
 REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}

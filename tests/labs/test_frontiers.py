@@ -20,7 +20,8 @@ from forgetlab.labs import along, frontier, runs, valleys
 from forgetlab.labs.base import Lab
 from forgetlab.labs.frontier_view import Plot
 from forgetlab.landscape import weights_of
-from forgetlab.recipes import Bench, Recipe, make_methods, prepare
+from forgetlab.recipes import Bench, Recipe, prepare
+from forgetlab.remedies import make_methods
 from forgetlab.training import finetune
 
 

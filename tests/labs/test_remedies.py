@@ -20,8 +20,9 @@ from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull, remed
 from forgetlab.labs.base import Lab
 from forgetlab.loading import load
 from forgetlab.methods import Method
-from forgetlab.recipes import Bench, Recipe, make_methods, prepare
+from forgetlab.recipes import Bench, Recipe, prepare
 from forgetlab.regularizers import EWC, KLAnchor
+from forgetlab.remedies import make_methods
 from forgetlab.replay import ExperienceReplay, GenerativeReplay
 from forgetlab.schedules import LayerwiseRates
 from forgetlab.stopping import SafetyBrake
