@@ -109,7 +109,7 @@ def prepare(recipe: Recipe) -> Bench:
         whole(name, getattr(recipe, name))
     number("lr", recipe.lr, above=True)
     if recipe.new and recipe.new in recipe.watch:
-        raise ForgetlabError(f"{recipe.new} is both the new task and watched: leave it out of the watched ones")
+        raise ForgetlabError(f"two tasks have the same name: {recipe.new} is the new task and watched too")
     model = load(recipe.model, device=recipe.device)
     new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
     new, notes = _resolve(new_name, model, "new", recipe)

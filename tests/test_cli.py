@@ -92,7 +92,10 @@ def test_lists(tmp_path: Path) -> None:
         (["compare", "--steps", "0"], "steps must be a whole number above 0"),
         (["compare", "--every", "0"], "every must be a whole number above 0"),
         (["compare", "--limit", "0"], "limit must be a whole number above 0"),
-        (["compare", "--new", "register", "--watch", "register"], "register is both the new task and watched"),
+        (
+            ["compare", "--new", "register", "--watch", "register"],
+            "two tasks have the same name: register is the new task and watched too",
+        ),
         (["compare", "--seeds", "0"], "--seeds must be 1 or more"),
         (["compare", "--out", "busy"], "busy"),
         (["compare", "--new", "broken.csv"], "broken.csv"),

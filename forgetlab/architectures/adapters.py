@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetlab.architectures.frozen import Addition, Additive, blocks, linear, truth, whole
+from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
+from forgetlab.checks import flag, whole
 from forgetlab.methods import Run
 
 
@@ -30,7 +31,7 @@ class Adapters(Additive):
 
     def __init__(self, width: int = 16, shared: bool = False) -> None:
         self.width = whole("width", width)
-        self.shared = truth("shared", shared)
+        self.shared = flag("shared", shared)
 
     def make(self, run: Run, key: str) -> Addition:
         stack = blocks(run.model)

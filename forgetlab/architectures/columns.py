@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetlab.architectures.frozen import Addition, Additive, blocks, linear, whole
+from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
+from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run
 

@@ -10,14 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from forgetlab.checks import flag
-from forgetlab.checks import whole as whole  # for adapters.py and columns.py
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.methods import Group, Method, Run
 from forgetlab.models import Model
 from forgetlab.tasks import Task
 
-truth = flag  # for adapters.py
 ALL = "*"  # in place of a task's name: the addition that every task goes through
 
 
