@@ -169,7 +169,13 @@ def main() -> None:
             extra = f"{memory[name]:8.0f} MiB" if name in memory else ""
             print(f"  {name:10} {value:7.3f} s   {medians['loop'] / value:5.2f} times the loop's speed {extra}")
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu ({platform.machine()})"
-    result = {"device": where, "threads": torch.get_num_threads(), "repeats": options.repeats, "models": table}
+    result = {
+        "device": where,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "repeats": options.repeats,
+        "models": table,
+    }
     path = Path(__file__).parent / "results" / f"fisher-{options.device}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 
