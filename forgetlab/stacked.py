@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from forgetlab import memory
-from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.functional import eager_attention, with_weights
 from forgetlab.methods import Method, Part, Run
@@ -28,6 +27,7 @@ from forgetlab.records import Record
 from forgetlab.regularizers.quadratic import EWC, L2SP, Quadratic
 from forgetlab.tasks import Scores, Task
 from forgetlab.torch_state import TorchState
+from forgetlab.training import check_arguments
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's AdamW
 Stack = dict[str, Tensor]  # name → (runs, *shape)
@@ -74,20 +74,7 @@ def finetune_stacked(
     if odd := [v.pull for v in variants if v.pull is not None and not stackable([v.pull])]:
         raise ForgetlabError(f"{odd[0].name} with beta, or no pull on the weights, runs one by one: use finetune")
     for variant in variants:
-        number("lr", variant.lr, above=True)
-    whole("steps", steps)
-    whole("batch_size", batch_size)
-    whole("every", every)
-    number("clip", clip)
-    if task.size() == 0:
-        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
-    if batch_size > task.size():
-        raise ForgetlabError(
-            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
-            f"use {task.size()} or less"
-        )
-    if (names := [t.name for t in (task, *watch)]) and len(set(names)) < len(names):
-        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
+        check_arguments(model, task, (), watch, variant.lr, steps, batch_size, every, clip, limit)
     for one in (task, *watch):
         one.prepare(model, seed)
     return _Stacked(model, task, variants, watch, steps, batch_size, seed, clip, limit).records(every)

@@ -71,30 +71,14 @@ def finetune(
     Raises ForgetlabError, before anything is touched, for arguments that cannot work; and later where half a batch is
     still too much for the memory.
     """
-    _right_kinds(model, task, methods, watch)
-    whole("steps", steps)
-    whole("batch_size", batch_size)
-    whole("every", every)
+    check_arguments(model, task, methods, watch, lr, steps, batch_size, every, clip, limit)
     whole("accumulation", accumulation)
-    number("lr", lr, above=True)
     number("weight_decay", weight_decay)
-    number("clip", clip)
     flag("compile", compile)
-    if limit is not None:
-        whole("limit", limit)
     if precision not in ("float32", "bfloat16", "float16"):
         raise ForgetlabError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
     if batch_size % accumulation:
         raise ForgetlabError(f"batch_size {batch_size} cannot be split evenly over {accumulation} passes")
-    if task.size() == 0:
-        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
-    if batch_size > task.size():
-        raise ForgetlabError(
-            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
-            f"use {task.size()} or less"
-        )
-    if (names := [t.name for t in (task, *watch)]) and len(set(names)) < len(names):
-        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}")
     to = model.device if device is None else pick_device(device)
     heads = set(model.heads)
     try:
@@ -131,7 +115,19 @@ def finetune(
     return closed_at_exit(loop.records(every))
 
 
-def _right_kinds(model: object, task: object, methods: object, watch: object) -> None:
+def check_arguments(
+    model: Model,
+    task: Task,
+    methods: Sequence[Method],
+    watch: Sequence[Task],
+    lr: float,
+    steps: int,
+    batch_size: int,
+    every: int,
+    clip: float,
+    limit: int | None,
+) -> None:
+    """Raise ForgetlabError for what no fine-tune can work with, one by one or stacked."""
     if not isinstance(model, Model):
         raise ForgetlabError(
             f"the model must be a forgetlab Model, got {type(model).__name__}: load(folder) makes one; "
@@ -143,6 +139,22 @@ def _right_kinds(model: object, task: object, methods: object, watch: object) ->
         )
     listed("methods", methods, Method, "[EWC(old, lam=10)]")
     listed("watch", watch, Task, '[task("entities")]')
+    number("lr", lr, above=True)
+    number("clip", clip)
+    whole("steps", steps)
+    whole("batch_size", batch_size)
+    whole("every", every)
+    if limit is not None:
+        whole("limit", limit)
+    if task.size() == 0:
+        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
+    if batch_size > task.size():
+        raise ForgetlabError(
+            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
+            f"use {task.size()} or less"
+        )
+    if len({t.name for t in (task, *watch)}) < 1 + len(watch):
+        raise ForgetlabError(f"two tasks have the same name: {', '.join(t.name for t in (task, *watch))}")
 
 
 def _head_of(task: Task) -> str | None:
@@ -314,13 +326,7 @@ class _Loop:
 
     def _passes(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
         run, total = self.run, torch.zeros((), device=self.model.device)
-        counts, predictions = Counter[Task](), Counter[Task]()
-        for part, batch in batches:
-            counts[part.task] += part.count
-            predictions[part.task] += len(batch["targets"])
-        for part, batch in batches:
-            # a task's share of the examples; of it, a pass's share of the predictions, so that passes make one mean
-            weight = counts[part.task] / run.batch_size * (len(batch["targets"]) / predictions[part.task])
+        for (part, batch), weight in zip(batches, self._weights(batches), strict=True):
             for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
                 with run.autocast(), run.state(part.task):
                     loss = self._loss(part.task, piece) * (weight * share)
@@ -332,6 +338,21 @@ class _Loop:
                 self.scaler.scale(loss).backward()
                 total += loss.detach()
         return total
+
+    def _weights(self, batches: Sequence[tuple[Part, Batch]]) -> list[float]:
+        """What the mean loss of each batch counts for: its part's share of the examples.
+
+        Of that, each of several passes has its share of the predictions, so that their means add up to one.
+        """
+        if self.accumulation == 1:
+            return [part.count / self.run.batch_size for part, _ in batches]
+        keys = [(part.task, id(part.pool)) for part, _ in batches]  # the same part of each pass
+        examples, predictions = Counter[Any](), Counter[Any]()
+        for key, (part, batch) in zip(keys, batches, strict=True):
+            examples[key] += part.count
+            predictions[key] += len(batch["targets"])
+        shares = [len(b["targets"]) / predictions[key] for key, (_, b) in zip(keys, batches, strict=True)]
+        return [examples[key] / self.run.batch_size * share for key, share in zip(keys, shares, strict=True)]
 
     def _sample_loss(self) -> Tensor:
         run, task = self.run, self.run.task
