@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from html import escape
-from threading import Lock
 from typing import Any
 
 from forgetlab import asking, compat
@@ -25,24 +24,19 @@ KEPT = "These are kept answers to a sentence of ours; yours is answered once the
 
 
 class Copies:
-    """A model as it was before a run and as it is now, apart from the one that trains: to ask disturbs nothing.
-
-    The lock: a kernel may redraw in one thread while another one trains.
-    """
+    """A model as it was before a run and as it is now, apart from the one that trains: to ask disturbs nothing."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._models: dict[str, Model] = {}
         self._of: tuple[Settings, int] | None = None
 
     def keep(self, model: Model, settings: Settings, step: int) -> None:
         """Take the model's weights at a step of the run with these settings."""
-        with self._lock:
-            if step == 0:
-                self._models = {when: deepcopy(model) for when in WHEN}
-            else:
-                self._models["after"].load_state_dict(model.state_dict())
-            self._of = (dict(settings), step)
+        if step == 0:
+            self._models = {when: deepcopy(model) for when in WHEN}
+        else:
+            self._models["after"].load_state_dict(model.state_dict())
+        self._of = (dict(settings), step)
 
     def are_of(self, settings: Settings, step: int) -> bool:
         """Whether the copies are of this run and step."""
@@ -51,12 +45,11 @@ class Copies:
     def answers(self, text: str, settings: Settings) -> dict[str, Any]:
         """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}."""
         asked: dict[str, Any] = {"seed": settings["seed"], "heads": HEADS[settings["model"]]}
-        with self._lock:
-            before = asking.answer(self._models["before"], text, **asked)
-            try:
-                after = asking.answer(self._models["after"], text, **asked)
-            except ForgetlabError as error:
-                after = {"refused": str(error)}
+        before = asking.answer(self._models["before"], text, **asked)
+        try:
+            after = asking.answer(self._models["after"], text, **asked)
+        except ForgetlabError as error:
+            after = {"refused": str(error)}
         return {"before": before, "after": after}
 
 

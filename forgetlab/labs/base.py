@@ -68,7 +68,8 @@ class Lab(Living):
         self._work, self._draw, self._check, self._filed, self._words = work, draw, check, filed, words
         self._opening, self._told = "", False  # what stands before a result's words; whether they are what is said
         self._start = self.settings()
-        self._quiet = False  # set while the lab itself moves its controls
+        self._quiet = False  # set while the lab itself moves its controls, in a turn of the runner's
+        self._begun = False  # whether the run under way has shown anything yet
         self._said_unwritable = False
         self._last_drawn = self._draw_seconds = 0.0
         self._still: dict[str, str] = {}  # the picture by mime type
@@ -101,26 +102,29 @@ class Lab(Living):
 
     def train(self) -> None:
         """Run the work for the present settings, whatever was computed before."""
-        settings = self.settings()
-        self._show_line()
-        if self.state is not None and self.state.get("settings") != settings and not self.instant:
-            self.old = [*self.old, self.state][-OLD_RUNS:]
-        self._say("" if self.instant else "preparing the training …")
-        self.source = "simulated" if self.instant else "live"
-        self._last_drawn = 0.0  # the first state is shown at once
+        self._runner.drop()
+        with self._runner.turn:
+            settings = self.settings()
+            self._show_line()
+            if self.state is not None and self.state.get("settings") != settings and not self.instant:
+                self.old = [*self.old, self.state][-OLD_RUNS:]
+            self._say("" if self.instant else "preparing the training …")
+            self.source = "simulated" if self.instant else "live"
+            self._begun, self._last_drawn = False, 0.0  # the first state is shown at once
         self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
 
     def reset(self) -> None:
         """The settings that the lab opened with; old runs are forgotten."""
-        self._runner.stop()
-        self._move(self._start)
-        self.state, self.old = None, []
-        self.picture.value = ""
+        self._runner.drop()
+        with self._runner.turn:
+            self._move(self._start)
+            self.state, self.old = None, []
+            self.picture.value = ""
         self._open()
 
     def apply(self, change: Settings) -> None:
         """Move several controls at once, then compute once."""
-        self._move({**self.settings(), **change})
+        self._move(change)
         self._compute()
 
     def still(self) -> dict[str, str]:
@@ -140,30 +144,32 @@ class Lab(Living):
 
     def _compute(self) -> None:
         if self._check is not None:
-            self._show_line()
-            self._check(self.settings())
-            if not self._runner.running and not self._recall():
-                self._say("Press Train.")
+            with self._runner.turn:
+                self._show_line()
+                self._check(self.settings())
+                if not self._runner.running and not self._recall():
+                    self._say("Press Train.")
             return
-        self._runner.stop()
+        self._runner.drop()
         if self.instant or not self._recall():
             self.train()
 
     def _recall(self) -> bool:
         """Draw the stored result of the present settings; False where there is none."""
-        found = results.get(f"lab-{self.name}", self._filed(self.settings()))
-        if not isinstance(found, dict):
-            return False
-        if self.state is not None and self.state.get("settings") != self.settings():
-            self.old = [*self.old, self.state][-OLD_RUNS:]
-        self.state, self.source = {**found, "settings": self.settings()}, "cached"
-        self._redraw()
-        self._show_line()
-        self._say_result("A kept result; Train runs it again.")
-        return True
+        with self._runner.turn:
+            found = results.get(f"lab-{self.name}", self._filed(self.settings()))
+            if not isinstance(found, dict):
+                return False
+            if self.state is not None and self.state.get("settings") != self.settings():
+                self.old = [*self.old, self.state][-OLD_RUNS:]
+            self.state, self.source = {**found, "settings": self.settings()}, "cached"
+            self._redraw()
+            self._show_line()
+            self._say_result("A kept result; Train runs it again.")
+            return True
 
     def _on_state(self, state: State) -> None:
-        self.state = state
+        self.state, self._begun = state, True
         wait = max(REDRAW_SECONDS, 3 * self._draw_seconds)  # drawing takes a quarter of the time at most
         if self.instant or time.perf_counter() - self._last_drawn > wait:
             if self.instant:
@@ -176,10 +182,10 @@ class Lab(Living):
         if why.startswith("error"):
             self._say_error(why)
             return
-        if self.state is None:
-            self._say("Press Train, or move a slider.")
-            return
         if self.instant:
+            return
+        if self.state is None or not self._begun:
+            self._say_error("Stopped before anything was reached.")
             return
         if why == "stopped":
             self.state = {**self.state, "stopped": True}  # where a picture waits for more, it says so
@@ -219,19 +225,18 @@ class Lab(Living):
         self._draw_seconds = self._last_drawn - begin
 
     def _on_training(self, change: Any) -> None:
-        if not self._quiet:
+        if not self._is_own_move():
             self._guarded(self._compute)
 
     def _on_view(self, change: Any) -> None:
-        if self._quiet:
-            return
-        told, shown = self._told, self.message.value
-        self._redraw()
-        if told and self.message.value == shown and not self._runner.running:  # else something went wrong, and stays
-            self._say_result(self._opening)
+        with self._runner.turn:
+            told, shown = self._told, self.message.value
+            self._redraw()
+            if told and self.message.value == shown and not self._runner.running:  # else it went wrong, and stays said
+                self._say_result(self._opening)
 
     def _on_line(self, change: Any) -> None:
-        if self._quiet:
+        if self._is_own_move():
             return
         try:
             wanted = from_line(self.name, change["new"], self.training)
@@ -241,19 +246,26 @@ class Lab(Living):
             return
         self._guarded(partial(self.apply, wanted))
 
+    def _is_own_move(self) -> bool:
+        """Whether the lab itself moves the control; a user's move in another thread waits until it has."""
+        with self._runner.turn:
+            return self._quiet
+
     def _move(self, values: Settings) -> None:
-        self._quiet = True
-        try:
-            for name, value in values.items():
-                self.training[name].value = value
-        finally:
-            self._quiet = False
-        self._show_line()
+        with self._runner.turn:
+            self._quiet = True
+            try:
+                for name, value in values.items():
+                    self.training[name].value = value
+            finally:
+                self._quiet = False
+            self._show_line()
 
     def _show_line(self) -> None:
-        before, self._quiet = self._quiet, True
-        self.line.value = to_line(self.name, self.settings())
-        self._quiet = before
+        with self._runner.turn:
+            before, self._quiet = self._quiet, True
+            self.line.value = to_line(self.name, self.settings())
+            self._quiet = before
 
     def _say(self, words: str) -> None:
         self._told = False

@@ -12,8 +12,10 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from threading import RLock, current_thread, main_thread
 from typing import Any, Generic, Literal, TypeVar
 
@@ -42,8 +44,10 @@ def pick_driver() -> Driver:
 class Runner(Generic[T]):
     """One run at a time; the newest request wins.
 
-    on_item(item): called for each piece. on_end(why): "done", "stopped" or "error: …" in words.
-    driver: one of DRIVERS (default: picked when a run starts). Both are called in the thread that runs.
+    on_item(item): called for each piece. on_end(why): "done", "stopped" or "error: …" in words; not called for a run
+    that another one takes the place of. driver: one of DRIVERS (default: picked when a run starts). Both are called
+    in the thread that runs. Kernels may run a widget's callbacks in more than one thread, even those of one widget:
+    `turn` is held while a piece is worked, and is to be held by whoever touches what the work touches.
     """
 
     def __init__(
@@ -52,12 +56,13 @@ class Runner(Generic[T]):
         if driver is not None and driver not in DRIVERS:
             raise unknown("driver", driver, DRIVERS)
         self.driver = driver
+        self.turn = RLock()
         self._on_item, self._on_end = on_item, on_end
+        self._requests = count(1)
         self._newest = 0  # the number of the newest request: a run that finds another number gives up
-        self._lock = RLock()  # kernels may run a widget's callbacks in more than one thread
         self._tasks: set[Any] = set()
         self._work: Iterator[T] | None = None
-        self._number = 0  # the request that the present work is of; 0: none
+        self._number = 0  # the request that the present run is of; 0: none
 
     @property
     def running(self) -> bool:
@@ -66,19 +71,28 @@ class Runner(Generic[T]):
 
     def start(self, make: Callable[[], Iterator[T]]) -> None:
         """Take the place of any run under way. make: begins the work; called when its turn has come."""
-        self._newest += 1
+        self.stop()  # before the wait for a turn: a run in another thread ends at its next piece
+        with self.turn:
+            self._close()
+            number = self._newest = self._number = next(self._requests)
         driver = self.driver or pick_driver()
         if driver == "cooperative":
-            task = asyncio.get_running_loop().create_task(self._cooperate(make, self._newest))
+            task = asyncio.get_running_loop().create_task(self._cooperate(make, number))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            for _ in self._pieces(make, self._newest):
-                pass
+            for _ in self._pieces(make, number):
+                time.sleep(0.001)  # long enough for another thread to take its turn
 
     def stop(self) -> None:
-        """End the run under way at its next piece; what was reached stays."""
-        self._newest += 1
+        """End the run under way at its next piece, which tells of it; what was reached stays."""
+        self._newest = next(self._requests)
+
+    def drop(self) -> None:
+        """End the run under way before anything else is done, and without a word: something else is to be shown."""
+        self.stop()
+        with self.turn:
+            self._close()
 
     async def _cooperate(self, make: Callable[[], Iterator[T]], number: int) -> None:
         await asyncio.sleep(0)  # moves that are already queued supersede this one before it begins
@@ -90,18 +104,16 @@ class Runner(Generic[T]):
                 await asyncio.sleep(0.001)  # long enough for the kernel to take a message
 
     def _pieces(self, make: Callable[[], Iterator[T]], number: int) -> Iterator[None]:
-        """Do one piece of work at each step. The lock is held while working, not while waiting."""
+        """Do one piece of work at each step. Its turn ends with the piece."""
         why = "done"
         try:
             while True:
-                with self._lock:
+                with self.turn:
                     if number != self._newest:
+                        why = "stopped"
                         break
-                    if self._number != number:  # this one's first turn: put away what an older run has left
-                        self._end("stopped")
-                        self._number = number
+                    if self._work is None:
                         self._work = iter(make())
-                    assert self._work is not None
                     self._on_item(next(self._work))
                 yield
         except StopIteration:
@@ -110,17 +122,16 @@ class Runner(Generic[T]):
             why = "stopped"
         except Exception as error:  # the kernel would lose it: a lab must show it
             why = in_words(error)
-        with self._lock:
+        with self.turn:
             if self._number == number:
-                self._end("stopped" if number != self._newest else why)
+                self._close()
+                self._on_end(why)
 
-    def _end(self, why: str) -> None:
-        """Close the present work, before anything else touches the same model, and say how it ended."""
-        if self._number:
-            work, self._work, self._number = self._work, None, 0
-            if (close := getattr(work, "close", None)) is not None:
-                close()
-            self._on_end(why)
+    def _close(self) -> None:
+        """End the present run, before anything else touches the same model."""
+        work, self._work, self._number = self._work, None, 0
+        if (close := getattr(work, "close", None)) is not None:
+            close()
 
 
 @contextmanager

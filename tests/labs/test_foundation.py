@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,20 @@ from forgetlab.labs.settings import from_line, to_line
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def in_another_thread():
+    """Calls a function in a thread beside the block; an error in it is raised at the block's end."""
+
+    @contextmanager
+    def beside(action, *arguments):
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(action, *arguments)
+            yield
+            done.result(20)
+
+    return beside
 
 
 class Journal:
@@ -69,8 +85,9 @@ def test_cooperative_gives_way_and_the_newest_wins() -> None:
             await asyncio.sleep(0.001)
 
     asyncio.run(drive())
-    after = journal.events[journal.events.index(("end", "stopped")) + 1 :]
+    after = journal.events[journal.events.index("d0") :]
     assert after == ["d0", "d1", ("end", "done")]
+    assert ("end", "stopped") not in journal.events  # another run is shown by now
     assert journal.closed == ["a", "d"]  # a was closed before d began; b and c never began
 
 
@@ -89,6 +106,21 @@ def test_stop_keeps_what_was_reached() -> None:
     asyncio.run(drive())
     assert journal.events[-1] == ("end", "stopped")
     assert journal.events[:3] == ["a0", "a1", "a2"]
+
+
+def test_a_run_stopped_before_its_first_piece_says_so() -> None:
+    journal = Journal()
+
+    async def drive() -> None:
+        runner = journal.runner("cooperative")
+        runner.start(journal.counting("a", 3))
+        assert runner.running
+        runner.stop()
+        await asyncio.sleep(0.02)
+        assert not runner.running
+
+    asyncio.run(drive())
+    assert journal.events == [("end", "stopped")]
 
 
 def test_an_interrupt_between_two_pieces_is_not_lost() -> None:
@@ -318,6 +350,61 @@ def test_two_labs_do_not_talk() -> None:
     one.training["n"].value = 7
     assert two.training["n"].value == 3
     assert two.state is None
+
+
+def test_a_kept_result_is_not_drawn_over_by_the_run_it_ends(in_another_thread) -> None:
+    """A kernel may handle a move in one thread while a piece is worked in another one."""
+    lab = make_lab()
+    lab.train()  # n = 3 is kept
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(settings):
+        for state in squares(settings):
+            at_work.set()
+            assert go_on.wait(10)
+            yield state
+
+    lab._work = slow
+    with in_another_thread(lab.apply, {"n": 15}):
+        assert at_work.wait(10)
+        with in_another_thread(setattr, lab.training["n"], "value", 3):
+            go_on.set()
+    assert alt(lab).startswith("cached: up to 9")
+    assert "A kept result; Train runs it again. 9 reached" in lab.message.value
+    assert "stopped" not in lab.state
+    assert not lab._runner.running
+
+
+def test_a_move_is_not_lost_while_another_thread_moves_controls(in_another_thread) -> None:
+    lab = make_lab()
+    moving, go_on = threading.Event(), threading.Event()
+
+    def hold(change):
+        moving.set()
+        assert go_on.wait(10)
+
+    lab.training["n"].observe(hold, "value")
+    with in_another_thread(lab.apply, {"n": 9}):
+        assert moving.wait(10)
+        with in_another_thread(setattr, lab.training["rate"], "value", 1.0):
+            go_on.set()
+    assert lab.state["settings"] == {"n": 9, "rate": 1.0}
+
+
+def test_a_run_stopped_before_it_began_leaves_the_earlier_one_as_it_was() -> None:
+    lab = make_lab()
+    lab.train()
+
+    async def drive() -> None:
+        lab._runner.driver = "cooperative"
+        lab.training["n"].value = 8
+        lab.buttons["Stop"].click()
+        await asyncio.sleep(0.02)
+
+    asyncio.run(drive())
+    assert "Stopped before anything was reached. What is shown below is an earlier run." in lab.message.value
+    assert alt(lab).startswith("live: up to 9")
+    assert "stopped" not in lab.state
 
 
 def test_the_settings_line_round_trip() -> None:

@@ -84,7 +84,9 @@ class Page:
 
     def _wipe(self, subshell: str | None = None) -> None:
         """In the kernel too: a widget sends only what changes, so the same words said again would not come."""
-        self.kernel.send(self.notes["message"], subshell=subshell, value="")
+        asked = self.kernel.send(self.notes["message"], subshell=subshell, value="")
+        if subshell:  # may be handled in another thread than what comes next
+            self.kernel.taken(asked)
 
 
 def kept(kernel: Kernel, lab: str) -> list[dict[str, Any]]:
@@ -278,13 +280,13 @@ def test_a_subshell_runs_a_lab_as_the_main_thread_does(watch: Page) -> None:
     watch.until("After 20 steps")
     assert watch.says == main
     before = kept(kernel, "watch")
-    for steps in (300, 280, 260, 240, 40):
-        watch.move("steps", steps, subshell)
+    for steps in (300, 280, 260, 240, 40):  # a page too sends a control's next move when the last one is taken,
+        kernel.taken(watch.move("steps", steps, subshell))  # for the kernel may give the two to different threads
     watch.until("After 40 steps")
     assert [s["steps"] for s in kept(kernel, "watch") if s not in before] == [40]
-    watch.move("steps", 300, subshell)
+    kernel.taken(watch.move("steps", 300, subshell))
     watch.until("step [1-9]")
-    watch.press("Train")  # from the main thread, while the other one is at work
+    kernel.taken(watch.press("Train"))  # from the main thread, while the other one is at work
     watch.until("step [1-9]")
     watch.press("Stop", subshell)
     watch.until("what was reached stays")
