@@ -21,6 +21,17 @@ def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(quadratic, "PIECE", request.param)
 
 
+@pytest.fixture(params=["every row", "few rows"])
+def omega(request: pytest.FixtureRequest, bert: Model) -> dict[str, torch.Tensor]:
+    """An importance of every element, and one that few rows of a matrix have, as embeddings of rare words."""
+    generator = torch.Generator().manual_seed(3)
+    found = {name: torch.rand(p.shape, generator=generator) for name, p in bert.named_parameters()}
+    if request.param == "few rows":
+        for value in found.values():
+            value[torch.rand(len(value), generator=generator) < 0.8] = 0.0
+    return found
+
+
 def perturbed_run(model: Model) -> Run:
     """A run whose weights have moved a little, with a new head."""
     task("sentiment", size=64).prepare(model)
@@ -161,10 +172,8 @@ def test_accumulation_does_not_change_a_pulled_run() -> None:
 
 @pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("make", [EWC, MAS, OnlineEWC])
-def test_the_fast_pull_is_autograds(make, bert: Model) -> None:
+def test_the_fast_pull_is_autograds(make, bert: Model, omega) -> None:
     run = perturbed_run(bert)
-    generator = torch.Generator().manual_seed(3)
-    omega = {name: torch.rand(p.shape, generator=generator) for name, p in run.weights.items()}
     method = make(omega, 0.7)
     method.setup(run)
     value = method.penalty(run)
@@ -188,10 +197,8 @@ def test_a_weight_that_the_loss_does_not_reach_rests_at_its_anchor_and_is_pulled
 
 
 @pytest.mark.usefixtures("piece")
-def test_the_proximal_step_is_the_closed_form_and_stable(bert: Model) -> None:
+def test_the_proximal_step_is_the_closed_form_and_stable(bert: Model, omega) -> None:
     run = perturbed_run(bert)
-    generator = torch.Generator().manual_seed(3)
-    omega = {name: torch.rand(p.shape, generator=generator) for name, p in run.weights.items()}
     before = {name: p.detach().clone() for name, p in run.weights.items()}
     method = EWC(omega, 1e6, proximal=True)
     method.setup(run)

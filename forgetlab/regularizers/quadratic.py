@@ -42,6 +42,7 @@ class Quadratic(Method):
         self.proximal = flag("proximal", proximal)
         self._anchor = anchor
         self._terms: list[Term] = []
+        self._rows: dict[Tensor, Tensor] = {}  # of large weights that are pulled in few of their rows: which
 
     def importance(self, run: Run) -> Importance | None:
         """Ω by parameter name, or None for 1 everywhere."""
@@ -54,12 +55,16 @@ class Quadratic(Method):
         if self._anchor is not None:
             check_importance(self._anchor, run.weights, needed=run.weights)
         anchor = self._anchor or run.anchor
-        self._terms = []
+        self._terms, self._rows = [], {}
         for name, p in run.weights.items():
             lam = _lam_of(self.lam, name)
             if lam and (omega is None or name in omega):
                 strength = lam if omega is None else lam * omega[name].to(p)
                 self._terms.append((p, strength, anchor[name].to(p)))
+                if isinstance(strength, Tensor) and p.dim() == 2 and _is_large(p):
+                    rows = strength.any(dim=1).nonzero().squeeze(1)
+                    if 2 * len(rows) < len(p):  # embeddings: the old tasks have few of the words
+                        self._rows[p] = rows
 
     def check(self, run: Run) -> None:
         if self._terms and not any(p.requires_grad for p, _, _ in self._terms):
@@ -87,8 +92,13 @@ class Quadratic(Method):
             if not _is_large(term[0]):
                 small.append(term)
                 continue
-            room = torch.empty(PIECE, dtype=term[0].dtype)  # one for all pieces: they would wait for new memory
-            for gradient, p, strength, anchor in _pieces(grads([term[0]])[0], *term):
+            whole = grads([term[0]])[0]
+            for rows, (p, strength, anchor) in self._some_rows(term):
+                whole.index_add_(0, rows, (p - anchor).mul_(strength))
+            if term[0] in self._rows:
+                continue
+            room = torch.empty(PIECE, dtype=whole.dtype)  # one for all pieces: they would wait for new memory
+            for gradient, p, strength, anchor in _pieces(whole, *term):
                 away = torch.sub(p, anchor, out=room[: len(p)])
                 if isinstance(strength, Tensor):
                     gradient.addcmul_(away, strength)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
@@ -106,9 +116,20 @@ class Quadratic(Method):
             return
         rates = {p: group["lr"] for group in run.groups for p in group["params"]}
         for term in self._active():
-            for p, strength, anchor in _pieces(*term) if _is_large(term[0]) else [term]:
-                kept = 1 / (1 + rates[term[0]] * strength)
+            whole, rate = term[0], rates[term[0]]
+            for rows, (p, strength, anchor) in self._some_rows(term):
+                whole.index_copy_(0, rows, torch.lerp(anchor, p, 1 / (1 + rate * strength)))
+            if whole in self._rows:
+                continue
+            for p, strength, anchor in _pieces(*term) if _is_large(whole) else [term]:
+                kept = 1 / (1 + rate * strength)
                 torch.lerp(anchor, p, kept, out=p)  # (θ + sθ*) / (1 + s) = θ* + (θ − θ*) / (1 + s)
+
+    def _some_rows(self, term: Term) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """(which, copies of these rows), in pieces, of a weight that is pulled in few rows; nothing for any other."""
+        if (rows := self._rows.get(term[0])) is not None:
+            for some in rows.split(max(1, PIECE // term[0].shape[1])):
+                yield some, [t[some] for t in term if isinstance(t, Tensor)]
 
     def costs(self, run: Run) -> dict[str, float]:
         held = [t for _, s, a in self._terms for t in (s, a) if isinstance(t, Tensor)]
