@@ -24,7 +24,7 @@ from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, evaluating
 from forgetlab.records import Record
-from forgetlab.regularizers.quadratic import EWC, L2SP, Quadratic
+from forgetlab.regularizers import EWC, L2SP, Quadratic
 from forgetlab.tasks import Scores, Task
 from forgetlab.torch_state import TorchState
 from forgetlab.training import check_arguments

@@ -1,0 +1,24 @@
+"""A task is data, a loss and a score.
+
+Four kinds can be trained: a class for each text (or pair of texts), a tag for each word, masked and causal
+language modelling. `probes.py` has the ones that are only scored.
+"""
+
+from forgetlab.tasks.base import Scores, Task, as_tasks, trainable
+from forgetlab.tasks.labelled import Classification, Tagging
+from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, in_pieces
+from forgetlab.tasks.suite import Suite
+
+__all__ = [
+    "CausalLM",
+    "Classification",
+    "LanguageModel",
+    "MaskedLM",
+    "Scores",
+    "Suite",
+    "Tagging",
+    "Task",
+    "as_tasks",
+    "in_pieces",
+    "trainable",
+]

@@ -1,0 +1,177 @@
+"""What every task is: data, a loss and a score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forgetlab.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
+from forgetlab.errors import ForgetlabError
+from forgetlab.memory import free, out_of_memory
+from forgetlab.models import Model, evaluating
+from forgetlab.sources import Examples
+
+Scores = dict[str, float]
+T = TypeVar("T")
+CPU_ROWS = 64  # in scoring on the CPU: less padding, and the hidden states stay in the cache
+
+
+class _PerTokenizer(WeakKeyDictionary[Any, T]):
+    """What was made for each tokenizer, for as long as somebody uses it. In a pickle it is left out."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
+
+
+class Task(ABC):
+    """Data, a loss on a model, and a score.
+
+    name: also the name of the task's head. train, test: examples; a task that is only watched needs no train.
+    floor: the best score that any model can reach where it is known exactly (a perplexity), else None.
+    """
+
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    kind: ClassVar[str]
+    has_loss: ClassVar[bool] = True
+
+    def __init__(self, name: str, train: Examples | None, test: Examples, floor: float | None = None) -> None:
+        self.name = name
+        self.train = train
+        self.test = test
+        self.floor = floor
+        self._encoded: _PerTokenizer[dict[str, Encoded]] = _PerTokenizer()
+        self._ready: _PerTokenizer[dict[tuple[int | None, str], list[dict[str, Tensor]]]] = _PerTokenizer()
+        self.rows_at_once = EVALUATION_BATCH  # in scoring; halved where the memory ends
+
+    def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
+        """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
+
+    def remarks(self, model: Model, *splits: str) -> list[str]:
+        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know."""
+        notes = []
+        for split in splits:
+            encoded = self.encoded(model, split)
+            if encoded.truncated:
+                notes.append(
+                    f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than "
+                    f"{model.max_length} tokens and were cut"
+                )
+            if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
+                notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")
+        return notes
+
+    def encoded(self, model: Model, split: str) -> Encoded:
+        """The examples of "train" or "test" as tensors for this model's tokenizer; encoded once."""
+        known = self._encoded.setdefault(model.tokenizer, {})
+        if split not in known:
+            examples = self.train if split == "train" else self.test
+            if examples is None:
+                raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
+            known[split] = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
+        return known[split]
+
+    def size(self) -> int:
+        """How many training examples there are."""
+        return 0 if self.train is None else len(self.train)
+
+    def batch(self, model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """A training batch on the model's device. index: (B,) rows. generator: draws the masks, if any."""
+        return _to(self._collate(model, "train", index, generator), model.device)
+
+    def score(self, model: Model, limit: int | None = None) -> Scores:
+        """Scores on the first `limit` test examples (None: all), by name; `metric` names the main one.
+
+        Out of memory, it takes fewer examples at once, with the same result.
+        """
+        with evaluating(model):
+            while True:
+                try:
+                    with torch.inference_mode():
+                        return self._score(model, limit)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or self.rows_at_once == 1:
+                        raise
+                self.rows_at_once //= 2
+                self._ready.clear()
+                free(model.device)
+
+    def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
+        """The test batches, made once for a tokenizer and device."""
+        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device))
+        if key not in known:
+            generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
+            ready = []
+            for index in self.encoded(model, "test").evaluation_batches(limit):
+                batch = _to(self._collate(model, "test", index, generator), model.device)
+                # cut after the draws, so that the masks are the same on every device
+                at_once = min(self.rows_at_once, CPU_ROWS if model.device.type == "cpu" else EVALUATION_BATCH)
+                starts = range(0, len(index), at_once)
+                ready += [self.part(batch, i, i + at_once) for i in starts] if len(starts) > 1 else [batch]
+            known[key] = ready
+        return known[key]
+
+    def part(self, batch: Mapping[str, Tensor], lo: int, hi: int) -> dict[str, Tensor]:
+        """The rows from `lo` to below `hi` of a batch, with their predictions; columns of padding at the end go."""
+        owners, length = self.owners(batch), batch["input_ids"].shape[1]
+        own = (owners >= lo) & (owners < hi)
+        longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
+        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
+        if "places" in some:  # of the flattened batch, which is narrower now
+            some["places"] = (some["places"] // length - lo) * longest + some["places"] % length
+        return some
+
+    @abstractmethod
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        """(places, classes) in float32: one row for each prediction that the batch asks for."""
+
+    def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(places,) the batch row that each prediction belongs to."""
+        return batch["places"] // batch["input_ids"].shape[1]
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean cross-entropy over the predictions of a batch in nats, a scalar that can be differentiated."""
+        return F.cross_entropy(self.logits(model, batch), batch["targets"])
+
+    def _score(self, model: Model, limit: int | None) -> Scores:
+        return self.scores_of(self.predictions(model, limit))
+
+    def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """(batch, logits) of the first `limit` test examples, a batch at a time."""
+        for batch in self.test_batches(model, limit):
+            yield batch, self.logits(model, batch)
+
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        """The scores of such predictions, whichever model made them."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, train={self.size()})"
+
+
+def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
+    """The same, checked to be a sequence of tasks; raises ForgetlabError for anything else."""
+    if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
+        raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
+    return old
+
+
+def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
+    """Those of the tasks that have training data and a loss; raises ForgetlabError ("nothing to …") where none has."""
+    if found := [task for task in as_tasks(tasks) if task.has_loss and task.size()]:
+        return found
+    names = ", ".join(task.name for task in tasks) or "no task"
+    raise ForgetlabError(f"nothing to {purpose}: {names} given, a task with training data expected")
+
+
+def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

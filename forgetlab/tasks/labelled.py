@@ -1,0 +1,148 @@
+"""Tasks with labels: a class for each text, or a tag for each word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forgetlab import metrics
+from forgetlab.encoding import IGNORE, label_ids
+from forgetlab.errors import ForgetlabError
+from forgetlab.models import Model
+from forgetlab.sources import Examples
+from forgetlab.tasks.base import Scores, Task
+
+
+class Classification(Task):
+    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy.
+
+    labels: the classes, where the training data may lack some.
+    """
+
+    metric = "accuracy"
+    kind = "classification"
+
+    def __init__(
+        self,
+        name: str,
+        train: Examples,
+        test: Examples,
+        head: str | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, train, test)
+        self.head = head or name
+        assert train.labels is not None
+        assert test.labels is not None
+        self.labels = _classes(name, "label", labels or train.labels, test.labels)
+        self._targets = {
+            "train": label_ids(train.labels, self.labels),
+            "test": label_ids(test.labels, self.labels),
+        }
+
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        model.add_head(self.head, self.labels, "sequence", seed)
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.encoded(model, split).take(index) | {"targets": self._targets[split][index]}
+
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        return model.logits(batch, self.head).float()
+
+    def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return torch.arange(len(batch["targets"]), device=batch["targets"].device)
+
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        right, loss, n = [], [], 0
+        for batch, logits in predictions:
+            right.append((logits.argmax(-1) == batch["targets"]).sum())
+            loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            n += len(logits)
+        return {"accuracy": float(torch.stack(right).sum()) / n, "loss": float(torch.stack(loss).sum()) / n}
+
+
+class Tagging(Task):
+    """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1.
+
+    labels: the tags, where the training data may lack some.
+    """
+
+    metric = "f1"
+    kind = "tagging"
+
+    def __init__(
+        self,
+        name: str,
+        train: Examples,
+        test: Examples,
+        head: str | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, train, test)
+        self.head = head or name
+        assert train.tags is not None
+        assert test.tags is not None
+        self.labels = _classes(name, "tag", labels or chain(*train.tags), chain(*test.tags))
+        self._numbers = {"train": self._table(train.tags), "test": self._table(test.tags)}
+
+    def _table(self, tags: Sequence[Sequence[str]]) -> Tensor:
+        longest = max(map(len, tags))
+        numbers = {tag: i for i, tag in enumerate(self.labels)}
+        return torch.tensor([[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in tags])
+
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        model.add_head(self.head, self.labels, "token", seed)
+
+    def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        encoded = self.encoded(model, split)
+        batch = encoded.take(index)
+        words = encoded.words[index, : batch["input_ids"].shape[1]]
+        starts = words != IGNORE
+        tags = self._numbers[split][index]
+        rows = torch.arange(len(index)).unsqueeze(1).expand_as(words)
+        return batch | {
+            "places": starts.flatten().nonzero().squeeze(1),
+            "targets": tags[rows[starts], words[starts]],
+            "rows": index[rows[starts]],
+        }
+
+    def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        head = model.heads[self.head]
+        hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
+        return head(hidden, batch["attention_mask"]).float()
+
+    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
+        predicted: list[list[str]] = []
+        gold: list[list[str]] = []
+        loss, n = 0.0, 0
+        for batch, logits in predictions:
+            loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            n += len(logits)
+            sentences: dict[int, tuple[list[str], list[str]]] = {}
+            chosen = zip(batch["rows"].tolist(), logits.argmax(-1).tolist(), batch["targets"].tolist(), strict=True)
+            for row, guess, target in chosen:
+                guesses, targets = sentences.setdefault(row, ([], []))
+                guesses.append(self.labels[guess])
+                targets.append(self.labels[target])
+            predicted += [g for g, _ in sentences.values()]
+            gold += [t for _, t in sentences.values()]
+        same = sum(p == g for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True))
+        return {**metrics.entity_f1(predicted, gold), "accuracy": same / n, "loss": loss / n}
+
+
+def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:
+    """The classes of a labelled task, sorted; raises where there is one only, or the test data have others."""
+    train, test = list(train), list(test)
+    if len(kinds := {type(label).__name__ for label in (*train, *test)}) > 1:
+        raise ForgetlabError(f"{name}: {what}s of several kinds ({', '.join(sorted(kinds))}); give all of them as text")
+    classes = tuple(sorted(set(train)))
+    if len(classes) < 2:
+        needs = "classification needs two classes" if what == "label" else "tagging needs two tags"
+        raise ForgetlabError(f"{name}: every {what} is {classes[0]!r}; {needs} or more")
+    if unseen := sorted(set(test) - set(classes)):
+        raise ForgetlabError(f"{name}: the test {what}s {', '.join(map(repr, unseen))} are not in the training data")
+    return classes
