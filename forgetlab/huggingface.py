@@ -21,12 +21,12 @@ from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.lent_heads import WithLentHeads, plain
+from forgetlab.measuring import measured
 from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, evaluating, lm_kind_of
 from forgetlab.records import Record, Status
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
-from forgetlab.training import measured
 
 
 class ForgettingTrainer(Trainer):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,15 @@ from forgetlab.checks import flag, listed, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.exits import closed_at_exit
 from forgetlab.loading import pick_device
-from forgetlab.methods import Group, Method, Part, Run, grouped
-from forgetlab.metrics import parameter_drift
-from forgetlab.models import Model, evaluating
+from forgetlab.measuring import measured
+from forgetlab.methods import Group, Method, Run, grouped
+from forgetlab.models import Model
+from forgetlab.passes import Passes
 from forgetlab.records import Record, Status
-from forgetlab.tasks import CausalLM, Classification, MaskedLM, Scores, Tagging, Task
+from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import TorchState
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Batch = dict[str, Tensor]
-OWN_KINDS = (Classification, Tagging, MaskedLM, CausalLM)
 
 
 def finetune(
@@ -181,9 +179,8 @@ class _Loop:
         notes: list[str],
     ) -> None:
         self.model, self.methods, self.tasks = model, list(methods), [task, *watch]
-        self.clip, self.accumulation, self.limit = clip, accumulation, limit
-        self.compile, self.notes, self.halved = compile, notes, False
-        self.weight_decay = weight_decay
+        self.clip, self.limit, self.weight_decay = clip, limit, weight_decay
+        self.compile, self.notes = compile, notes
         # what was there before: the weights remembered at loading, new heads left out
         weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
         anchor = {n: p.detach().clone() for n, p in weights.items()}
@@ -194,13 +191,13 @@ class _Loop:
         self.run = Run(
             model, task, steps, batch_size, lr, anchor, weights, generator, autocast, self.methods, watch=watch
         )
-        self.learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self.rates: list[float] = []
         self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0
         self.torch_state = TorchState(model, model.device, seed)
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
+        self.passes = Passes(self.run, accumulation, self.scaler, notes)
 
     def records(self, every: int) -> Generator[Record, None, None]:
         run, model = self.run, self.model
@@ -243,7 +240,7 @@ class _Loop:
         except (RuntimeError, MemoryError) as error:
             if not memory.out_of_memory(error):
                 raise
-            raise self._too_large() from None
+            raise self.passes.too_large() from None
         finally:
             try:
                 if self.pool:
@@ -278,13 +275,7 @@ class _Loop:
             group["lr"] = rate
         for method in self.methods:
             method.before_step(run)
-        batches = []
-        for _ in range(self.accumulation):
-            parts = [Part(run.task, run.batch_size // self.accumulation)]
-            for method in self.methods:
-                parts = method.augment(parts, run)
-            batches += [(part, run.batch(part)) for part in parts]
-        total = self._gradient(batches)
+        total = self.passes.gradient(self.passes.draw())
         self.scaler.unscale_(optimizer)
         for method in self.methods:
             method.observe_gradients(run)
@@ -305,79 +296,11 @@ class _Loop:
                 method.after_step(run)
         return total
 
-    def _gradient(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
-        """Add up the gradient of the batches, in halves from the first one on that is too large for the memory."""
-        if not self.halved:
-            try:
-                return self._passes(batches)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.out_of_memory(error) or all(len(b["input_ids"]) < 2 for _, b in batches):
-                    raise
-            # only here: while the error is held, so are the tensors of the pass that failed
-            self.halved = True
-            self.notes.append(
-                f"out of memory at step {self.run.step + 1}: from there on each batch is taken in two halves, whose "
-                "gradients add up to its own"
-            )
-            for p in self.model.parameters():
-                p.grad = None
-            memory.free(self.model.device)
-        return self._passes(batches)
-
-    def _passes(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
-        run, total = self.run, torch.zeros((), device=self.model.device)
-        for (part, batch), weight in zip(batches, self._weights(batches), strict=True):
-            for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
-                with run.autocast(), run.state(part.task):
-                    loss = self._loss(part.task, piece) * (weight * share)
-                if not loss.requires_grad:
-                    raise ForgetlabError(
-                        f"nothing that is trained takes part in the loss of {part.task.name}: leave out its replay, "
-                        "or have it share the added weights (shared=1)"
-                    )
-                self.scaler.scale(loss).backward()
-                total += loss.detach()
-        return total
-
-    def _weights(self, batches: Sequence[tuple[Part, Batch]]) -> list[float]:
-        """What the mean loss of each batch counts for: its part's share of the examples.
-
-        Of that, each of several passes has its share of the predictions, so that their means add up to one.
-        """
-        if self.accumulation == 1:
-            return [part.count / self.run.batch_size for part, _ in batches]
-        keys = [(part.task, id(part.pool)) for part, _ in batches]  # the same part of each pass
-        examples, predictions = Counter[Any](), Counter[Any]()
-        for key, (part, batch) in zip(keys, batches, strict=True):
-            examples[key] += part.count
-            predictions[key] += len(batch["targets"])
-        shares = [len(b["targets"]) / predictions[key] for key, (_, b) in zip(keys, batches, strict=True)]
-        return [examples[key] / self.run.batch_size * share for key, share in zip(keys, shares, strict=True)]
-
     def _sample_loss(self) -> Tensor:
         run, task = self.run, self.run.task
         batch = task.batch(self.model, torch.arange(min(2, task.size())), torch.Generator().manual_seed(0))
         with run.autocast(), run.state(task):
             return task.loss(self.model, batch)
-
-    def _too_large(self) -> ForgetlabError:
-        run, at_once = self.run, self.run.batch_size // self.accumulation
-        tried = f"{at_once} examples at once" + (" and with half as many" if self.halved else "")
-        return ForgetlabError(
-            f"{run.model.name} on {run.model.device} ran out of memory at step {run.step + 1} with {tried}: lower "
-            f"batch_size, keep it and raise accumulation (now {self.accumulation}; {4 * self.accumulation} trains the "
-            "same in smaller passes), or use shorter texts, a smaller model or precision='bfloat16'"
-        )
-
-    def _loss(self, task: Task, batch: Batch) -> Tensor:
-        if not self.learns_from_batches:
-            return task.loss(self.model, batch)
-        with self.model.shared_forward():
-            loss = task.loss(self.model, batch)
-            for method in self.learns_from_batches:
-                if (more := method.batch_penalty(task, batch, self.run)) is not None:
-                    loss = loss + more
-        return loss
 
     def _record(
         self,
@@ -388,7 +311,8 @@ class _Loop:
         run = self.run
         with compiling.as_written() if self.compile else nullcontext():
             found = measured(run, self.tasks, self.limit, self.pool)
-        notes, self.notes = self.notes, []  # each is said once
+        notes = [*self.notes]
+        self.notes.clear()  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
@@ -406,44 +330,3 @@ class _Loop:
             costs=costs or {},
             peak_memory=memory.peak(run.model.device),
         )
-
-
-def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None) -> dict[str, Any]:
-    """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates.
-
-    pool: threads that score tasks side by side, each task on one thread with the same bits as ever. Only tasks of
-    forgetlab's own classes, which read the model and nothing else, and where no method switches the model for a task.
-    """
-
-    def score(task: Task) -> Scores:
-        with torch.no_grad(), run.autocast(), run.state(task):
-            return task.score(run.model, limit)
-
-    with evaluating(run.model):  # here once: a task that puts a mode back must not do so in the middle of another
-        scores = {}
-        if pool is not None and all(type(method).for_task is Method.for_task for method in run.methods):
-            scores = _side_by_side(pool, score, [task for task in tasks if type(task) in OWN_KINDS])
-        scores = {task.name: scores[task.name] if task.name in scores else score(task) for task in tasks}
-    with torch.no_grad(), run.autocast():
-        values = {method.name: method.penalty(run) for method in run.methods}
-    drift = parameter_drift(run.anchor, run.weights)
-    return {
-        "step": run.step,
-        "scores": scores,
-        "penalty": {name: float(value) for name, value in values.items() if value is not None},
-        "drift": drift.total,
-        "drift_per_layer": drift.per_layer,
-        "lr": [group["lr"] for group in run.groups],
-    }
-
-
-def _side_by_side(pool: Executor, score: Callable[[Task], Scores], tasks: Sequence[Task]) -> dict[str, Scores]:
-    def alone(task: Task) -> Scores:
-        torch.set_num_threads(1)  # a new thread takes the process's number, which may be another run's
-        return score(task)
-
-    try:
-        found: Iterator[Scores] = pool.map(alone, tasks)
-    except RuntimeError:  # no thread can begin: the interpreter is at its end, or the machine has no more
-        found = map(score, tasks)
-    return dict(zip([task.name for task in tasks], found, strict=True))
