@@ -1,8 +1,8 @@
 """Figures as PNG, several times a second: a lab redraws at every move of a slider.
 
 Three things make a second picture of a figure cheap. It is drawn once, where `savefig` draws it twice; it is laid out
-anew only where its words have other lengths; and of a figure whose moving parts are named by `moves`, all else is
-kept as a picture for as long as its limits, ticks and words stay the same.
+anew only where its words have other lengths, or one reaches past an axis; and of a figure whose moving parts are named
+by `moves`, all else is kept as a picture for as long as its limits, ticks and words stay the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,6 +22,8 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+NEAR = 0.9  # share of an axis beyond which half a number does not fit
 
 _LAID_OUT: WeakKeyDictionary[Figure, list[Any]] = WeakKeyDictionary()
 _BACKGROUNDS: WeakKeyDictionary[Figure, tuple[list[Any], Any]] = WeakKeyDictionary()
@@ -84,11 +87,21 @@ def _still(figure: Figure) -> list[Any]:
     found.append([text.get_text() for text in figure.texts if not text.get_animated()])
     for ax in figure.axes:
         ticks = [axis.get_major_formatter().format_ticks([*axis.get_majorticklocs()]) for axis in (ax.xaxis, ax.yaxis)]
+        ticks.append(_at_end(ax))
         words = [ax.get_title(loc="left"), ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
         rest = [_place(artist) for artist in (*ax.lines, *ax.texts, *ax.patches, *ax.collections)]
         where = [ax.get_xlim(), ax.get_ylim(), ax.get_xscale(), ax.get_yscale(), ax.get_visible()]
         found.append({"words": words, "ticks": ticks, "where": where, "rest": rest})
     return found
+
+
+def _at_end(ax: Axes) -> list[str]:
+    """The number at the x axis, if there is one, that stands so near its right end that it reaches past it."""
+    places = [*ax.xaxis.get_majorticklocs()]
+    words = ax.xaxis.get_major_formatter().format_ticks(places)
+    to_share = ax.transData - ax.transAxes
+    shares = [to_share.transform((x, ax.get_ylim()[0]))[0] for x in places]
+    return [word for word, share in zip(words, shares, strict=True) if NEAR < share < 1 + 1e-6]
 
 
 def _place(artist: Artist) -> Any:

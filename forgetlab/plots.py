@@ -150,7 +150,7 @@ def alt_text(figure_kind: str, results: Results) -> str:
     tasks, sides = _read(results)
     if figure_kind == "curves":  # "none", which comes first, and of the others the one that forgets least
         well = sorted((side for side in sides[1:] if len(side.ends)), key=lambda side: side.ends[:, 0].mean())
-        return " ".join([_story(tasks, sides[0]), *(_story(tasks, side, " (forgets least)") for side in well[:1])])
+        return " ".join([_story(tasks, sides[0]), *(_story(tasks, side, _rank(side, sides)) for side in well[:1])])
     told = []
     for side in sides:
         text = "diverged"
@@ -249,6 +249,18 @@ def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
         told.append(f"{task['name']} ({task['metric']}) {text if start != end else f'stays at {end}'}")
     watched = f" while {' and '.join(told[1:])}" if told[1:] else ""
     return f"{side.who}{remark}, {told[0]}{watched}."
+
+
+def _rank(best: _Side, sides: Sequence[_Side]) -> str:
+    """How the one of sides[1:] that forgets least stands among all, in whole per cent, as they are told."""
+    if len(best.lines) == 1:
+        return ""  # nothing is watched
+    own, *others = (
+        round(100 * side.ends[:, 0].mean()) for side in (best, *(s for s in sides if s is not best)) if len(side.ends)
+    )
+    if all(lost > own for lost in others):
+        return " (forgets least)"
+    return " (none forgets less)" if min(others) == own else " (forgets least of the others)"
 
 
 def _plain(text: str) -> str:

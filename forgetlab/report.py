@@ -26,7 +26,7 @@ Results = Mapping[str, Any]
 OURS = ("results.json", "runs/sweep.json")
 MOST = 6  # methods in a figure with lines
 CAPTIONS = {
-    "curves": "Every task along the run. The new task is learned; the watched ones show what that costs.",
+    "curves": "Every task along the run: the new one, and the watched ones, which show what it costs.",
     "trade_off": "What is learned against what is forgotten, at the end of the run; bars: deviation over seeds.",
     "frontier": "What is kept of the old against what is learned of the new: means over seeds with their deviation; "
     "small dots: other strengths, at one seed. Beyond the dashed line enough is kept.",
@@ -205,7 +205,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <ul>{"".join(f"<li>{line}</li>" for line in HOW_TO_READ)}</ul>
 <h2>How it was made</h2><pre>{escape(results.get("command") or "called from Python")}</pre>
 <p>Recipe: <code>{escape(settings)}</code></p>
-<p>{escape(versions)}.. All numbers are in <code>results.json</code>.</p>
+<p>{escape(versions)}. All numbers are in <code>results.json</code>.</p>
 </body></html>
 """
 

@@ -101,3 +101,28 @@ def test_curves_that_grow() -> None:
         figure = view.draw(run, earlier)
         kept = pixels(figure)
         assert (kept == anew(figure)).all()
+
+
+@pytest.mark.parametrize("last", [60, 80, 90, 95, 100])
+def test_the_last_number_at_an_axis_stays_on_the_page_as_curves_grow(last: int) -> None:
+    """Numbers outside the limits are never drawn, yet are as long as the one that is to come."""
+    view = Curves([Panel(key, key, "share", limits=(0, 1)) for key in "ab"])
+    for end in (last, 100):
+        figure = view.draw({key: {"score": ([0, end], [0.1, 0.9])} for key in "ab"})
+        png(figure)
+        for ax in figure.axes:
+            shown = [
+                t.label1 for t in ax.xaxis.get_major_ticks() if ax.get_xlim()[0] <= t.get_loc() <= ax.get_xlim()[1]
+            ]
+            assert max(label.get_window_extent().x1 for label in shown) <= figure.bbox.x1
+
+
+def test_a_point_alone_is_seen_among_steps_that_can_be_read() -> None:
+    view = Curves([Panel("a", "", "", limits=(0, 1))])
+    empty = pixels(view.draw({"a": {"score": ([], [])}}))
+    figure = view.draw({"a": {"score": ([24], [0.5])}})
+    drawn = pixels(figure)
+    (ax,) = figure.axes
+    x, y = ax.transData.transform((24, 0.5)).round().astype(int)
+    assert (drawn[-y, x] != empty[-y, x]).any()
+    assert ax.xaxis.get_major_formatter().get_offset() == ""

@@ -209,6 +209,25 @@ def test_alt_text_says_the_numbers():
     assert "Without a remedy: layer 0 3.00, embeddings 1.00" in text
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [  # the F1 of entities at the end; it starts at 0.8 and is all that is watched
+        ({"none": 0.4, "ewc": 0.7, "replay": 0.6}, "With ewc (forgets least), "),
+        ({"none": 0.4, "ewc": 0.7, "replay": 0.7}, "With ewc (none forgets less), "),
+        ({"none": 0.8, "ewc": 0.8}, "With ewc (none forgets less), "),
+        ({"none": 0.8, "ewc": 0.7, "replay": 0.6}, "With ewc (forgets least of the others), "),
+        ({"ewc": 0.7, "replay": 0.4}, "With replay (forgets least of the others), "),
+    ],
+)
+def test_alt_text_says_that_a_remedy_forgets_least_only_where_it_does(kept, said):
+    tasks = [TASKS[0], TASKS[2]]
+    runs = [run(method, START, (0.9, 2.0, end)) for method, end in kept.items()]
+    assert said in plots.alt_text("curves", results(*runs, tasks=tasks))
+    alone = plots.alt_text("curves", results(*runs, tasks=tasks[:1]))  # nothing is watched
+    assert "least" not in alone
+    assert "less" not in alone
+
+
 def test_alt_text_of_a_diverged_run_and_of_an_unknown_figure():
     bad = results(run("none", START, (0.5, None, 0.0), end="diverged"))
     assert "sentiment (accuracy) starts at 0.50 and diverges" in plots.alt_text("curves", bad)

@@ -128,8 +128,10 @@ def _said(state: Mapping[str, Any], layer: str) -> str:
 
 def _alt(state: State, layer: str) -> str:
     shares = [f"{_percent(conflicts(state, task, layer))} with {task}" for task in OLD]
-    values = {task: score_lines(state)[task][task][1] for task in OLD}
-    ends = [f"{task} {number(ys[0])} → {number(ys[-1])}" for task, ys in values.items()]
+    ends = []
+    for task in state["tasks"][1:]:
+        values = score_lines(state)[task["name"]][task["name"]][1]
+        ends.append(f"{task['name']} {number(values[0], task['metric'])} → {number(values[-1], task['metric'])}")
     return f"Steps in conflict ({layer}): {', '.join(shares)}. {', '.join(ends)}."
 
 

@@ -197,10 +197,11 @@ class Lab(Living):
                 self._said_unwritable = True
                 self._say(f"{self._result() or 'Done.'} ({trouble})")
                 return
+        opening = {"done": "", "stopped": "Stopped; what was reached stays."}[why]
         if self.state.get("message"):
-            self._say_result()
+            self._say_result(opening)
         else:
-            self._say({"done": "Done.", "stopped": "Stopped; what was reached stays."}[why])
+            self._say(opening or "Done.")
 
     def _redraw(self) -> None:
         if self.state is None:

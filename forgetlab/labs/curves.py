@@ -87,8 +87,9 @@ class Curves:
         for age, run in enumerate([lines, *old]):
             for panel in self.panels:
                 for label, (x, y) in run.get(panel.key, {}).items():
-                    values = np.asarray(y, float)
-                    self._line(panel.key, label, age).set_data(np.asarray(x, float), values)
+                    values, line = np.asarray(y, float), self._line(panel.key, label, age)
+                    line.set_data(np.asarray(x, float), values)
+                    line.set_markevery(0.15 if len(values) > 1 else None)  # else a point alone would have no marker
                     if np.isfinite(values).any():  # Matplotlib cannot space markers along nothing
                         shown.add((panel.key, label, age))
         for key, line in self._lines.items():
@@ -121,8 +122,8 @@ class Curves:
         y = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines] or [np.zeros(0)])
         x, y = x[np.isfinite(x)], y[np.isfinite(y)]
         if len(x):
-            margin = 0.03 * max(1e-9, x.max() - x.min())
-            ax.set_xlim(x.min() - margin, max(x.max() + margin, x.min() + 1e-6))
+            margin = 0.03 * (x.max() - x.min()) or 1.0  # around a point alone, steps that can be read
+            ax.set_xlim(x.min() - margin, x.max() + margin)
         if panel.limits:
             ax.set_ylim(*panel.limits)
         elif len(y) and panel.log:

@@ -32,7 +32,7 @@ class Plot:
         FigureCanvasAgg(self.figure)
         self._source = self.figure.text(0.99, 0.985, "", ha="right", va="top", fontsize=11, color=FAINT, style="italic")
         self._text = self.figure.text(0.03, 0.35, "", va="top", fontsize=11, color=INK, linespacing=1.35)
-        self.ax = ax = self.figure.add_axes((0.115, 0.42, 0.865, 0.545))
+        self.ax = ax = self.figure.add_axes((0.115, 0.485, 0.865, 0.48))
         self.means = [(statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])) for dot in dots]
         self.front = pareto(self.means)
         self._corner = Rectangle((0, 0), 1, 1, color="#e6f0e0", lw=0, zorder=0)
@@ -59,7 +59,8 @@ class Plot:
         names = {"none": "no remedy"}
         keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
         keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
-        ax.legend(handles=keys, loc="lower left", fontsize=11, labelcolor=INK, frameon=False)
+        style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
+        self.figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.43), ncols=4, **style)
 
     def draw(
         self, league: Sequence[dict[str, Any]], budget: float, target: float, source: str = "live"

@@ -165,7 +165,7 @@ def told(state: State, k: str) -> str:
     before, after = (number(state[when][0], state["metric"]) for when in ("before", "after"))
     text = f"Learning sentiment takes {state['old']} ({state['metric']}) from {before} to {after}."
     curves, place = state.get("put back", {order: [] for order in ORDERS}), list(SHARES).index(k)
-    if min(map(len, curves.values())) <= place:
+    if min(map(len, curves.values())) <= place or not SHARES[k]:
         return text
     most, chance, least = (number(curves[order][place], state["metric"]) for order in ORDERS)
     new = [number(score, "score") for score in (state["after"][1], state["new put back"][place])]

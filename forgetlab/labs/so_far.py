@@ -41,9 +41,9 @@ class SoFar:
 def ends(state: State, records: str = "records") -> tuple[float, float] | None:
     """(kept share of the watched tasks, new score) at the end of a run, as `plots.trade_off` has them.
 
-    records: "records" or "plain". None where the run is not there, or where a score is no number.
+    records: "records" or "plain". None where the run is not there or not at its end, or where a score is no number.
     """
-    if not state[records] or state[records][-1]["status"] == "diverged":
+    if not state[records] or state[records][-1]["status"] in ("running", "diverged"):
         return None
     lost, new = plots._end(state["tasks"], [plots._line(state[records], task)[1] for task in state["tasks"]])
     return (1 - lost, new) if isfinite(lost) and isfinite(new) else None

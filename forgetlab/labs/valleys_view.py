@@ -34,11 +34,13 @@ def picture(state: Mapping[str, Any], filled: str, lined: str, shown: Collection
     if rows > 1:
         values = {name: np.ma.masked_invalid(np.array(grid, float)) for name, grid in state["loss"].items()}
         place = state["xs"], state["ys"][:rows]
-        cloud = ax.contourf(*place, values[filled], _levels(values[filled], 12), cmap="cividis_r", extend="both")
-        bar = figure.colorbar(cloud, ax=ax, shrink=0.8, format=lambda value, _: f"{value:.2g}")
+        levels = {name: _levels(values[name], 12 if name == filled else 7) for name in (filled, lined)}
+        cloud = ax.contourf(*place, values[filled], levels[filled], cmap="cividis_r", extend="both")
+        digits = {name: _digits(own) for name, own in levels.items()}
+        bar = figure.colorbar(cloud, ax=ax, shrink=0.8, format=lambda value, _: f"{value:.{digits[filled]}g}")
         bar.ax.tick_params(labelsize=11)
-        lines = ax.contour(*place, values[lined], _levels(values[lined], 7), colors=INK, linewidths=1, linestyles=":")
-        for words in ax.clabel(lines, fmt=lambda value: f"{value:.2g}", fontsize=11) or []:
+        lines = ax.contour(*place, values[lined], levels[lined], colors=INK, linewidths=1, linestyles=":")
+        for words in ax.clabel(lines, fmt=lambda value: f"{value:.{digits[lined]}g}", fontsize=11) or []:
             words.set_path_effects([*HALO])
     for i, (name, path) in enumerate(state["paths"].items()):
         if name in shown:
@@ -61,3 +63,8 @@ def _levels(values: Any, count: int) -> Any:
     known = values.compressed()
     found = np.unique(np.quantile(known, np.linspace(0, 1, count + 2)[1:-1])) if known.size else np.zeros(0)
     return found if found.size > 1 else np.arange(count)
+
+
+def _digits(levels: Any) -> int:
+    """How many digits tell the levels apart: a run that hardly moved sees losses that hardly differ."""
+    return next((n for n in range(2, 6) if len({f"{level:.{n}g}" for level in levels}) == len(levels)), 6)

@@ -337,6 +337,18 @@ def test_a_picture_that_waits_is_told_of_a_stop() -> None:
     assert "Stopped; what was reached stays." in lab.message.value
 
 
+def test_a_stopped_run_that_has_words_says_that_it_was_stopped() -> None:
+    def stops(settings):
+        yield {"message": "ten of twenty"}
+        raise KeyboardInterrupt
+
+    picture = Figure(figsize=(2, 1)), "a picture"
+    controls = {"n": compat.slider("n", 3, 1, 20, 1)}
+    lab = Lab("words", stops, lambda *_: picture, training=controls, driver="inline")
+    lab.buttons["Train"].click()
+    assert "Stopped; what was reached stays. ten of twenty" in lab.message.value
+
+
 def test_an_error_leaves_a_lab_usable() -> None:
     lab = make_lab()
     lab.training["n"].value = 13

@@ -88,6 +88,7 @@ def test_along_shows_the_cosines_of_the_run_that_its_controls_describe() -> None
         assert state["cosines"][task]["layer 1"] == [round(cosine.per_layer["layer 1"], 4) for cosine in own]
     assert "conflict at" in _words(lab)
     assert _alt(lab).startswith("Steps in conflict (all): ")
+    assert f"entities 1.00 → {state['records'][-1]['scores']['entities']['f1']:.2f}." in _alt(lab)
     _opens_again("along", lab)
     before = lab.picture.value
     lab.view["layer"].value = "layer 1"

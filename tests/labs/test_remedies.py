@@ -209,6 +209,7 @@ def test_where_a_run_ends() -> None:
     assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0])) == pytest.approx((1.0, 0.9))  # a gain keeps all, no more
     assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0], "diverged")) is None
     assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0]), "plain") is None
+    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0], "running")) is None
 
 
 @pytest.mark.parametrize("name", ["pull", "brake", "path"])

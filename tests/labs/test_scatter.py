@@ -116,6 +116,8 @@ def test_view_controls_redraw_without_training(lab, monkeypatch) -> None:
     assert lab.state is state
     assert "Layer 1, the top 1 % critical" in alt(lab)
     assert "With the 50 %" in alt(lab)
+    lab.view["k"].value = "0 %"
+    assert "put back" not in alt(lab)
     for name in ("layer", "top", "k"):
         for value in (lab.view[name].options[0], lab.view[name].options[-1]):
             lab.view[name].value = value
