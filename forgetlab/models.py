@@ -122,6 +122,10 @@ class Model(nn.Module):
             return head
         if "." in name or not name:
             raise ForgetlabError(f"a head's name must not be empty or hold a dot, got {name!r}")
+        if not free_name(name):
+            raise ForgetlabError(
+                f"a head cannot be called {name!r}, which torch's modules mean otherwise: try my-{name}"
+            )
         width = self.config.hidden_size
         head_seed = zlib.crc32(f"{name}/{seed}".encode())
         head = Head(width, labels, level, last_token=self.causal, seed=head_seed).to(self.device)
@@ -230,6 +234,11 @@ class Model(nn.Module):
         else:  # those of an earlier model would be loaded with this one
             (folder / HEADS_FILE).unlink(missing_ok=True)
             (folder / HEADS_WEIGHTS).unlink(missing_ok=True)
+
+
+def free_name(name: str) -> bool:
+    """Whether a head may be called so: not where torch's modules have a method of that name, such as "train"."""
+    return not hasattr(nn.ModuleDict(), name)
 
 
 @contextmanager

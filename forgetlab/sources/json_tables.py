@@ -45,4 +45,4 @@ def _parsed(content: str) -> Any:
 def _cell(value: Any) -> str:
     if isinstance(value, str):  # JSON allows half a surrogate pair, which is no text
         return re.sub("[\ud800-\udfff]", "\ufffd", value).strip()
-    return "" if value is None else json.dumps(value)
+    return "" if value is None or value != value else json.dumps(value)  # pandas writes NaN for what is missing
