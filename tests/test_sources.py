@@ -280,6 +280,22 @@ def test_missing_values_as_pandas_writes_them(tmp_path):
     assert found.notes == ("1 row with empty text or label skipped (first: line 5)",)
 
 
+def test_json_lists_of_words_and_tags(tmp_path):
+    """As datasets' to_json writes the hub's sets of entities."""
+    rows = [{"id": "0", "tokens": ["anna", "runs"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["so"], "ner_tags": ["O"]}]
+    lines = "\n".join(map(json.dumps, [*rows, {"tokens": ["two", "words"], "ner_tags": 5}]))
+    for options in ({}, {"kind": "tags"}, {"text": "tokens", "label": "ner_tags"}):
+        found = read(write(tmp_path, "a.jsonl", lines), **options)
+        assert (found.kind, found.words) == ("tags", (("anna", "runs"), ("so",)))
+        assert found.tags == (("B-PER", "O"), ("O",))
+        assert found.notes == ("1 row without a tag for each word skipped",)
+    both = json.dumps([{"text": "anna runs", "label": "x", "tokens": ["anna", "runs"], "tags": ["news", "sport"]}])
+    assert read(write(tmp_path, "d.json", both)).labels == ("x",)
+    numbers = json.dumps([{"tokens": ["anna"], "ner_tags": [3]}])
+    refused(write(tmp_path, "b.json", numbers), "column 'ner_tags' holds 3; expected names of tags")
+    refused(write(tmp_path, "c.json", '[{"text": "anna runs"}]'), "need a column of lists", kind="tags")
+
+
 def test_json_list_and_values(tmp_path):
     values = [True, 1.5, None, "ja", 2]
     rows = [{"sentence": f"number {i}", "label": value} for i, value in enumerate(values)]
