@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.trainer import TRAINER_STATE_NAME
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Method, Run
@@ -86,6 +88,31 @@ def load(folder: Path, methods: Sequence[Method], rank: int = 0) -> Saved:
             f"{', '.join(names) or 'none'}: resume with the same ones, in the same order"
         )
     return Saved(shared, tensors, plain)
+
+
+def newest(out: str | Path) -> str:
+    """The newest checkpoint in a Trainer's folder that was written to its end; a warning names newer ones.
+
+    The Trainer writes its own state last: where a run was killed meanwhile, that file is missing or cut short.
+    Raises ForgetlabError where there is none.
+    """
+    found = [path for path in Path(out).glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    found.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    whole = next((i for i, path in enumerate(found) if _is_whole(path)), len(found))
+    half = f"{', '.join(path.name for path in found[:whole])} in {out}: only half written"
+    if whole == len(found):
+        why = f" ({half})" if found else ""
+        raise ForgetlabError(f"{out} holds no checkpoint to resume from{why}: train without resume_from_checkpoint")
+    if whole:
+        warnings.warn(f"{half}, so that the run goes on from {found[whole].name}", stacklevel=3)
+    return str(found[whole])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return isinstance(json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

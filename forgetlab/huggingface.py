@@ -85,10 +85,15 @@ class ForgettingTrainer(Trainer):
 
     # -- the run ------------------------------------------------------------------------------------
 
-    def train(self, *args: Any, **more: Any) -> Any:
-        """As in `Trainer`. Raises ForgetlabError where the data give out early; what was learned stays, scored."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
+        """As in `Trainer`, but that True takes up the newest checkpoint that was written to its end.
+
+        Raises ForgetlabError where there is none, and where the data give out early; what was learned stays, scored.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.newest(str(self.args.output_dir))
         try:
-            return super().train(*args, **more)
+            return super().train(resume_from_checkpoint, *args, **more)
         except ValueError as error:
             if "does not contain any data" not in str(error):  # accelerate, of a stream that does not start anew
                 raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError
+from forgetlab.lm_heads import lm_logits
 from forgetlab.models import Model, lm_kind_of
 
 
@@ -48,14 +49,8 @@ class WithLentHeads(Model):
             return frozenset()
         return frozenset(self.body.parameters()) - set(cast(Any, self.body).base_model.parameters())
 
-    def _lm_head(self) -> Any:
-        if self.other is None:
-            return super()._lm_head()
-        body, self.body = self.body, self.other
-        try:
-            return super()._lm_head()
-        finally:
-            self.body = body
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        return super().lm_logits(hidden) if self.other is None else lm_logits(self.other, hidden)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -14,7 +14,8 @@ import torch
 
 from forgetlab import hub
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.models import HEADS_FILE, HEADS_WEIGHTS, Model, quiet_transformers
+from forgetlab.lm_heads import check_lm_head
+from forgetlab.models import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
 from forgetlab.paths import check_shipped, data_folder
 
 
@@ -101,6 +102,7 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(source, **options)
+            _check_kind(config, given)
             architecture = (config.architectures or [""])[0]
             if "ForMaskedLM" in architecture or ("ForPreTraining" in architecture and "Electra" not in architecture):
                 loader = AutoModelForMaskedLM
@@ -112,6 +114,8 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
             body, info = loader.from_pretrained(source, **options)
             if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
                 body, info = AutoModel.from_pretrained(source, **options)
+            if lm_kind_of(body):
+                check_lm_head(body)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses the pooler
             raise ForgetlabError(f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}")
@@ -138,6 +142,15 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
     if tokenizer.pad_token is None:
         raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
     return body, tokenizer
+
+
+def _check_kind(config: Any, given: str) -> None:
+    """Raise ForgetlabError for what is neither an encoder nor a decoder of text."""
+    expected = "expected an encoder such as BERT, or a decoder such as GPT-2 or Llama"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ForgetlabError(f"{given} is an encoder with a decoder ({config.model_type}): {expected}")
+    if not hasattr(config, "hidden_size"):
+        raise ForgetlabError(f"{given} is no model of text alone ({config.model_type}): {expected}")
 
 
 def _load_heads(model: Model, folder: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from forgetlab import fused
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.lm_heads import lm_logits
 
 Batch = Mapping[str, Tensor]
 Level = Literal["sequence", "token"]
@@ -121,6 +122,10 @@ class Model(nn.Module):
             return head
         if "." in name or not name:
             raise ForgetlabError(f"a head's name must not be empty or hold a dot, got {name!r}")
+        if not free_name(name):
+            raise ForgetlabError(
+                f"a head cannot be called {name!r}, which torch's modules mean otherwise: try my-{name}"
+            )
         width = self.config.hidden_size
         head_seed = zlib.crc32(f"{name}/{seed}".encode())
         head = Head(width, labels, level, last_token=self.causal, seed=head_seed).to(self.device)
@@ -159,20 +164,7 @@ class Model(nn.Module):
         """Language-model logits (..., vocabulary) from hidden states (..., width)."""
         if self.lm_kind is None:
             raise ForgetlabError(f"{self.name} has no language-model head: watch or train a labelled task instead")
-        return self._lm_head()(hidden)
-
-    def _lm_head(self) -> Callable[[Tensor], Tensor]:
-        body: Any = self.body
-        for attribute in ("cls", "lm_head", "embed_out"):  # BERT; RoBERTa, GPT-2, Llama, Qwen; GPT-NeoX
-            if hasattr(body, attribute):
-                return getattr(body, attribute)
-        if hasattr(body, "vocab_projector"):  # DistilBERT
-            return lambda h: body.vocab_projector(body.vocab_layer_norm(body.activation(body.vocab_transform(h))))
-        if hasattr(body, "generator_lm_head"):  # ELECTRA
-            return lambda h: body.generator_lm_head(body.generator_predictions(h))
-        raise ForgetlabError(
-            f"{type(body).__name__}: its language-model head is of a kind that forgetlab does not know"
-        )
+        return lm_logits(self.body, hidden)
 
     def on_restore(self, undo: Callable[[Model], None]) -> None:
         """Have `undo(model)` called by `restore`, last one first: for changes of the structure, such as adapters.
@@ -242,6 +234,11 @@ class Model(nn.Module):
         else:  # those of an earlier model would be loaded with this one
             (folder / HEADS_FILE).unlink(missing_ok=True)
             (folder / HEADS_WEIGHTS).unlink(missing_ok=True)
+
+
+def free_name(name: str) -> bool:
+    """Whether a head may be called so: not where torch's modules have a method of that name, such as "train"."""
+    return not hasattr(nn.ModuleDict(), name)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.models import Model
+from forgetlab.models import Model, free_name
 from forgetlab.own_probes import Generation, MultipleChoice
 from forgetlab.probes import KShot, MinimalPairs
 from forgetlab.sources import Column, Examples, Kind
@@ -134,12 +134,14 @@ def _read(source: str | PathLike[str], split: str | None, options: Mapping[str, 
 
 
 def short_name(source: str) -> str:
-    """What a task of this source is called: a head's name may hold no dot."""
+    """What a task of this source is called: a head's name may hold no dot, and "train" is taken (`free_name`)."""
     if is_hub_name(source):
         name = source.removeprefix(sources.HUB_PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
     else:
-        name = Path(source).stem if Path(source).exists() else source
-    return name.replace(".", "-")
+        path = Path(source)
+        name = (path.stem if free_name(path.stem.replace(".", "-")) else path.name) if path.exists() else source
+    name = name.replace(".", "-")
+    return name if free_name(name) else f"{name}-data"
 
 
 def _json_rows(path: Path, limit: int | None, must: bool) -> list[Row]:

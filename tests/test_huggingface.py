@@ -357,6 +357,28 @@ def test_killed_while_saving_the_last_checkpoint_is_still_there(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.parametrize("left", ["", '{"epoch": 1.0, "glo'])
+def test_a_half_written_checkpoint_is_passed_over(left: str, tmp_path: Path) -> None:
+    """Killed while the newest one was being written: without the Trainer's own state, or with a part of it."""
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    whole = trained(tmp_path, CASES["ewc"](), **saving)
+    newest = tmp_path / f"checkpoint-{whole.state.global_step}"
+    state = newest / "trainer_state.json"
+    state.unlink() if not left else state.write_text(left)
+    with pytest.warns(UserWarning, match=rf"{newest.name} in .*: only half written, so that the run goes on from"):
+        again = trained(tmp_path, CASES["ewc"](), resume=True, **saving)
+    ours, theirs = weights(again), weights(whole)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_no_checkpoint_to_resume_from(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlabError, match="holds no checkpoint to resume from: train without"):
+        trained(tmp_path, [], resume=True)
+    (tmp_path / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ForgetlabError, match=r"no checkpoint to resume from \(checkpoint-2 in .*: only half written\)"):
+        trained(tmp_path, [], resume=True)
+
+
 def test_a_resume_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 3}
     trained(tmp_path, CASES["ewc"](), **saving)

@@ -26,19 +26,28 @@ def tiny_folder(tmp_path: Path, architecture: str) -> Path:
 
     from forgetlab.pretraining import world_tokenizer
 
-    causal = architecture in ("LlamaForCausalLM", "GPTNeoXForCausalLM", "Qwen2ForCausalLM")
+    causal = "CausalLM" in architecture
     tokenizer = world_tokenizer(causal)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 64}
     layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
     if "DistilBert" in architecture:
         sizes, layers = {"vocab_size": len(tokenizer), "dim": 32, "hidden_dim": 64}, {"n_layers": 2, "n_heads": 2}
-    if "Qwen2" in architecture or "Llama" in architecture:
+    if causal and "NeoX" not in architecture:
         layers["num_key_value_heads"] = 2
-    if "Electra" in architecture:
+    if "Electra" in architecture or "Albert" in architecture:
         sizes["embedding_size"] = 16
+    marks = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": 2, "eos_token_id": 3}
+    odd = {"Gemma2": {"head_dim": 16, "final_logit_softcapping": 0.05}, "Granite": {"logits_scaling": 8.0}}
+    more = next((settings for family, settings in odd.items() if family in architecture), {})
+    if "DebertaV2" in architecture:
+        more = {"legacy": False}
+    if "ModernBert" in architecture:
+        more = {"cls_token_id": 2, "sep_token_id": 3}
+    if "T5" in architecture:
+        sizes, layers = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 16, "d_ff": 64}, {"num_layers": 1}
     model_class = getattr(transformers, architecture)
     torch.manual_seed(0)
-    model = model_class(model_class.config_class(**sizes, **layers, pad_token_id=tokenizer.pad_token_id))
+    model = model_class(model_class.config_class(**sizes, **layers, **marks, **more))
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     return tmp_path
@@ -53,6 +62,12 @@ def tiny_folder(tmp_path: Path, architecture: str) -> Path:
         "LlamaForCausalLM",
         "GPTNeoXForCausalLM",
         "Qwen2ForCausalLM",
+        "AlbertForMaskedLM",
+        "DebertaV2ForMaskedLM",
+        "ModernBertForMaskedLM",
+        "Gemma2ForCausalLM",
+        "CohereForCausalLM",
+        "GraniteForCausalLM",
     ],
 )
 def test_the_lm_head_is_found_in_every_family(tmp_path: Path, architecture: str) -> None:
@@ -68,6 +83,28 @@ def test_the_lm_head_is_found_in_every_family(tmp_path: Path, architecture: str)
     one = task(name)
     one.prepare(model)
     assert one.score(model, 32)["perplexity"] > 100
+
+
+def test_a_head_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a family which bends its logits in a way nobody has met: its perplexities would be wrong."""
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+
+    def bent(self: LlamaForCausalLM, *args: object, **more: object) -> object:
+        output = forward(self, *args, **more)
+        output.logits = 2 * output.logits
+        return output
+
+    folder = tiny_folder(tmp_path, "LlamaForCausalLM")
+    monkeypatch.setattr(LlamaForCausalLM, "forward", bent)
+    with pytest.raises(ForgetlabError, match="LlamaForCausalLM: its language-model head is of a kind .* does not know"):
+        load(folder, device="cpu")
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlabError, match=r"encoder with a decoder \(t5\): expected an encoder such as BERT"):
+        load(tiny_folder(tmp_path, "T5ForConditionalGeneration"), device="cpu")
 
 
 def test_an_encoder_without_lm_head(tmp_path: Path) -> None:

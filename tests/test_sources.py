@@ -87,6 +87,24 @@ def test_headers_of_numbers_and_of_excel(tmp_path):
     assert read(write(tmp_path, "data.csv", "sep=;\ntext;label\nwell, yes;a\n")).texts == ("well, yes",)
 
 
+def test_a_name_that_is_there_twice_is_still_a_header(tmp_path):
+    rows = [(text, "other", label) for text, label in ROWS]
+    found = read(write_csv(tmp_path, "data.csv", [("text", "text", "label"), *rows]))
+    assert (found.texts, found.labels) == (TEXTS, LABELS)
+    assert found.notes == ("2 columns are called 'text': the first is read",)
+
+
+def test_measures_are_no_classes(tmp_path):
+    scores = [f"{i * 0.37:.2f}" for i in range(12)]
+    rows = [(f"text number {i} of them", score) for i, score in enumerate(scores)]
+    path = write_csv(tmp_path, "data.csv", [("text", "score"), *rows])
+    refused(path, "column 'score' holds numbers of many values, such as 0.00, and only classes are learned here")
+    assert read(path, kind="text").kind == "text"
+    for few in (["1.0", "2.0", "3.0", "4.0"], ["0.5", "1.5"]):  # stars, as pandas writes them
+        rows = [(f"text number {i} of them", few[i % len(few)]) for i in range(12)]
+        assert read(write_csv(tmp_path, "data.csv", [("text", "score"), *rows])).labels == tuple(r[1] for r in rows)
+
+
 def test_columns_by_name_and_by_number(tmp_path):
     rows = [(str(i), "en", text, label, "x") for i, (text, label) in enumerate(ROWS)]
     path = write_csv(tmp_path, "a.csv", [("id", "title", "What they said", "Gold-Label", "note"), *rows])
@@ -253,6 +271,29 @@ def test_json_lines(tmp_path):
     for name in ["data.jsonl", "data.ndjson", "data.json", "data.txt"]:
         found = read(write(tmp_path, name, "\n".join(lines)))
         assert (found.kind, found.texts, found.labels) == ("labelled", TEXTS, ("0", "1", "0", "1"))
+
+
+def test_missing_values_as_pandas_writes_them(tmp_path):
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    found = read(write(tmp_path, "data.jsonl", "\n".join([*lines, '{"text": "no label", "label": NaN}'])))
+    assert (found.texts, found.labels) == (TEXTS, LABELS)
+    assert found.notes == ("1 row with empty text or label skipped (first: line 5)",)
+
+
+def test_json_lists_of_words_and_tags(tmp_path):
+    """As datasets' to_json writes the hub's sets of entities."""
+    rows = [{"id": "0", "tokens": ["anna", "runs"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["so"], "ner_tags": ["O"]}]
+    lines = "\n".join(map(json.dumps, [*rows, {"tokens": ["two", "words"], "ner_tags": 5}]))
+    for options in ({}, {"kind": "tags"}, {"text": "tokens", "label": "ner_tags"}):
+        found = read(write(tmp_path, "a.jsonl", lines), **options)
+        assert (found.kind, found.words) == ("tags", (("anna", "runs"), ("so",)))
+        assert found.tags == (("B-PER", "O"), ("O",))
+        assert found.notes == ("1 row without a tag for each word skipped",)
+    both = json.dumps([{"text": "anna runs", "label": "x", "tokens": ["anna", "runs"], "tags": ["news", "sport"]}])
+    assert read(write(tmp_path, "d.json", both)).labels == ("x",)
+    numbers = json.dumps([{"tokens": ["anna"], "ner_tags": [3]}])
+    refused(write(tmp_path, "b.json", numbers), "column 'ner_tags' holds 3; expected names of tags")
+    refused(write(tmp_path, "c.json", '[{"text": "anna runs"}]'), "need a column of lists", kind="tags")
 
 
 def test_json_list_and_values(tmp_path):

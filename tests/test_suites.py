@@ -227,6 +227,18 @@ def test_one_constructor_for_every_file(folder: Path, gpt: Model, bert: Model) -
     assert len(machine.train) + len(machine.test) == 30
 
 
+@pytest.mark.parametrize("stem", ["train", "type", "keys"])
+def test_a_file_whose_name_torch_means_otherwise(stem: str, tmp_path: Path, bert: Model) -> None:
+    """train.csv is what most people's file is called, and a module has a method of that name."""
+    path = tmp_path / f"{stem}.csv"
+    path.write_text("text,label\n" + "".join(f"anna saw film {i},{i % 2}\n" for i in range(40)), encoding="utf-8")
+    mine = task_from(path, bert)
+    assert mine.name == f"{stem}-csv"
+    assert list(finetune(bert, mine, steps=1, batch_size=4))[-1].status == "done"
+    with pytest.raises(ForgetlabError, match=f"a head cannot be called '{stem}', .*: try my-{stem}"):
+        task_from(path, bert, name=stem).prepare(bert)
+
+
 def test_hub_names(folder: Path, gpt: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = pretend_hub(monkeypatch)
     one = task_from("owner/news:big@v1", gpt, kind="labelled", test="validation", text="sentence")

@@ -132,7 +132,10 @@ def _has_header(rows: list[list[str]], asked: set[str]) -> bool:
     if not names.isdisjoint(asked) or (len(first) > 1 and first == [str(i) for i in range(len(first))]):
         return True
     filled = [cell for cell in first if cell]
-    if len({*filled}) < len(filled) or any(len(cell) > 40 or is_number(cell) for cell in filled):
+    twice = (
+        len({*filled}) < len(filled) and len(names & USUAL_NAMES) < 2
+    )  # "text,text,label" names columns all the same
+    if twice or any(len(cell) > 40 or is_number(cell) for cell in filled):
         return False
     columns = list(zip(*below, strict=True))
     if any(cell and cell in column for cell, column in zip(first, columns, strict=bool(below))):

@@ -12,7 +12,7 @@ from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.sources.conll import looks_like_conll, read_conll
 from forgetlab.sources.csv_tables import csv_table
 from forgetlab.sources.examples import Examples, Kind, take
-from forgetlab.sources.json_tables import json_table, starts_with_object
+from forgetlab.sources.json_tables import json_table, json_tags, starts_with_object
 from forgetlab.sources.notes import count
 from forgetlab.sources.paragraphs import passages
 from forgetlab.sources.tables import Column, examples_in
@@ -64,9 +64,13 @@ def _parse(path: Path, content: str, text: Column, label: Column, pair: Column, 
     lines = content.split("\n")
     is_table = kind in ("labelled", "pairs") or (text, label, pair) != (None, None, None)
     is_conll = suffix in CONLL_SUFFIXES or (suffix not in JSON_SUFFIXES and not is_table and looks_like_conll(lines))
+    is_json = suffix in JSON_SUFFIXES or starts_with_object(content)
+    may_be_tags = is_json and kind in (None, "tags") and pair is None
+    if may_be_tags and (found := json_tags(path, content, text, label, kind)) is not None:
+        return found
     if kind == "tags" or (is_conll and kind in (None, "text")):
         return read_conll(path, lines, text, label)
-    if suffix in JSON_SUFFIXES or starts_with_object(content):
+    if is_json:
         return examples_in(path, json_table(path, content), text, label, pair, kind)
     content = re.sub(r"\Asep=.\n", "\n", content)  # Excel's first line
     is_table = is_table or suffix in CSV_SUFFIXES

@@ -12,11 +12,11 @@ from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.sources.examples import Examples, Kind, split
 from forgetlab.sources.notes import count
 from forgetlab.sources.tables import Column, Table, examples_in, fold_name
+from forgetlab.sources.tagged_rows import tagged
 
 PREFIX = "hub:"
 LARGE = 300_000_000  # bytes of text beyond which `limit` reads the first rows instead of the whole
 LONGEST = 100_000  # characters of one text: beyond, it is cut
-WORDS, TAGS = ("tokens", "words", "token"), ("ner_tags", "tags", "pos_tags", "labels", "label")
 _GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
 
 
@@ -97,7 +97,7 @@ def hub(
         raise unknown("data set", name, [*KNOWN, "or OWNER/NAME"])
     rows, features, notes = _rows(name, config, split, revision, limit)
     where = Path(f"{name} ({split})")
-    if (found := _tagged(where, rows, features, text, label, kind)) is None:
+    if (found := tagged(where, rows, features, text, label, kind)) is None:
         found = examples_in(where, _table(where, rows, features, (text, label, pair)), text, label, pair, kind)
     if not len(found):
         raise ForgetlabError(f"{where}: no examples found ({'; '.join(found.notes) or 'the split is empty'})")
@@ -184,31 +184,6 @@ def _failed(error: Exception, name: str, revision: str | None) -> ForgetlabError
     if isinstance(error, ConnectionError | OSError):
         return shared.refused(error, "dataset", name, revision)
     return ForgetlabError(f"{name} cannot be read as a data set: {shared.first_line(error)}")
-
-
-def _tagged(
-    where: Path, rows: Sequence[Mapping[str, Any]], features: Any, text: Column, label: Column, kind: Kind | None
-) -> Examples | None:
-    """The rows as words with their tags; None where they are something else."""
-    lists = [column for column in features if rows and isinstance(rows[0].get(column), list)]
-    words = str(text) if text is not None else next((c for c in WORDS if c in lists), None)
-    tags = str(label) if label is not None else next((c for c in TAGS if c in lists), None)
-    if kind not in (None, "tags") or words is None or tags is None or not {words, tags} <= {*lists}:
-        if kind == "tags":
-            have = ", ".join(lists) or "none"
-            raise ForgetlabError(f"{where}: tags need a column of lists of words and one of tags; lists are: {have}")
-        return None
-    names = getattr(getattr(features[tags], "feature", None), "names", None)
-    whole = [row for row in rows if row[words] and len(row[words]) == len(row[tags])]
-    spoilt = len(rows) - len(whole)
-    notes = [f"{count(spoilt, 'row')} without a tag for each word skipped"] if spoilt else []
-    return Examples(
-        "tags",
-        (),
-        words=tuple(tuple(map(str, row[words])) for row in whole),
-        tags=tuple(tuple(names[tag] if names else str(tag) for tag in row[tags]) for row in whole),
-        notes=tuple(notes),
-    )
 
 
 def _table(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, asked: Sequence[Column]) -> Table:

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forgetlab.sources.examples import Examples, Kind
 from forgetlab.sources.notes import skipped
-from forgetlab.sources.tables import Table
+from forgetlab.sources.tables import LABEL_NAMES, TEXT_NAMES, Column, Table, fold_name
+from forgetlab.sources.tagged_rows import tagged
+
+Objects = list[tuple[int, dict[str, Any]]]  # with the line or entry that each is
 
 
 def json_table(path: Path, content: str) -> Table:
     """The objects, with a column for each of their keys."""
+    objects, notes, unit = _objects(path, content)
+    names = list(dict.fromkeys(name for _, item in objects for name in item))
+    nested = frozenset(name for _, item in objects for name, value in item.items() if isinstance(value, list | dict))
+    rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
+    return Table(names, rows, notes, nested=nested, unit=unit)
+
+
+def json_tags(path: Path, content: str, words: Column, tags: Column, kind: Kind | None) -> Examples | None:
+    """The objects as words with their tags, where they hold lists of both; else None."""
+    objects, notes, _ = _objects(path, content)
+    rows = [item for _, item in objects]
+    plain = {fold_name(name) for row in rows[:1] for name, value in row.items() if not isinstance(value, list | dict)}
+    if kind is None and all(plain.intersection(usual.split()) for usual in (TEXT_NAMES, LABEL_NAMES)):
+        return None  # texts with labels, whose lists may be anything
+    found = tagged(path, rows, dict.fromkeys(name for row in rows for name in row), words, tags, kind)
+    return found and replace(found, notes=(*notes, *found.notes))
+
+
+def _objects(path: Path, content: str) -> tuple[Objects, list[str], str]:
+    """The objects of a list or of lines, notes on what was left out, and what they are numbered by."""
     whole = _parsed(content)
     if isinstance(whole, list | dict):
         unit, items = "entry", list(enumerate(whole if isinstance(whole, list) else [whole], 1))
@@ -23,10 +48,7 @@ def json_table(path: Path, content: str) -> Table:
     objects = [(i, item) for i, item in items if isinstance(item, dict)]
     bad = [i for i, item in items if not isinstance(item, dict)]
     notes = skipped(path, bad, len(items), unit, 'objects such as {"text": "…", "label": "…"}')
-    names = list(dict.fromkeys(name for _, item in objects for name in item))
-    nested = frozenset(name for _, item in objects for name, value in item.items() if isinstance(value, list | dict))
-    rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
-    return Table(names, rows, notes, nested=nested, unit=unit)
+    return objects, notes, unit
 
 
 def starts_with_object(content: str) -> bool:
@@ -45,4 +67,4 @@ def _parsed(content: str) -> Any:
 def _cell(value: Any) -> str:
     if isinstance(value, str):  # JSON allows half a surrogate pair, which is no text
         return re.sub("[\ud800-\udfff]", "\ufffd", value).strip()
-    return "" if value is None else json.dumps(value)
+    return "" if value is None or value != value else json.dumps(value)  # pandas writes NaN for what is missing

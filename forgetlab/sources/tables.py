@@ -111,11 +111,28 @@ def examples_in(path: Path, table: Table, text: Column, label: Column, pair: Col
         what = " or ".join(names[i] for i in chosen)
         notes.append(f"{count(len(empty), 'row')} with empty {what} skipped (first: {table.unit} {empty[0]})")
 
+    for i in dict.fromkeys(chosen):
+        if names.count(names[i]) > 1:
+            notes.append(f"{names.count(names[i])} columns are called {names[i]!r}: the first is read")
+    if at_label is not None and _is_measure([row[at_label] for row in full]):
+        raise ForgetlabError(
+            f"{path}: column {names[at_label]!r} holds numbers of many values, such as {full[0][at_label]}, and only "
+            "classes are learned here: round it to a few values, name another label column, or give kind=text (--kind)"
+        )
+
     def column(i: int | None) -> tuple[str, ...] | None:
         return None if i is None else tuple(row[i] for row in full)
 
     given: Kind = "text" if at_label is None else "labelled" if at_pair is None else "pairs"
     return Examples(given, column(at_text) or (), column(at_pair), column(at_label), notes=tuple(notes))
+
+
+def _is_measure(labels: Sequence[str]) -> bool:
+    """Whether labels are something measured rather than classes: fractions, and too many of them to recur much."""
+    values = {*labels}
+    if not all(map(is_number, values)) or all(float(v.replace(",", ".")).is_integer() for v in values):
+        return False
+    return len(values) > MOST_CLASSES or 2 * len(values) > len(labels)
 
 
 def _columns(
