@@ -103,6 +103,7 @@ def test_the_brake_is_solved() -> None:
         (counted(lambda s, i, x, drop: s[0] - x > drop), "points"),
         (counted(lambda s, i, x, drop: x < (1 - drop) * max(s[: i + 1])), "best score"),
         (counted(below, back=True), "began"),
+        (counted(lambda s, i, x, drop: x <= (1 - drop) * s[0]), "exactly at the limit"),
     ],
 )
 def test_mistakes_in_the_brake_are_named(wrong, word) -> None:

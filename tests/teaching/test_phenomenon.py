@@ -82,6 +82,10 @@ def last_below(steps: Any, scores: Any, share: Any) -> Any:
     return found
 
 
+def at_or_below(steps: Any, scores: Any, share: Any) -> Any:
+    return next((step for step, score in zip(steps, scores, strict=True) if score <= share * scores[0]), -1)
+
+
 def absolute(steps: Any, scores: Any, share: Any) -> Any:
     return next((step for step, score in zip(steps, scores, strict=True) if score < share), -1)
 
@@ -105,6 +109,7 @@ WRONG: list[tuple[Function, Function, str]] = [
     (check_first_loss, lambda x, y, s: x[y.index(min(y))], "lowest score"),
     (check_first_loss, last_below, "last step below"),
     (check_first_loss, escapes_at_once, "always says"),
+    (check_first_loss, at_or_below, "exactly at the bar"),
     (check_side_effect, lambda n, o, lr: lr * (n * o).sum(), "sign is turned"),
     (check_side_effect, lambda n, o, lr: -lr * n.norm() ** 2, "change of the new loss"),
     (check_side_effect, lambda n, o, lr: -lr * o.norm() ** 2, "trained on the old task"),

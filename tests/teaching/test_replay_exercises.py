@@ -32,7 +32,15 @@ def algorithm_r(stream: Any, memory: int, random: Random) -> list[int]:
 
 def test_uniform_memories_pass() -> None:
     assert check_reservoir(algorithm_r)
-    assert check_reservoir(lambda stream, memory, random: sorted(stream, key=lambda _: random.random())[:memory])
+    assert check_reservoir(by_lots)
+
+
+def by_lots(stream: Any, memory: int, random: Random) -> list[int]:
+    """Each example draws a lot; the lowest ones stay."""
+    kept: list[tuple[float, int, Any]] = []
+    for i, example in enumerate(stream):
+        kept = sorted([*kept, (random.random(), i, example)], key=lambda lot: lot[:2])[:memory]
+    return [example for *_, example in kept]
 
 
 def newcomers(chance: Callable[[int, int], float], place: Callable[[int, Random], int] | None = None) -> Any:
@@ -85,6 +93,8 @@ MEMORIES = [
     (too_small, "size"),
     (lambda stream, memory, random: list(stream), "size"),
     (drawn_with_replacement, "twice"),
+    (lambda stream, memory, random: sorted(stream, key=lambda _: random.random())[:memory], "stored"),
+    (lambda stream, memory, random: random.sample(all_ := list(stream), min(memory, len(all_))), "stored"),
 ]
 
 

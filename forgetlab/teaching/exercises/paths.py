@@ -110,6 +110,8 @@ def check_brake(function: Callable[[Sequence[float], float, int], int]) -> Verdi
         "way; this one compares with the score before the first step.": brake(
             lambda s, i, drop: s[i] < (1 - drop) * max(s[: i + 1])
         ),
+        "It stops where the score stands exactly at the limit. That much of a drop is allowed: a record has fallen "
+        "only below it.": brake(lambda s, i, drop: s[i] <= (1 - drop) * s[0]),
         "It names the record where the fall began. The run goes on while the brake waits: it stops at the last of "
         "the fallen records.": brake(below_first, at_first=True),
     }
@@ -120,6 +122,7 @@ def check_brake(function: Callable[[Sequence[float], float, int], int]) -> Verdi
         ([0.8, 0.79, 0.76, 0.73, 0.7, 0.67], 0.12, 1),  # sinks slowly
         ([0.6, 0.9, 0.7, 0.62], 0.2, 1),  # improved, then back
         ([0.7, 0.9, 0.95], 0.1, 1),  # only better
+        ([1.0, 0.75, 0.5], 0.25, 1),  # at the limit is not below it
     ]
     praise = "Right: measured from the start, as a share, and only after `patience` falls in a row."
     return diagnose(function, cases, right, mistakes, praise)

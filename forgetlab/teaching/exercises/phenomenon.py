@@ -73,6 +73,7 @@ def check_first_loss(function: Callable[[Sequence[int], Sequence[float], float],
         ([0, 5, 10, 15], [0.8, 0.7, 0.6, 0.5], 0.8),
         ([0, 10, 20, 30], [1.0, 0.95, 0.7, 0.8], 0.9),
         ([0, 5, 10], [0.8, 0.79, 0.81], 0.9),
+        ([0, 20, 40], [1.0, 0.5, 0.25], 0.5),  # at the bar is not below it
     ]
 
     def below(steps: Sequence[int], scores: Sequence[float], bar: float) -> list[int]:
@@ -88,6 +89,9 @@ def check_first_loss(function: Callable[[Sequence[int], Sequence[float], float],
         ),
         "That is the last step below the bar. Return the first one: the score may come back later, and that it was "
         "lost is the news.": lambda x, y, s: (below(x, y, s * y[0]) or [-1])[-1],
+        "A score that stands exactly at the bar is counted as a loss. Less than `share` is left only below the bar.": (
+            lambda x, y, s: next((step for step, score in zip(x, y, strict=True) if score <= s * y[0]), -1)
+        ),
         "It always says −1. It probably returns inside the loop, at the first score that is still fine: only after "
         "the loop is it known that no score was below.": lambda x, y, s: -1,
     }

@@ -8,6 +8,7 @@ from itertools import accumulate
 from numbers import Integral
 from random import Random
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 FINE = "fine"
 LENGTH, MEMORY, PLAYS, NEAR = 12, 3, 8000, 0.02  # the standard error of a share is 0.005
+LONG, HANDS = 60, 4  # a stream to count in; examples in hand besides the memory: the one that comes, the one that goes
 
 
 def check_reservoir(function: Callable[[Iterator[int], int, Random], Sequence[int]]) -> Verdict:
@@ -31,6 +33,8 @@ def check_reservoir(function: Callable[[Iterator[int], int, Random], Sequence[in
 
 MEMORY_FAULTS = {
     "The memory has the wrong size: it keeps `memory` examples, or all of them while there are fewer.": "size",
+    "The whole stream is stored first, and the memory drawn from it afterwards. A stream may never end: at no time may "
+    "more than `memory` examples and the newcomer be held.": "stored",
     "An example sits in the memory twice, or never was in the stream. A newcomer takes the *place* of an old one.": (
         "twice"
     ),
@@ -157,10 +161,32 @@ def _memory_fault(keep: Callable[..., Any]) -> str | None:
     shares = times / PLAYS
     for name, wanted in _known_shares(shares[-1]).items():
         if np.abs(shares - wanted).max() < NEAR:
-            return name
+            return "stored" if name == FINE and _most_held(keep) > MEMORY + HANDS else name
     if abs(shares[-1] - MEMORY / LENGTH) < NEAR:
         return "place"
     return "late" if shares[-1] > MEMORY / LENGTH else "early"
+
+
+class _Example:
+    """Something whose life can be watched."""
+
+
+def _most_held(keep: Callable[..., Any]) -> int:
+    """How many examples of a long stream are alive at once, seen whenever the next one is asked for."""
+    alive: WeakSet[_Example] = WeakSet()
+    most = 0
+
+    def stream() -> Iterator[_Example]:
+        nonlocal most
+        for _ in range(LONG):
+            example = _Example()
+            alive.add(example)
+            yield example
+            del example
+            most = max(most, len(alive))
+
+    keep(stream(), MEMORY, Random(2))
+    return most
 
 
 def _known_shares(last: float) -> dict[str, Any]:
