@@ -171,6 +171,16 @@ def powers_of_ten(value: float, place: int | None = None) -> str:
     return "10" + str(round(math.log10(value))).translate(RAISED)
 
 
+@FuncFormatter
+def at_log(value: float, place: int | None = None) -> str:
+    """A number at a log axis: 10,000, and from there on 10⁵ or 2·10⁵ rather than 1e+05."""
+    if not value or 1e-4 <= value < 1e5:
+        return f"{value:,g}"
+    power = math.floor(math.log10(value) + 1e-9)
+    lead = f"{value / 10.0**power:g}"
+    return ("" if lead == "1" else f"{lead}·") + "10" + str(power).translate(RAISED)
+
+
 def number(value: float | None, metric: str = "perplexity") -> str:
     """A value as people write it: two decimals for a score, three digits for a perplexity, "–" for None."""
     if value is None or not np.isfinite(value):
@@ -330,7 +340,7 @@ def _scale(ax: Axes, task: Task) -> None:
     ratio = max(high / low, 1.1)
     ax.set_ylim(low / ratio ** (0.2 if floor else 0.06), low * ratio**1.06)
     ax.yaxis.set_major_locator(FEW() if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 60 else (1,)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_major_formatter(at_log)
     ax.yaxis.set_minor_locator(NullLocator())
 
 

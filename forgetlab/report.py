@@ -171,7 +171,8 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
     names = list(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
     methods = ", ".join(names)
     few = f" Shown are {MOST} of {len(names)} methods; the table has them all." if len(names) > MOST else ""
-    watched = ", ".join(task["name"] for task in results["tasks"][1:])
+    taken = [task["name"] for task in results["tasks"][1:]]
+    watched = ", ".join(taken)
     what = (
         f"{model['name']} ({model['parameters']:,} weights) was fine-tuned on {results['new']} for {recipe['steps']} "
         f"steps with a learning rate of {recipe['lr']:g}; methods: {methods}; seeds: {', '.join(seeds)}; "
@@ -189,7 +190,10 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
         f"<figcaption>{CAPTIONS[kind]}{few if kind != 'frontier' else ''}</figcaption></figure>"
         for kind, png in figures.items()
     )
-    settings = " ".join(f"{k}={v}" for k, v in recipe.items() if v is not None and k not in ("methods", "seed"))
+    data = {"new": recipe["new"] or results["new"], "watch": ",".join(recipe.get("watch") or taken)}  # taken by default
+    settings = " ".join(
+        f"{k}={v}" for k, v in (recipe | data).items() if v is not None and k not in ("methods", "seed")
+    )
     versions = ", ".join([f"forgetlab {results['forgetlab']}", *(f"{k} {v}" for k, v in results["machine"].items())])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -310,6 +310,14 @@ def test_number(value, metric, text):
     assert plots.number(value, metric) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2, "2"), (0.5, "0.5"), (1e4, "10,000"), (1e5, "10⁵"), (2e6, "2·10⁶"), (1e15, "10¹⁵"), (1e-5, "10⁻⁵")],
+)
+def test_numbers_at_a_log_axis(value, text):
+    assert plots.at_log(value) == text
+
+
 def test_wrapped_loses_no_letter_and_keeps_to_the_width():
     assert plots.wrapped(LONG, 17) == ["replay:ratio=0.3", "+l2sp:lam=0.1"]
     assert plots.wrapped("masked-lm", 17) == ["masked-lm"]

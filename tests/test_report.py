@@ -211,6 +211,14 @@ def test_the_page_says_what_was_run_and_how_to_read_it(results, tmp_path, quick)
         assert words in text, words
 
 
+def test_the_recipe_names_the_tasks_that_were_taken_by_default(results, tmp_path, quick):
+    for run in results["runs"]:
+        run["recipe"] |= {"new": "", "watch": []}
+    text = "".join(Tags(page(results, tmp_path / "out")).text)
+    assert f"new={results['new']}" in text
+    assert "watch=masked-lm,entities" in text
+
+
 def test_nothing_from_the_user_becomes_markup(results, tmp_path, quick):
     evil = "<script>alert('1')</script>&\"+<b>"
     data = json.loads(json.dumps(results).replace("entities", "EVIL").replace("replay:ratio=0.3", "EVIL"))

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from forgetlab.drawing import moves
-from forgetlab.plots import COLORS, DASHES, FAINT, FEW, INK, number
+from forgetlab.plots import COLORS, DASHES, FAINT, FEW, INK, at_log, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Points = tuple[Sequence[float], Sequence[float | None]]
@@ -60,7 +60,7 @@ class Curves:
             ax.spines[["top", "right"]].set_visible(False)
             if panel.log:
                 ax.set_yscale("log")
-                ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                ax.yaxis.set_major_formatter(at_log)
                 ax.yaxis.set_minor_formatter(lambda value, _: "")
             if panel.floor:
                 ax.axhline(panel.floor, color=FAINT, ls=(0, (2, 2)), lw=1.5)

@@ -13,7 +13,7 @@ from forgetlab.drawing import moves
 from forgetlab.importance.quadrants import KINDS
 from forgetlab.labs.base import OLD_RUNS, Settings, State
 from forgetlab.labs.quadrants_view import LOOKS, Scatter, percent
-from forgetlab.plots import COLORS, FAINT, INK, UNITS, number
+from forgetlab.plots import COLORS, FAINT, INK, UNITS, at_log, number
 from forgetlab.simulators import GROUPS
 
 Groups = Mapping[str, tuple[float, float]]  # {group: (share of the weights, RMS change)}
@@ -142,7 +142,7 @@ class View:
             self.curve.set(yscale="linear", ylim=(-0.03, 1.05))
         elif known:
             self.curve.set(yscale="log", ylim=(min(known) / 1.15, max(known) * 1.15))
-            self.curve.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            self.curve.yaxis.set_major_formatter(at_log)
             self.curve.yaxis.set_minor_formatter(lambda value, _: "")
 
 
