@@ -81,8 +81,8 @@ class Runner(Generic[T]):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            for _ in self._pieces(make, number):
-                time.sleep(0.001)  # long enough for another thread to take its turn
+            for _ in self._pieces(make, number, rest=0.001):  # long enough for another thread to take its turn
+                pass
 
     def stop(self) -> None:
         """End the run under way at its next piece, which tells of it; what was reached stays."""
@@ -103,8 +103,8 @@ class Runner(Generic[T]):
                     return
                 await asyncio.sleep(0.001)  # long enough for the kernel to take a message
 
-    def _pieces(self, make: Callable[[], Iterator[T]], number: int) -> Iterator[None]:
-        """Do one piece of work at each step. Its turn ends with the piece."""
+    def _pieces(self, make: Callable[[], Iterator[T]], number: int, rest: float = 0.0) -> Iterator[None]:
+        """Do one piece of work at each step. Its turn ends with the piece; then `rest` seconds go by."""
         why = "done"
         try:
             while True:
@@ -115,6 +115,7 @@ class Runner(Generic[T]):
                     if self._work is None:
                         self._work = iter(make())
                     self._on_item(next(self._work))
+                time.sleep(rest)  # here, where an interrupt is caught
                 yield
         except StopIteration:
             pass

@@ -209,6 +209,21 @@ def test_an_interrupt_keeps_the_part() -> None:
     assert journal.events[-1] == ("end", "done")
 
 
+@pytest.mark.parametrize("driver", ["inline", "synchronous"])
+def test_an_interrupt_while_another_thread_may_have_its_turn_keeps_the_part(monkeypatch, driver) -> None:
+    journal = Journal()
+    runner = journal.runner(driver)
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("forgetlab.labs.runner.time.sleep", interrupted)
+        runner.start(journal.counting("a", 3))
+    assert journal.events == ["a0", ("end", "stopped")]
+    assert journal.closed == ["a"]
+
+
 def test_the_driver_is_picked_by_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_driver() == "inline"
 
