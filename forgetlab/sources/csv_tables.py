@@ -132,9 +132,8 @@ def _has_header(rows: list[list[str]], asked: set[str]) -> bool:
     if not names.isdisjoint(asked) or (len(first) > 1 and first == [str(i) for i in range(len(first))]):
         return True
     filled = [cell for cell in first if cell]
-    twice = (
-        len({*filled}) < len(filled) and len(names & USUAL_NAMES) < 2
-    )  # "text,text,label" names columns all the same
+    # "text,text,label" names columns all the same
+    twice = len({*filled}) < len(filled) and len(names & USUAL_NAMES) < 2
     if twice or any(len(cell) > 40 or is_number(cell) for cell in filled):
         return False
     columns = list(zip(*below, strict=True))
