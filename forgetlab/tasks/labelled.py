@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +14,19 @@ from torch import Tensor
 from forgetlab import metrics
 from forgetlab.encoding import IGNORE, label_ids
 from forgetlab.errors import ForgetlabError
-from forgetlab.models import Model
+from forgetlab.models import Level, Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
 
 
-class Classification(Task):
-    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy.
+class Labelled(Task):
+    """What tasks with labels share: a head of their own, with a class for each kind of label.
 
     labels: the classes, where the training data may lack some.
     """
 
-    metric = "accuracy"
-    kind = "classification"
+    level: ClassVar[Level]
+    what: ClassVar[str]  # a label is called so in errors
 
     def __init__(
         self,
@@ -36,16 +38,38 @@ class Classification(Task):
     ) -> None:
         super().__init__(name, train, test)
         self.head = head or name
-        assert train.labels is not None
-        assert test.labels is not None
-        self.labels = _classes(name, "label", labels or train.labels, test.labels)
-        self._targets = {
-            "train": label_ids(train.labels, self.labels),
-            "test": label_ids(test.labels, self.labels),
-        }
+        self.labels = _classes(name, self.what, labels or self._given(train), self._given(test))
+        self._targets = {"train": self._numbers(train), "test": self._numbers(test)}
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        model.add_head(self.head, self.labels, "sequence", seed)
+        model.add_head(self.head, self.labels, self.level, seed)
+
+    @abstractmethod
+    def _given(self, examples: Examples) -> Iterable[str]:
+        """Every label of the examples."""
+
+    @abstractmethod
+    def _numbers(self, examples: Examples) -> Tensor:
+        """The labels as places in `self.labels`, a row for each example."""
+
+
+class Classification(Labelled):
+    """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy.
+
+    labels: the classes, where the training data may lack some.
+    """
+
+    metric = "accuracy"
+    kind = "classification"
+    level = "sequence"
+    what = "label"
+
+    def _given(self, examples: Examples) -> Sequence[str]:
+        assert examples.labels is not None
+        return examples.labels
+
+    def _numbers(self, examples: Examples) -> Tensor:
+        return label_ids(self._given(examples), self.labels)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return self.encoded(model, split).take(index) | {"targets": self._targets[split][index]}
@@ -65,7 +89,7 @@ class Classification(Task):
         return {"accuracy": float(torch.stack(right).sum()) / n, "loss": float(torch.stack(loss).sum()) / n}
 
 
-class Tagging(Task):
+class Tagging(Labelled):
     """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1.
 
     labels: the tags, where the training data may lack some.
@@ -73,36 +97,26 @@ class Tagging(Task):
 
     metric = "f1"
     kind = "tagging"
+    level = "token"
+    what = "tag"
 
-    def __init__(
-        self,
-        name: str,
-        train: Examples,
-        test: Examples,
-        head: str | None = None,
-        labels: Sequence[str] = (),
-    ) -> None:
-        super().__init__(name, train, test)
-        self.head = head or name
-        assert train.tags is not None
-        assert test.tags is not None
-        self.labels = _classes(name, "tag", labels or chain(*train.tags), chain(*test.tags))
-        self._numbers = {"train": self._table(train.tags), "test": self._table(test.tags)}
+    def _given(self, examples: Examples) -> Iterable[str]:
+        assert examples.tags is not None
+        return chain(*examples.tags)
 
-    def _table(self, tags: Sequence[Sequence[str]]) -> Tensor:
-        longest = max(map(len, tags))
+    def _numbers(self, examples: Examples) -> Tensor:
+        assert examples.tags is not None
+        longest = max(map(len, examples.tags))
         numbers = {tag: i for i, tag in enumerate(self.labels)}
-        return torch.tensor([[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in tags])
-
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        model.add_head(self.head, self.labels, "token", seed)
+        rows = [[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in examples.tags]
+        return torch.tensor(rows)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         encoded = self.encoded(model, split)
         batch = encoded.take(index)
         words = encoded.words[index, : batch["input_ids"].shape[1]]
         starts = words != IGNORE
-        tags = self._numbers[split][index]
+        tags = self._targets[split][index]
         rows = torch.arange(len(index)).unsqueeze(1).expand_as(words)
         return batch | {
             "places": starts.flatten().nonzero().squeeze(1),
