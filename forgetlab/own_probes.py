@@ -116,7 +116,7 @@ class Generation(Probe):
         if self.prompts is not None:
             self._start(model, 1)
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
     def write(self, model: Model, count: int) -> list[str]:

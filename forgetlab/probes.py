@@ -173,7 +173,7 @@ class Writing(Probe):
         if model.lm_kind != "causal":
             raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
     def items(self) -> int:
