@@ -126,7 +126,8 @@ def prepare(recipe: Recipe) -> Bench:
     for one in (new, *watch):
         one.prepare(model, recipe.seed)
     notes += [note for one in (new, *watch) for note in _one_sided(one)]
-    notes += new.remarks(model, "train", "test") + [note for one in watch for note in one.remarks(model, "test")]
+    notes += new.remarks(model, "train", "test", limit=recipe.limit)
+    notes += [note for one in watch for note in one.remarks(model, "test", limit=recipe.limit)]
     if missing:
         _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
         notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")

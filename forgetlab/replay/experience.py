@@ -74,7 +74,8 @@ class ExperienceReplay(Replay):
     comes from the memory, from 0 (the naive run) to below 1; the batch keeps its size, so a higher ratio means fewer
     new examples. Where ratio × batch size is not whole, the batches take turns so that the share is exact over the run.
     memory: examples kept of each task. sampling: "reservoir" (uniform) or "balanced" (as many of each class).
-    With several tasks, each batch replays one of them, in turn.
+    With several tasks, each batch replays one of them, in turn. Texts have the marks that their task trains with: a
+    causal one the end token only where the model's pre-training had it (`Model.end_mark`).
     Raises ForgetlabError for a bad ratio, memory or sampling, and where no task can be replayed.
     Source: Rolnick et al. 2019 (experience replay for continual learning); the memories are `reservoir` and
     `class_balanced`, drawn once before the first step.
