@@ -20,6 +20,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.paths import inputs, sha256
 from forgetlab.recipes import Recipe
 from forgetlab.results import write_json
+from forgetlab.source_names import source_files
 from forgetlab.workers import Pool, Run
 
 FOLDER, MANIFEST = "runs", "sweep.json"
@@ -95,7 +96,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
     content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
     model = Path(recipe.model).expanduser()
-    files = [Path(name) for name in (recipe.new, *recipe.watch)]
+    files = source_files((recipe.new, *recipe.watch))
     files += [path for path in sorted(model.glob("*")) if path.suffix in (".json", ".safetensors")]
     shared = {"recipe": content, "files": {str(path): sha256(path) for path in files if path.is_file()}}
     return json.loads(json.dumps({**shared, "shipped data": inputs(), "forgetlab": forgetlab.__version__}))
