@@ -205,7 +205,7 @@ def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pyt
     lab.apply({**small, "remedy": "ewc", "strength": 0.01})
     state = _state(lab)
     assert state["dots"] == room.read_benchmark("benchmarks/results/remedies.json")
-    assert state["run"]["spec"] == "ewc:lam=0.3"
+    assert state["run"]["spec"] == "ewc:strength=0.01"
     bench = _bench(frontier.OLD)
     recipe = original(methods="ewc:lam=0.3", steps=20, every=4, limit=16, batch_size=8)
     first, *_, last = [record.scores for record in bench.run(recipe)]
