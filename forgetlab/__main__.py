@@ -303,11 +303,14 @@ def _methods(options: argparse.Namespace) -> None:
     from forgetlab.remedies import METHODS, settings
 
     for name, remedy in METHODS.items():
-        shown = ", ".join(f"{key}={value}" for key, value in settings(name).items())
+        takes = settings(name)
+        usual = f"usual {remedy.main.name}={takes.pop(remedy.main.name)}" if remedy.main else ""
+        shown = ", ".join(f"{key}={value}" for key, value in takes.items())
         text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
         print(f"{name:<20}{text}")
-        if shown:
-            print(f"{'':<20}{shown}")
+        if name != "none":
+            print(f"{'':<20}{'; '.join(filter(None, (remedy.family, usual, shown)))}")
+    print("strength=1 of a pull on the weights: λ = 0.02 / mean Ω, of its importance Ω; with lam=… it is that λ")
     print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
 
 

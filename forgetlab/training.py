@@ -191,7 +191,18 @@ class _Loop:
         dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         autocast = partial(torch.autocast, model.device.type, dtype=dtype) if dtype else nullcontext
         self.run = Run(
-            model, task, steps, batch_size, lr, anchor, weights, generator, autocast, self.methods, watch=watch
+            model,
+            task,
+            steps,
+            batch_size,
+            lr,
+            anchor,
+            weights,
+            generator,
+            autocast,
+            self.methods,
+            watch=watch,
+            notes=notes,
         )
         self.rates: list[float] = []
         self.parameters: list[nn.Parameter] = []

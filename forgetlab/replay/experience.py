@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.methods import Method, Part, Run
+from forgetlab.methods import Method, Part, Run, Setting
 from forgetlab.replay.memory import class_balanced, reservoir
 from forgetlab.tasks import Task, trainable
 
@@ -20,6 +20,8 @@ Sampling = Literal["reservoir", "balanced"]
 class Replay(Method, ABC):
     """Give a share of the training examples to the past; a subclass says which examples that is."""
 
+    family = "replay"
+    main = Setting("ratio", high=0.95)
     saved = ("_seen", "_replayed", "_turn")
 
     def __init__(self, ratio: float) -> None:
@@ -84,7 +86,7 @@ class ExperienceReplay(Replay):
     name = "replay"
 
     def __init__(
-        self, old: Sequence[Task], ratio: float = 0.5, memory: int = 2000, sampling: Sampling = "reservoir"
+        self, old: Sequence[Task], ratio: float = 0.25, memory: int = 2000, sampling: Sampling = "reservoir"
     ) -> None:
         super().__init__(ratio)
         self.memory = whole("memory", memory)
@@ -107,6 +109,7 @@ class Multitask(Method):
     """
 
     name = "multitask"
+    family = "replay"
 
     def __init__(self, old: Sequence[Task]) -> None:
         self._old = trainable(old, "replay")

@@ -51,7 +51,7 @@ class GenerativeReplay(Replay):
     def __init__(
         self,
         old: Sequence[Task],
-        ratio: float = 0.5,
+        ratio: float = 0.25,
         size: int = 500,
         temperature: float = 1.0,
         top_p: float = 1.0,
