@@ -14,7 +14,7 @@ from forgetlab.labs import ask_view
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.labs.runs import Runs, device, score_lines, score_panels, told
 from forgetlab.labs.shown import encoded, image
 from forgetlab.own_data import check_source
 from forgetlab.plots import UNITS, number
@@ -80,8 +80,9 @@ def show(driver: Driver | None = None) -> Lab:
 def recipe(settings: Settings) -> Recipe:
     """The run that the controls describe."""
     given = {name: value.strip() for name, value in settings.items() if isinstance(value, str)}
+    model = given["model"] or "tiny-bert"
     return Recipe(
-        model=given["model"] or "tiny-bert",
+        model=model,
         new=given["new"],
         watch=tuple(parted(given["watch"])),
         methods=given["methods"] or "none",
@@ -92,6 +93,7 @@ def recipe(settings: Settings) -> Recipe:
         limit=128,
         text=given["text"] or None,
         label=given["label"] or None,
+        device=device(model),
     )
 
 
