@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Generator
 from contextlib import suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -63,8 +63,8 @@ def _open_runs(model: nn.Module) -> list[Generator[Any, None, None]]:
 
 def _calls_this(run: Generator[Any, None, None]) -> bool:
     """Whether a run at work is so in the calls that led here, such as a sequence at its next task, not elsewhere."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame is not run.gi_frame:
+    own, frame = getattr(run, "gi_frame", None), cast(FrameType | None, sys._getframe(1))
+    while frame is not None and frame is not own:
         frame = frame.f_back
     return frame is not None
 

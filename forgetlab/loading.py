@@ -195,5 +195,6 @@ def _load_heads(model: Model, folder: Path) -> None:
 
 def _is_head(head: Any) -> bool:
     labels = head.get("labels") if isinstance(head, dict) else None
-    told = isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
-    return bool(told) and len(set(labels)) == len(labels) and head.get("level") in get_args(Level)
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        return False
+    return len(set(labels)) == len(labels) and head.get("level") in get_args(Level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,7 +70,7 @@ def check_model(model: Model, given: str) -> None:
             raise ForgetlabError(f"{given}: {name} holds values that are not finite numbers: the file is damaged")
     _check_tokenizer(model.tokenizer, given)
     encoded = encode(Examples(kind="text", texts=TRIAL), model.tokenizer, model.max_length, end_mark=model.causal)
-    rows = len(model.backbone.get_input_embeddings().weight)  # type: ignore[operator,union-attr,arg-type]
+    rows = len(cast(Any, model.backbone).get_input_embeddings().weight)
     if (most := int(encoded.columns["input_ids"].max())) >= rows:
         raise ForgetlabError(
             f"{given}: its tokenizer gives the token {most}, its model has {rows} embeddings: they are of two models"
