@@ -142,6 +142,7 @@ class ForgettingTrainer(Trainer):
             methods=self.methods,
             watch=self.watch,
             new=together.new_head(),
+            seed=args.seed,
         )
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
