@@ -13,10 +13,11 @@ from forgetlab import compat, sources
 from forgetlab.catalog import DESCRIPTIONS
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.labs import ask_view
-from forgetlab.labs.base import Lab, Settings, State, encoded, image
+from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.labs.shown import encoded, image
 from forgetlab.own_data import MACHINE_TEXT
 from forgetlab.plots import UNITS, number
 from forgetlab.recipes import Bench, Recipe, prepare, summarise

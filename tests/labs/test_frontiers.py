@@ -19,6 +19,7 @@ from forgetlab.interference import GradientCosine
 from forgetlab.labs import along, frontier, runs, valleys
 from forgetlab.labs.base import Lab
 from forgetlab.labs.frontier_view import Plot
+from forgetlab.labs.shown import Result
 from forgetlab.landscape import weights_of
 from forgetlab.recipes import Bench, Recipe, prepare
 from forgetlab.remedies import make_methods
@@ -122,7 +123,7 @@ def test_along_says_a_diverged_run() -> None:
         task: {"perplexity": None, "f1": 0.1, "accuracy": 0.5, "loss": None} for task in (*along.OLD, "sentiment")
     }
     last = {"step": 6, "status": "diverged", "message": "too high", "scores": scores}
-    lab.state = {**state, "records": [*state["records"][:-1], last]}
+    lab._shown.result = Result({**state, "records": [*state["records"][:-1], last]}, "live")
     lab.view["layer"].value = "layer 0"
     assert "error" not in _words(lab)
     assert "masked-lm 2.97 → –" in _alt(lab)
