@@ -113,6 +113,7 @@ class AnyOrder(RuleBasedStateMachine):
             case "move":
                 self.lab.training["n"].value = 1 + self.lab.training["n"].value % 8
             case "reset":
+                self.truth = None
                 self.lab.buttons["Reset"].click()
             case "preset":
                 self.lab.buttons["four"].click()
@@ -170,8 +171,9 @@ class AnyOrder(RuleBasedStateMachine):
     def press(self, label: str) -> None:
         self.plan = {}
         if label == "Reset":
-            self.truth = None
-        self.lab.buttons[label].click()
+            self.act("reset")
+        else:
+            self.lab.buttons[label].click()
 
     @rule(line=st.sampled_from(["n=7", "n=7, word=b", "n=6", "n=99", "m=1", "word=", "n=1" + " " * 3000]))
     def paste(self, line: str) -> None:
