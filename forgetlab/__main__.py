@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.action(options) or 0)
+        with _terminable():
+            return int(options.action(options) or 0)
     except ForgetlabError as error:
         _clear()
         print(f"forgetlab: {error}", file=sys.stderr)
@@ -45,7 +50,27 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         _clear()
         print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asks to end, as it does before a shutdown or a batch queue's time limit: as good as a Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,16 +223,17 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"note: {note}")
 
     progress = _Progress(plan.budget, options.steps * len(plan.names()) * options.seeds)
-    try:
-        results = comparing.compare(plan, say=say, on_record=progress, on_run=progress.landed)
-        _clear()
-        results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
-        print(report.table(results))
-        print("\n" + "\n".join(report.filled(results["recommendation"])))
-        page = report.write(results, plan.out)
-        sweeps.finish(plan.out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(sweeps.told(plan.out)) from None
+    with sweeps.opened(plan.out, recipe, plan.resume) as kept:
+        try:
+            results = comparing.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
+            _clear()
+            results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
+            print(report.table(results))
+            print("\n" + "\n".join(report.filled(results["recommendation"])))
+            page = report.write(results, plan.out)
+            kept.finish()
+        except KeyboardInterrupt as stop:
+            raise type(stop)(kept.told()) from None
     print(f"\nreport: {page}   ({time.perf_counter() - start:.0f} s)")
 
 

@@ -38,10 +38,10 @@ class Encoded:
         longest = int(self.lengths[index].max())
         return {name: column[index, :longest] for name, column in self.columns.items()}
 
-    def evaluation_batches(self, limit: int | None = None) -> Iterator[Tensor]:
-        """Indices of the first `limit` rows in batches of similar length."""
-        order = torch.argsort(self.lengths[:limit], stable=True)
-        yield from order.split(EVALUATION_BATCH)
+    def evaluation_batches(self, rows: Tensor | None = None) -> Iterator[Tensor]:
+        """These row numbers (None: all) in batches of similar length."""
+        rows = torch.arange(len(self)) if rows is None else rows
+        yield from rows[torch.argsort(self.lengths[rows], stable=True)].split(EVALUATION_BATCH)
 
 
 def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: bool = False) -> Encoded:
@@ -108,6 +108,13 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
 def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:
     """Which token ids are of the text itself, not padding or marks; a bool tensor like `ids`."""
     return ~torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids)), device=ids.device))
+
+
+def text_tokens(ids: Tensor, tokenizer: Any) -> Tensor:
+    """The same with the words that the tokenizer does not know, which count, or they would be for free."""
+    unknown, marks = tokenizer.unk_token_id, (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    inner = inner_tokens(ids, tokenizer)
+    return inner if unknown is None or unknown in marks else inner | (ids == unknown)
 
 
 def unknown_share(encoded: Encoded, tokenizer: Any) -> float:

@@ -76,13 +76,17 @@ class Recipe:
 
 @dataclass
 class Bench:
-    """A model with its new and watched tasks, ready for any number of runs. learned: the tasks it learned first."""
+    """A model with its new and watched tasks, ready for any number of runs.
+
+    learned: the tasks it learned first. limit: test items per score, as in the recipe that it was made for.
+    """
 
     model: Model
     new: Task
     watch: list[Task]
     notes: list[str] = field(default_factory=list)
     learned: tuple[str, ...] = ()
+    limit: int | None = None
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
         """One run from the model as it was; yields its records."""
@@ -130,7 +134,7 @@ def prepare(recipe: Recipe) -> Bench:
         if f"heads.{name}.linear.weight" not in model.known_names:
             del model.heads[name]  # each run makes the new head from its own seed
     model.remember()
-    return Bench(model, new, watch, notes, learned=tuple(t.name for t in missing))
+    return Bench(model, new, watch, notes, learned=tuple(t.name for t in missing), limit=recipe.limit)
 
 
 def run(recipe: Recipe) -> Iterator[Record]:
@@ -206,7 +210,11 @@ def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench:
 
 
 def describe(bench: Bench) -> dict[str, Any]:
-    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
+    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes.
+
+    Of each task "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of"
+    how many of its test items are scored (None: only whoever scores them knows).
+    """
     tasks = [
         {
             "name": t.name,
@@ -214,6 +222,9 @@ def describe(bench: Bench) -> dict[str, Any]:
             "metric": t.metric,
             "higher_is_better": t.higher_is_better,
             "floor": t.floor,
+            "guess": t.guesser(bench.model, bench.limit),
+            "scored": None if (of := t.items()) is None else min(of, bench.limit or of),
+            "of": of,
         }
         for t in (bench.new, *bench.watch)
     ]

@@ -23,7 +23,7 @@ from forgetlab.measuring import measured
 from forgetlab.methods import Group, Method, Run, grouped
 from forgetlab.models import Model
 from forgetlab.passes import Passes
-from forgetlab.records import Record, Status
+from forgetlab.records import Record, Status, plain_tallies
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import TorchState
 
@@ -223,7 +223,7 @@ class _Loop:
                 with self.torch_state:
                     reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
                     if reasons:
-                        kept = self._record(record.loss, start)
+                        kept = self._record(record.loss, start, ends=True)
                         record = replace(kept, status="stopped", message="; ".join(reasons))
                 if not reasons:
                     if record.status != "running":
@@ -307,6 +307,7 @@ class _Loop:
         loss: float | None,
         start: float,
         costs: dict[str, float] | None = None,
+        ends: bool = False,
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.compile else nullcontext():
@@ -318,8 +319,11 @@ class _Loop:
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
+        tallies = found.pop("tallies")
+        kept = ends or loss is None or status != "running"
         return Record(
             **found,
+            tallies=plain_tallies(tallies) if kept else {},
             loss=loss,
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds,

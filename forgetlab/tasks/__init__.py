@@ -8,6 +8,7 @@ from forgetlab.tasks.base import Scores, Task, as_tasks, trainable
 from forgetlab.tasks.labelled import Classification, Tagging
 from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, in_pieces
 from forgetlab.tasks.suite import Suite
+from forgetlab.tasks.tally import Tally, score_of_sums
 
 __all__ = [
     "CausalLM",
@@ -17,8 +18,10 @@ __all__ = [
     "Scores",
     "Suite",
     "Tagging",
+    "Tally",
     "Task",
     "as_tasks",
     "in_pieces",
+    "score_of_sums",
     "trainable",
 ]

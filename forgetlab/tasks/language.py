@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab import metrics
-from forgetlab.encoding import inner_tokens
+from forgetlab.encoding import inner_tokens, text_tokens
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
+from forgetlab.tasks.tally import Tally, by_item
 
 MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
@@ -37,17 +37,34 @@ class LanguageModel(Task):
 
     def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for batch in self.test_batches(model, limit):
-            hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
+            hidden, done = model.hidden(batch).flatten(0, 1)[batch["places"]], 0
             for some, targets in in_pieces(model, hidden, batch["targets"]):
-                yield {"targets": targets}, model.lm_logits(some).float()
+                rows = batch["rows"][done : done + len(targets)]
+                done += len(targets)
+                yield {"targets": targets, "rows": rows}, model.lm_logits(some).float()
 
-    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
-        sums, counts = [], 0
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        nll, rows = [], []
         for batch, logits in predictions:
-            sums.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
-            counts += len(logits)
-        total = float(torch.stack(sums).sum())
-        return {"perplexity": metrics.perplexity(total, counts), "loss": total / counts}
+            nll.append(F.cross_entropy(logits, batch["targets"], reduction="none"))
+            rows.append(batch["rows"])
+        losses = torch.cat(nll)
+        tally = Tally(("nll", "tokens"), by_item([losses, torch.ones_like(losses)], torch.cat(rows), count))
+        sums = tally.items.sum(0)
+        return {"perplexity": float(self.main_score(sums)), "loss": float(sums[0] / sums[1])}, tally
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Perplexity of the unigram model of this tokenizer, counted on the scored texts themselves."""
+        batches = self.test_batches(model, limit)
+        targets = torch.cat([batch["targets"] for batch in batches]).cpu()
+        counts = self._seen(model, limit, targets).double()
+        return float((-(counts / counts.sum()).log()[targets]).mean().exp())
+
+    def _seen(self, model: Model, limit: int | None, targets: Tensor) -> Tensor:
+        """(vocabulary,) how often each token stands in the scored texts."""
+        return targets.bincount()
 
 
 class CausalLM(LanguageModel):
@@ -110,6 +127,10 @@ class MaskedLM(LanguageModel):
             "places": hidden.flatten().nonzero().squeeze(1),
             "targets": ids[hidden],
         }
+
+    def _seen(self, model: Model, limit: int | None, targets: Tensor) -> Tensor:
+        ids = self.encoded(model, "test").columns["input_ids"][self.sample(limit)]
+        return ids[text_tokens(ids, model.tokenizer)].bincount()
 
 
 def in_pieces(model: Model, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
