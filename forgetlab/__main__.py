@@ -7,6 +7,7 @@ import codecs
 import io
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -334,12 +335,13 @@ class _Progress:
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        width = shutil.get_terminal_size().columns - 1  # spaces, for a Windows console may not know escapes
+        print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
 
 
 def _clear() -> None:
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", file=sys.stderr, flush=True)
 
 
 # One character for one, so that columns stand.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from forgetlab.__main__ import _parser
 
+ROOT = Path(__file__).parents[1]
 QUICK = ["--steps", "2", "--every", "2", "--batch", "8", "--limit", "16", "--seeds", "1", "--processes", "1"]
 QUICK += ["--device", "cpu", "--watch", "masked-lm", "--methods", "none,frozen"]
 
@@ -90,3 +92,26 @@ def test_demo_is_compare_with_its_defaults(monkeypatch: pytest.MonkeyPatch) -> N
     plain, demo = _parser().parse_args(["compare", "--out", "there"]), _parser().parse_args(["demo", "--out", "there"])
     demo.action(demo)
     assert vars(seen[0]) == vars(plain)
+
+
+@pytest.mark.slow
+def test_a_checkout_on_windows_has_the_same_bytes(tmp_path: Path) -> None:
+    """Git for Windows turns line ends into its own, unless told not to; the hashes of the data would not fit."""
+    there = tmp_path / "there"
+    (there / "data").mkdir(parents=True)
+    names = (".gitattributes", "Makefile", "data/manifest.json", "data/world/lexicon.txt")
+    (there / "data" / "world").mkdir()
+    for name in names:
+        shutil.copy(ROOT / name, there / name)
+
+    def git(*command: str) -> None:
+        who = ("-c", "user.name=n", "-c", "user.email=e", "-c", "core.autocrlf=true")
+        subprocess.run(["git", *who, *command], cwd=there, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+    git("clone", ".", str(tmp_path / "here"))
+    for name in names:
+        assert (tmp_path / "here" / name).read_bytes() == (ROOT / name).read_bytes()
+        assert b"\n" in (ROOT / name).read_bytes()
