@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.choosing import evidence
-from forgetlab.frontier import FAMILIES, Dot, dots, family, pareto
+from forgetlab.advice import evidence
+from forgetlab.frontier import FAMILIES, Dot, dots, family
+from forgetlab.metrics.retention import pareto
 from forgetlab.plots import COLORS, FAINT, HALO, INK, wrapped
 
 LOOKS = dict(zip(["none", *list(FAMILIES)[:-1]], zip(COLORS, "os^DvPX", strict=False), strict=False))
