@@ -75,8 +75,9 @@ class HarnessTask(Probe):
             )
         return _manager(self.include)
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
-        return []
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        count = min((n for n in (self.limit, limit) if n is not None), default=None)
+        return [] if count is None else [f"{self.name}: lm_eval scores its first {count} examples"]
 
     def items(self) -> int | None:
         return None

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from forgetlab.labs.curves import Lines, Panel
+from forgetlab.loading import shipped_models
 from forgetlab.metrics.retention import scale
 from forgetlab.plots import UNITS, number
 from forgetlab.recipes import Bench, Recipe, facts_of, prepare
 
 State = dict[str, Any]
+
+
+def device(model: str) -> str:
+    """Where a lab runs a model: one so small as the shipped ones has answered before a GPU has started."""
+    return "cpu" if model in shipped_models() else "auto"
 
 
 class Runs:
@@ -23,7 +30,7 @@ class Runs:
         """The model and tasks of a recipe."""
         what = (recipe.model, recipe.new, recipe.watch, recipe.similarity)
         if what not in self._benches:
-            self._benches[what] = prepare(recipe)
+            self._benches[what] = prepare(replace(recipe, device=device(recipe.model)))
         return self._benches[what]
 
     def __call__(self, recipe: Recipe, bench: Bench | None = None) -> Iterator[State]:
@@ -33,7 +40,8 @@ class Runs:
         records: list[dict[str, Any]] = []
         for record in bench.run(recipe):
             records.append(record.as_dict())
-            state = {"tasks": tasks, "records": list(records), "progress": f"step {record.step} of {recipe.steps}"}
+            progress = f"step {record.step} of {recipe.steps}, on {bench.model.device.type}"
+            state = {"tasks": tasks, "records": list(records), "progress": progress}
             if record.status != "running":
                 state["message"] = told(state)
             yield state
