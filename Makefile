@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test test-colab data pretrain results notebooks colab book wheel bench fidelity crash clean
+.PHONY: lab demo check test nightly crash test-colab data pretrain results notebooks colab book wheel bench fidelity clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
@@ -27,6 +27,9 @@ test: $(INSTALLED)           ## everything
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) tests
+
+nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
+	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly" tests
 
 test-colab: $(COLAB)/.installed  ## the notebook tests on the widget generation of Google Colab
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
@@ -77,7 +80,7 @@ crash: $(INSTALLED)          ## runs killed at random moments and resumed, many 
 	$(BIN)/python -m tests.crashing trainer 50
 
 clean:
-	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }

@@ -100,7 +100,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="TASK_OR_FILE",
             help="what to learn (default: the embedded sentiment task)",
         )
-        add("--watch", default="", metavar="A,B", help="what to watch: task names or files, comma-separated")
+        add(
+            "--watch",
+            default="",
+            metavar="A,B",
+            help="what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1",
+        )
         if name == "compare":
             add(
                 "--methods",
@@ -182,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     from forgetlab import comparing, recipes, report, sweeps
+    from forgetlab.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
@@ -189,7 +195,7 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = recipes.Recipe(
         model=options.model,
         new=options.new,
-        watch=tuple(w for w in options.watch.split(",") if w),
+        watch=tuple(parted(options.watch)),
         steps=options.steps,
         lr=lr,
         batch_size=options.batch,
@@ -239,7 +245,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import pretraining, sources
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -283,7 +289,7 @@ def _models(options: argparse.Namespace) -> None:
 
 def _tasks(options: argparse.Namespace) -> None:
     from forgetlab.catalog import task_names
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     for name, text in task_names().items():
         print(f"{name:<16}{text}")
@@ -297,11 +303,14 @@ def _methods(options: argparse.Namespace) -> None:
     from forgetlab.remedies import METHODS, settings
 
     for name, remedy in METHODS.items():
-        shown = ", ".join(f"{key}={value}" for key, value in settings(name).items())
+        takes = settings(name)
+        usual = f"usual {remedy.main.name}={takes.pop(remedy.main.name)}" if remedy.main else ""
+        shown = ", ".join(f"{key}={value}" for key, value in takes.items())
         text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
         print(f"{name:<20}{text}")
-        if shown:
-            print(f"{'':<20}{shown}")
+        if name != "none":
+            print(f"{'':<20}{'; '.join(filter(None, (remedy.family, usual, shown)))}")
+    print("strength=1 of a pull on the weights: λ = 0.02 / mean Ω, of its importance Ω; with lam=… it is that λ")
     print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
 
 
@@ -346,6 +355,7 @@ def _quiet() -> None:
     """transformers' own bars and hints would break the one-line promise."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal or name without UTF-8
 
 
 if __name__ == "__main__":

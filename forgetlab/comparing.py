@@ -16,9 +16,9 @@ from forgetlab import report, workers
 from forgetlab.checks import number, whole
 from forgetlab.choosing import End, Pair, Search, recommend
 from forgetlab.errors import ForgetlabError
-from forgetlab.frontier import dots, family, shares
+from forgetlab.frontier import dots, shares
 from forgetlab.recipes import Recipe, summarise
-from forgetlab.remedies import METHODS, make_methods
+from forgetlab.remedies import METHODS, family, make_methods
 from forgetlab.sweeps import RunFolder, Sweep, opened
 from forgetlab.workers import Pool, Run
 

@@ -25,7 +25,7 @@ from forgetlab.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.measuring import measured
 from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, evaluating, lm_kind_of
-from forgetlab.records import Record, Status
+from forgetlab.records import Record, Status, plain_tallies
 from forgetlab.resuming import Resuming
 from forgetlab.tasks import Task
 
@@ -308,8 +308,10 @@ class ForgettingTrainer(Resuming):
 
     def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
         found = measured(run, self.watch, self.limit)
+        tallies = found.pop("tallies")
         return Record(
             **{**found, "scores": {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}},
+            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
             loss=loss,
             seconds=time.perf_counter() - self._start,
             train_seconds=0.0,

@@ -71,7 +71,7 @@ class Theirs(Task):
     def logits(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer computes the loss of its own batches")
 
-    def _score(self, *_: Any) -> Any:
+    def _scored(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer scores its own data")
 
 

@@ -191,7 +191,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
         f"watched: {watched or 'nothing'}."
     )
     title = escape(f"What learning {results['new']} cost {model['name']}")
-    notes = list(results["notes"])
+    notes = [*results["notes"], *_said(results)]
     for run in results["runs"]:
         if message := run["records"][-1]["message"]:
             notes.append(f"{run['recipe']['methods']}, seed {run['recipe']['seed']}: {message}")
@@ -224,6 +224,15 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <p>{escape(versions)}. All numbers are in <code>results.json</code>.</p>
 </body></html>
 """
+
+
+def _said(results: Results) -> list[str]:
+    """What each method's first run began with, such as the λ that its strength was; what is known already left out."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for run in results["runs"]:
+        first.setdefault(run["recipe"]["methods"], run["records"][0])
+    said = [(methods, note) for methods, record in first.items() for note in record.get("notes", ())]
+    return [f"{methods}: {note}" for methods, note in said if note not in results["notes"]]
 
 
 def _html_table(results: Results) -> str:

@@ -1,6 +1,7 @@
 """Point the lessons at a repository, for Google Colab: `make colab REPO=https://github.com/OWNER/NAME`.
 
-Writes an "Open in Colab" badge below each title, and lets the set-up cells install from there. Again with another
+Writes an "Open in Colab" badge below each title, lets the set-up cells install from there, and gives links to other
+lessons and files the repository's address, since a notebook alone on Colab has nothing beside it. Again with another
 repository: moved; without one: taken away.
 """
 
@@ -14,22 +15,50 @@ import nbformat
 
 from tests.notebooks.execute import lessons
 
+COLAB = "https://colab.research.google.com/github/"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 OURS = re.compile(r"\n\n" + re.escape(BADGE) + r"\([^)]*\)")
-PLACE = re.compile(r'\["(?:forgetlab|git\+[^"]*)"\]')
+# a link to a neighbour, relative or with the address that this script has given it
+LESSON = re.compile(rf"\]\((?:{COLAB}[\w.-]+/[\w.-]+/blob/main/notebooks/)?(\d\d_\w+\.ipynb)\)")
+FILE = re.compile(r"\]\((?:\.\./|https://github\.com/[\w.-]+/[\w.-]+/blob/main/)((?:benchmarks|docs|data)/[\w./-]+)\)")
+
+SETUP = """\
+import glob, importlib.metadata, sys  # set-up: adds forgetlab where it is missing, as on Colab, and replaces nothing
+
+ways = "forgetlab is missing: upload forgetlab-….whl beside this notebook, or open a lesson by its Open in Colab badge"
+before = {d.name: d.version for d in importlib.metadata.distributions()}
+if "forgetlab" not in before:
+    place = glob.glob("forgetlab-*.whl") or sys.exit(ways)
+    get_ipython().system(f'"{sys.executable}" -m pip install --quiet --no-deps "{place[0]}"')
+from forgetlab.notebook import setup
+
+setup(before)"""
+
+
+def set_up(repository: str) -> str:
+    """The set-up cell, the same in all lessons."""
+    return SETUP.replace("sys.exit(ways)", f'["git+https://github.com/{repository}"]') if repository else SETUP
+
+
+def linked(text: str, repository: str) -> str:
+    """A cell's words, their links to neighbours and files as addresses of the repository, or relative without one."""
+    lesson = f"{COLAB}{repository}/blob/main/notebooks/" if repository else ""
+    file = f"https://github.com/{repository}/blob/main/" if repository else "../"
+    return FILE.sub(rf"]({file}\1)", LESSON.sub(rf"]({lesson}\1)", text))
 
 
 def point(path: Path, repository: str) -> None:
     """Rewrite one lesson; `repository` is "OWNER/NAME", or "" for none."""
     notebook = nbformat.read(path, as_version=4)
-    first = notebook.cells[0]
-    title, line, rest = OURS.sub("", first.source).partition("\n")
-    url = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}"
-    first.source = title + (f"\n\n{BADGE}({url})" if repository else "") + line + rest
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", ()):
-            place = f"git+https://github.com/{repository}" if repository else "forgetlab"
-            cell.source = PLACE.sub(f'["{place}"]', cell.source)
+            cell.source = set_up(repository)
+        elif cell.cell_type == "markdown":
+            cell.source = linked(cell.source, repository)
+    first = notebook.cells[0]
+    title, line, rest = OURS.sub("", first.source).partition("\n")
+    url = f"{COLAB}{repository}/blob/main/notebooks/{path.name}"
+    first.source = title + (f"\n\n{BADGE}({url})" if repository else "") + line + rest
     nbformat.write(notebook, path)
 
 

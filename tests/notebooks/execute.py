@@ -21,11 +21,11 @@ def lessons() -> list[Path]:
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
-def execute(path: Path) -> tuple[nbformat.NotebookNode, list[str]]:
+def execute(path: Path, kernel: str = "python3") -> tuple[nbformat.NotebookNode, list[str]]:
     """The notebook with fresh outputs, and what its widgets say; raises where a cell does."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        notebook, timeout=SECONDS, kernel_name=kernel, resources={"metadata": {"path": str(path.parent)}}
     )
     client.execute()
     states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.notebooks.execute import lessons
 
 @pytest.fixture
 def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    made = [Path(shutil.copy(path, tmp_path / path.name)) for path in lessons()[:2]]
+    made = [Path(shutil.copy(path, tmp_path / path.name)) for path in (*lessons()[:2], lessons()[9])]
     monkeypatch.setattr(colab, "lessons", lambda: made)
     return made
 
@@ -32,13 +33,19 @@ def test_badges_and_set_up_point_at_the_repository(copies: list[Path]) -> None:
         assert f"colab.research.google.com/github/someone/forgetlab/blob/main/notebooks/{path.name})" in cells[0].source
         (setup,) = [cell.source for cell in cells if "setup" in cell.metadata.get("tags", ())]
         assert '["git+https://github.com/someone/forgetlab"]' in setup
+        words = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        assert not re.findall(r"\]\((?!https:)[^)]*\)", words)  # a lone notebook has nothing beside it
+        assert "(https://colab.research.google.com/github/someone/forgetlab/blob/main/notebooks/" in words
     colab.main("someone/forgetlab")
     assert [path.read_text() for path in copies] == first  # once is enough
     colab.main("other/place.git")
     assert all("someone" not in path.read_text() for path in copies)
     assert all(path.read_text().count("colab-badge.svg") == 1 for path in copies)
     colab.main("")
-    assert [path.read_text() for path in copies] == before or all("colab-badge" in text for text in before)
+    after = [path.read_text() for path in copies]
+    assert after == before or all("colab-badge" in text for text in before)
+    assert all("colab.research" not in text and "](0" in text for text in after)
+    assert "](../benchmarks/results/remedies.md)" in after[2]
 
 
 def test_what_is_no_repository_is_refused(copies: list[Path]) -> None:
