@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test test-colab data pretrain results notebooks colab book wheel bench fidelity clean
+.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
 	$(BIN)/python -m forgetlab lab
@@ -27,6 +27,9 @@ test: $(INSTALLED)           ## everything
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) tests
+
+nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
+	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly" tests
 
 test-colab: $(COLAB)/.installed  ## every lesson and lab on a machine as Google Colab hands it out
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
@@ -72,7 +75,7 @@ fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at it
 	$(BIN)/python benchmarks/remedies.py
 
 clean:
-	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }

@@ -8,8 +8,12 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.action(options) or 0)
+        with _terminable():
+            return int(options.action(options) or 0)
     except ForgetlabError as error:
         _clear()
         print(f"forgetlab: {error}", file=sys.stderr)
@@ -48,7 +53,27 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         _clear()
         print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asks to end, as it does before a shutdown or a batch queue's time limit: as good as a Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +103,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="TASK_OR_FILE",
             help="what to learn (default: the embedded sentiment task)",
         )
-        add("--watch", default="", metavar="A,B", help="what to watch: task names or files, comma-separated")
+        add(
+            "--watch",
+            default="",
+            metavar="A,B",
+            help="what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1",
+        )
         if name == "compare":
             add(
                 "--methods",
@@ -174,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     from forgetlab import comparing, recipes, report, sweeps
+    from forgetlab.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
@@ -181,7 +212,7 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = recipes.Recipe(
         model=options.model,
         new=options.new,
-        watch=tuple(w for w in options.watch.split(",") if w),
+        watch=tuple(parted(options.watch)),
         steps=options.steps,
         lr=lr,
         batch_size=options.batch,
@@ -215,22 +246,23 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"note: {note}")
 
     progress = _Progress(plan.budget, options.steps * len(plan.names()) * options.seeds)
-    try:
-        results = comparing.compare(plan, say=say, on_record=progress, on_run=progress.landed)
-        _clear()
-        results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
-        print(report.table(results))
-        print("\n" + "\n".join(report.filled(results["recommendation"])))
-        page = report.write(results, plan.out)
-        sweeps.finish(plan.out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(sweeps.told(plan.out)) from None
+    with sweeps.opened(plan.out, recipe, plan.resume) as kept:
+        try:
+            results = comparing.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
+            _clear()
+            results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
+            print(report.table(results))
+            print("\n" + "\n".join(report.filled(results["recommendation"])))
+            page = report.write(results, plan.out)
+            kept.finish()
+        except KeyboardInterrupt as stop:
+            raise type(stop)(kept.told()) from None
     print(f"\nreport: {page}   ({time.perf_counter() - start:.0f} s)")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import pretraining, sources
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -284,7 +316,7 @@ def _models(options: argparse.Namespace) -> None:
 
 def _tasks(options: argparse.Namespace) -> None:
     from forgetlab.catalog import task_names
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     for name, text in task_names().items():
         print(f"{name:<16}{text}")
@@ -298,11 +330,14 @@ def _methods(options: argparse.Namespace) -> None:
     from forgetlab.remedies import METHODS, settings
 
     for name, remedy in METHODS.items():
-        shown = ", ".join(f"{key}={value}" for key, value in settings(name).items())
+        takes = settings(name)
+        usual = f"usual {remedy.main.name}={takes.pop(remedy.main.name)}" if remedy.main else ""
+        shown = ", ".join(f"{key}={value}" for key, value in takes.items())
         text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
         print(f"{name:<20}{text}")
-        if shown:
-            print(f"{'':<20}{shown}")
+        if name != "none":
+            print(f"{'':<20}{'; '.join(filter(None, (remedy.family, usual, shown)))}")
+    print("strength=1 of a pull on the weights: λ = 0.02 / mean Ω, of its importance Ω; with lam=… it is that λ")
     print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
 
 
@@ -354,7 +389,7 @@ def _console() -> None:
     def plain(error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeEncodeError)
         signs = error.object[error.start : error.end].translate(PLAIN)
-        return signs.encode("ascii", "replace").decode(), error.end
+        return signs.encode("ascii", "backslashreplace").decode(), error.end  # a name that is no text, too
 
     codecs.register_error("plain", plain)
     for stream in (sys.stdout, sys.stderr):

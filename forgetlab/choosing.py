@@ -6,7 +6,8 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from forgetlab.frontier import STRENGTHS, Dot, best_within, pareto, with_strength
+from forgetlab.frontier import Dot, best_within, pareto
+from forgetlab.remedies import METHODS, with_strength
 
 Pair = tuple[str, int]  # (methods, seed)
 End = tuple[float, float] | None  # (share kept of the old, share learned of the new); None: diverged
@@ -102,7 +103,7 @@ class Search:
         return [below, above]
 
     def _spec(self, name: str, strength: float) -> str:
-        return with_strength(name, strength) if name in STRENGTHS else name
+        return with_strength(name, strength) if name in METHODS else name
 
     def _merit(self, spec: str) -> tuple[float, float, float]:
         """Of what keeps enough, what learns most; of the rest, what keeps most; last what diverged."""

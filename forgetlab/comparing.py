@@ -16,10 +16,10 @@ from forgetlab import report, workers
 from forgetlab.checks import number, whole
 from forgetlab.choosing import End, Pair, Search, recommend
 from forgetlab.errors import ForgetlabError
-from forgetlab.frontier import dots, family, shares
+from forgetlab.frontier import dots, shares
 from forgetlab.recipes import Recipe, summarise
-from forgetlab.remedies import METHODS, make_methods
-from forgetlab.sweeps import RunFolder, Sweep, told
+from forgetlab.remedies import METHODS, family, make_methods
+from forgetlab.sweeps import RunFolder, Sweep, opened
 from forgetlab.workers import Pool, Run
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -72,6 +72,7 @@ class Plan:
 def compare(
     plan: Plan,
     *,
+    kept: RunFolder | None = None,
     say: Callable[[str], None] = lambda note: None,
     on_record: Callable[..., None] | None = None,
     on_run: Callable[[Run, float], None] = lambda run, spent: None,
@@ -79,12 +80,15 @@ def compare(
 ) -> dict[str, Any]:
     """Run a plan; returns the content of results.json. Each run lands in OUT/runs as it finishes.
 
+    kept: OUT/runs, opened (None: for the time of the comparison); no other process may use it meanwhile.
     say: called with each note as it is known. on_record: at each record, where runs are computed in this process;
     on_run: at each run that is there, with the seconds spent.
     """
     plan.check()
+    if kept is None:
+        with opened(plan.out, plan.recipe, plan.resume) as kept:
+            return compare(plan, kept=kept, say=say, on_record=on_record, on_run=on_run, clock=clock)
     start = clock()
-    kept = RunFolder(plan.out, plan.recipe, plan.resume)
     try:
         with _pool(plan, on_record) as pool:
             try:
@@ -106,7 +110,7 @@ def compare(
     except ForgetlabError as error:
         if not kept.wrote:
             raise
-        raise ForgetlabError(f"{error} ({told(plan.out)})") from error
+        raise ForgetlabError(f"{error} ({kept.told()})") from error
     more = [f"{name} does not fit here and was left out: {reason}" for name, reason in sweep.refused.items()]
     if damaged := list(dict.fromkeys(kept.damaged)):
         more.append(f"damaged in {kept.folder}, and computed again: {', '.join(damaged)}")

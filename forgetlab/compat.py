@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
+from weakref import WeakMethod, proxy
 
 import ipywidgets as widgets
 
@@ -83,6 +84,40 @@ def button(label: str, action: Callable[[], None], *, primary: bool = False) -> 
     made = widgets.Button(description=label, button_style="primary" if primary else "", layout={"width": "auto"})
     made.on_click(lambda _: action())
     return made
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls a bound method for as long as its object is there: a widget's callbacks do not keep a lab alive."""
+    reference = WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        bound = reference()
+        return None if bound is None else bound(*arguments)
+
+    return call
+
+
+def on_page(widget: widgets.Widget, shown: bool) -> None:
+    """Let a page's messages keep a widget alive, once it is shown; before that only whoever made it does.
+
+    ipywidgets holds every widget that was ever made: a lab that is made again and again would fill the memory.
+    """
+    handle = widget._handle_msg
+    _registry()[widget.model_id] = widget if shown else proxy(widget)
+    widget.comm.on_msg(handle if shown else weakly(handle))
+
+
+def close(widget: widgets.Widget) -> None:
+    """Close a widget, and all that it is made of."""
+    for part in (*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if part is not None:
+            close(part)
+    widgets.Widget.close(widget)
+
+
+def _registry() -> dict[str, Any]:
+    """Every open widget by its id: of ipywidgets 8, or of 7."""
+    return getattr(widgets.widget, "_instances", None) or widgets.Widget.widgets
 
 
 def row(*children: widgets.Widget) -> widgets.Box:

@@ -9,41 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetlab.checks import number
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError
+from forgetlab.remedies import family
 
 Scores = Mapping[str, float]
 Dot = dict[str, Any]
-
-# Remedy → its main setting, the value that strength 1 stands for, and its ends. None: it has no strength.
-STRENGTHS: dict[str, tuple[str, float, float, float] | None] = {
-    "none": None,
-    "l2sp": ("lam", 0.03, 0, math.inf),
-    "ewc": ("lam", 30.0, 0, math.inf),
-    "si": ("lam", 10.0, 0, math.inf),
-    "mas": ("lam", 3e-4, 0, math.inf),
-    "lwf": ("lam", 1.0, 0, math.inf),
-    "kl-anchor": ("beta", 1.0, 0, math.inf),
-    "replay": ("ratio", 0.25, 0, 0.95),
-    "generative": ("ratio", 0.25, 0, 0.95),
-    "frozen": None,
-    "adapters": ("width", 16, 1, 256),
-    "lora": ("r", 8, 1, 64),
-    "columns": ("width", 16, 1, 128),
-    "layerwise-rates": ("factor", 2.6, 1, 1000),
-    "warmup": ("share", 0.1, 0, 1),
-    "safety-brake": ("drop", 0.05, 0, 0.95),
-    "wise": ("alpha", 0.5, 0, 1),
-}
-FAMILIES = {
-    "weights held": ("l2sp", "ewc", "online-ewc", "si", "mas"),
-    "outputs held": ("lwf", "kl-anchor"),
-    "replay": ("replay", "generative", "multitask"),
-    "structure": ("frozen", "adapters", "lora", "columns"),
-    "gradients": ("pcgrad", "agem"),
-    "rates and stopping": (),  # and all else
-    "none": ("none",),
-}
 
 
 def learned(before: float, after: float) -> float:
@@ -135,29 +105,6 @@ def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, An
 
 def _known(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def with_strength(remedy: str, strength: float) -> str:
-    """A remedy's text form: `strength` times the usual value of its main setting, within what that may be.
-
-    >>> with_strength("replay", 2), with_strength("frozen", 2)
-    ('replay:ratio=0.5', 'frozen')
-    """
-    if remedy not in STRENGTHS:
-        raise unknown("remedy", remedy, STRENGTHS)
-    number("strength", strength)
-    if (found := STRENGTHS[remedy]) is None:
-        return remedy
-    setting, usual, low, high = found
-    value = min(high, max(low, strength * usual))
-    text = str(round(value)) if isinstance(usual, int) else f"{value:.3g}".replace("e+", "e")  # + parts methods
-    return f"{remedy}:{setting}={text}"
-
-
-def family(methods: str) -> str:
-    """Which of FAMILIES a recipe's methods belong to; the first one decides."""
-    first = methods.partition("+")[0].partition(":")[0].strip()
-    return next((name for name, own in FAMILIES.items() if first in own), "rates and stopping")
 
 
 def read_benchmark(

@@ -24,7 +24,7 @@ from forgetlab.lent_heads import WithLentHeads, plain
 from forgetlab.measuring import measured
 from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, evaluating, lm_kind_of
-from forgetlab.records import Record, Status
+from forgetlab.records import Record, Status, plain_tallies
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
 
@@ -284,9 +284,11 @@ class ForgettingTrainer(Trainer):
 
     def _record(self, run: Run, status: Status, message: str = "") -> Record:
         found = measured(run, self.watch, self.limit)
+        tallies = found.pop("tallies")
         loss = self._new_loss()
         record = Record(
             **{**found, "scores": {run.task.name: {"loss": loss}, **found["scores"]}},
+            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
             loss=loss,
             seconds=time.perf_counter() - self._start,
             train_seconds=0.0,
@@ -389,5 +391,5 @@ class _Theirs(Task):
     def logits(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer computes the loss of its own batches")
 
-    def _score(self, *_: Any) -> Any:
+    def _scored(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer scores its own data")

@@ -179,6 +179,7 @@ class PCGrad(_WithOld):
     """
 
     name = "pcgrad"
+    family = "gradients"
 
     def adjust_gradients(self, run: Run) -> None:
         own = grads([*run.trained()])
@@ -209,6 +210,7 @@ class AGEM(_WithOld):
     """
 
     name = "agem"
+    family = "gradients"
 
     def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
         super().__init__(old, batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions, version
 from typing import Any
 from urllib.error import HTTPError
@@ -11,6 +11,8 @@ from urllib.request import Request, urlopen
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
+
+from forgetlab import compat
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NAMED = ("torch", "numpy", "transformers", "ipywidgets")
@@ -90,10 +92,19 @@ class Living(widgets.VBox):
 
     _ipython_display_ = None  # ipywidgets 7 would show the widget alone
 
+    def __init__(self, children: Sequence[widgets.Widget] = ()) -> None:
+        super().__init__(children)
+        compat.on_page(self, False)
+
+    def close(self) -> None:
+        """Free it and all its widgets; a page then shows nothing of it."""
+        compat.close(self)
+
     def still(self) -> dict[str, str]:
         """{mime type: content} of what is shown without a kernel; "text/plain" is among them."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        compat.on_page(self, True)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {**self.still(), WIDGET: view}

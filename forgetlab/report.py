@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import shutil
 import statistics
@@ -20,10 +21,13 @@ from forgetlab.choosing import pick
 from forgetlab.errors import ForgetlabError
 from forgetlab.frontier import dots
 from forgetlab.plots import number, wrapped
+from forgetlab.results import sync_folder
+from forgetlab.sweeps import only_runs
 
 Results = Mapping[str, Any]
 
 OURS = ("results.json", "runs/sweep.json")
+DRAFT = ".report-"
 MOST = 6  # methods in a figure with lines
 CAPTIONS = {
     "curves": "Every task along the run: the new one, and the watched ones, which show what it costs.",
@@ -87,14 +91,16 @@ def check_folder(folder: str | Path) -> None:
     """Raise ForgetlabError where a report may not be written: a file, or a folder that holds something else."""
     folder = Path(folder)
     try:
-        fine = not folder.exists() or not any(folder.iterdir()) or any(_ours(folder / name) for name in OURS)
+        there = [path.name for path in folder.glob("*") if not path.name.startswith(DRAFT)]
+        fine = folder.is_dir() or not folder.exists()
+        fine = fine and (not there or any(_ours(folder / name) for name in OURS) or only_runs(folder, there))
     except OSError:  # a file
         fine = False
     if not fine:
         raise ForgetlabError(f"{folder} is no empty folder and holds no report of forgetlab; choose another folder")
     near = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
-        tempfile.TemporaryDirectory(dir=near, prefix=".forgetlab-").cleanup()  # rights alone do not tell
+        tempfile.TemporaryDirectory(dir=near, prefix=DRAFT).cleanup()  # rights alone do not tell
     except OSError as error:
         raise ForgetlabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
 
@@ -116,11 +122,16 @@ def write(results: Results, folder: str | Path) -> Path:
     check_folder(folder)
     folder = Path(folder).resolve()
     files = _files(results)
-    draft = (folder if folder.exists() else folder.parent) / f".{folder.name}-{secrets.token_hex(4)}"
+    draft = (folder if folder.exists() else folder.parent) / f"{DRAFT}{secrets.token_hex(4)}"
     try:
+        for old in folder.glob(f"{DRAFT}*"):  # of a process that was killed
+            shutil.rmtree(old, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, content in files.items():
-            (draft / name).write_bytes(content)
+            with (draft / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # before a sweep counts as finished, its report is on the disk
         if folder.exists():
             for name in files:
                 (draft / name).replace(folder / name)
@@ -130,6 +141,7 @@ def write(results: Results, folder: str | Path) -> Path:
         raise ForgetlabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    sync_folder(folder)
     return folder / "report.html"
 
 
@@ -179,7 +191,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
         f"watched: {watched or 'nothing'}."
     )
     title = escape(f"What learning {results['new']} cost {model['name']}")
-    notes = list(results["notes"])
+    notes = [*results["notes"], *_said(results)]
     for run in results["runs"]:
         if message := run["records"][-1]["message"]:
             notes.append(f"{run['recipe']['methods']}, seed {run['recipe']['seed']}: {message}")
@@ -212,6 +224,15 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <p>{escape(versions)}. All numbers are in <code>results.json</code>.</p>
 </body></html>
 """
+
+
+def _said(results: Results) -> list[str]:
+    """What each method's first run began with, such as the λ that its strength was; what is known already left out."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for run in results["runs"]:
+        first.setdefault(run["recipe"]["methods"], run["records"][0])
+    said = [(methods, note) for methods, record in first.items() for note in record.get("notes", ())]
+    return [f"{methods}: {note}" for methods, note in said if note not in results["notes"]]
 
 
 def _html_table(results: Results) -> str:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from forgetlab.models import Model
 from forgetlab.pretraining import Shape, bert_body, gpt_body, world_tokenizer
 
 SLOWEST_FIRST = ("notebooks", "browser", "labs")
+
+# Generated inputs: the same few at every run of the suite; with FORGETLAB_NIGHTLY=1 new ones, fifty times as many,
+# each within five seconds (`make nightly`).
+NIGHTLY = os.environ.get("FORGETLAB_NIGHTLY") == "1"
+COMMON = {"database": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+settings.register_profile("suite", max_examples=40, derandomize=True, deadline=None, **COMMON)
+settings.register_profile("nightly", max_examples=2000, deadline=5000, print_blob=True, **COMMON)
+settings.load_profile("nightly" if NIGHTLY else "suite")
+
+
+def often(count: int) -> int:
+    """How often: `count` times in the suite, fifty times as often by night: @settings(max_examples=often(10))."""
+    return 50 * count if NIGHTLY else count
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

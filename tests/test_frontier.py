@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from forgetlab import ForgetlabError
+from forgetlab.__main__ import main
+from forgetlab.checks import whole
+from forgetlab.choosing import End, Pair, Search
+from forgetlab.comparing import Plan
 from forgetlab.frontier import (
-    FAMILIES,
-    STRENGTHS,
     best_within,
-    family,
     kept,
     learned,
     pareto,
     read_benchmark,
-    with_strength,
 )
-from forgetlab.remedies import make_methods
+from forgetlab.labs import frontier as frontier_lab
+from forgetlab.methods import Family, Method, Setting
+from forgetlab.recipes import Recipe
+from forgetlab.remedies import METHODS, family, make_methods, settings, with_strength
 
 
 def test_kept_and_learned_by_hand() -> None:
@@ -62,17 +66,61 @@ def test_the_best_within_a_budget() -> None:
     assert [dot and dot["name"] for dot in found] == [None, "b", "a", "c"]
 
 
-@pytest.mark.parametrize("remedy", STRENGTHS)
+@pytest.mark.parametrize("remedy", METHODS)
 @pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
 def test_every_strength_is_one_that_the_remedy_takes(remedy: str, strength: float) -> None:
     spec = with_strength(remedy, strength)
     (method,) = make_methods(spec, None)
     assert method.name == remedy
-    assert family(spec) in FAMILIES
+    assert family(spec) in get_args(Family)
+    assert (family(spec) == "none") == (remedy == "none")
+
+
+@pytest.mark.parametrize("remedy", METHODS)
+def test_a_bare_name_and_the_search_mean_one_strength(remedy: str) -> None:
+    (bare,), (searched,) = make_methods(remedy, None), make_methods(with_strength(remedy, 1), None)
+    assert repr(bare) == repr(searched)
+    if setting := METHODS[remedy].main:
+        assert setting.low <= settings(remedy)[setting.name] <= setting.high
+
+
+class Toy(Method):
+    """A remedy that is known by its class alone."""
+
+    name = "toy"
+    family = "gradients"
+    main = Setting("force", low=1, high=50)
+
+    def __init__(self, force: int = 4) -> None:
+        self.force = whole("force", force)
+
+
+def test_a_new_remedy_is_known_everywhere_by_its_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(METHODS, Toy.name, Toy)
+    assert main(["methods"]) == 0
+    told = capsys.readouterr().out
+    assert "toy                 A remedy that is known by its class alone.\n" in told
+    assert f"{'':<20}gradients; usual force=4\n" in told
+    assert family("toy:force=3+ewc") == "gradients"
+    assert [with_strength("toy", x) for x in (0.01, 1, 3, 100)] == [f"toy:force={n}" for n in (1, 4, 12, 50)]
+    asked: list[str] = []
+
+    def ask(pairs: Sequence[Pair], share: float) -> dict[Pair, End]:
+        asked.extend(spec for spec, _ in pairs)
+        return dict.fromkeys(pairs, (0.5, 0.5))
+
+    Search(["toy"], (0,), 0.95, ask).run()
+    assert {"toy:force=4", "toy:force=1", "toy:force=40"} <= set(asked)
+    plan = Plan(Recipe(), ["all"], (0,), Path("nowhere"))
+    assert "toy" in plan.names()
+    assert "toy" in frontier_lab.show(driver="inline").training["remedy"].options
 
 
 def test_strength_by_hand() -> None:
-    assert with_strength("ewc", 10) == "ewc:lam=300"
+    assert with_strength("ewc", 10) == "ewc:strength=10"
+    assert with_strength("kl-anchor", 0.1) == "kl-anchor:beta=0.1"
     assert with_strength("replay", 100) == "replay:ratio=0.95"
     assert with_strength("lora", 0.01) == "lora:r=1"
     assert with_strength("none", 5) == "none"

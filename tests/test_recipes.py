@@ -74,7 +74,7 @@ def test_methods_from_text() -> None:
         ("l2ps", "unknown method 'l2ps'; did you mean 'l2sp'"),
         ("l2sp:lamda=1", "unknown setting of l2sp 'lamda'; did you mean 'lam'"),
         ("l2sp:lam", "l2sp: expected NAME=NUMBER, got 'lam'"),
-        ("l2sp:lam=big", "l2sp: expected NAME=NUMBER, got 'lam=big'"),
+        ("l2sp:lam=big", "lam must be a number of 0 or more, got 'big'"),
         ("l2sp:lam=-1", "lam must be a number of 0 or more, got -1"),
         ("l2sp:lam=nan", "lam must be a number of 0 or more, got nan"),
         ("replay:old=3", "unknown setting of replay 'old'"),

@@ -242,6 +242,15 @@ def test_a_diverged_run_is_reported_with_its_message(results, tmp_path, quick):
     assert "None" not in re.sub(r'"data:[^"]*"', "", text)
 
 
+def test_the_lambda_that_a_strength_was_is_said_once(results, tmp_path, quick):
+    for run, lam in zip(results["runs"][2:], ("7.3", "7.5"), strict=True):
+        run["records"][0]["notes"] = [f"ewc: λ = {lam}, 1 × the usual strength", *results["notes"]]
+    text = page(results, tmp_path / "out")
+    assert text.count("<li>replay:ratio=0.3: ewc: λ = 7.3, 1 × the usual strength</li>") == 1
+    assert "7.5" not in text
+    assert text.count("reviews.csv: 3 rows were empty") == 1
+
+
 def test_no_watched_task_no_trade_off(results, tmp_path, quick):
     results["tasks"] = results["tasks"][:1]
     assert report.write(results, tmp_path / "out").parent.joinpath("curves.png").exists()

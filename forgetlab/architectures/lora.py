@@ -11,7 +11,7 @@ from torch import nn
 from forgetlab.architectures.frozen import Addition, Additive, remove
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Run
+from forgetlab.methods import Run, Setting
 from forgetlab.models import Model
 
 # the query and value projections of families that peft does not know, such as DistilBERT
@@ -40,6 +40,7 @@ class LoRA(Additive):
     """
 
     name = "lora"
+    main = Setting("r", 1, 64)
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from forgetlab.drawing import moves
 from forgetlab.importance.quadrants import KINDS
-from forgetlab.labs.base import OLD_RUNS, Settings, State
 from forgetlab.labs.quadrants_view import LOOKS, Scatter, percent
+from forgetlab.labs.shown import OLD_RUNS, Settings, State
 from forgetlab.plots import COLORS, FAINT, INK, UNITS, at_log, number
 from forgetlab.simulators import GROUPS
 
