@@ -16,8 +16,8 @@ from transformers.trainer_utils import TrainOutput
 
 from forgetlab import checkpoints
 from forgetlab.errors import ForgetlabError
+from forgetlab.lent_heads import WithLentHeads
 from forgetlab.methods import Method, Run
-from forgetlab.models import Model
 from forgetlab.records import Record, Status
 from forgetlab.tasks import Task
 
@@ -25,7 +25,7 @@ from forgetlab.tasks import Task
 class Resuming(Trainer):
     """The half of `ForgettingTrainer` that saves and resumes; the other half defines what is declared here."""
 
-    together: Model
+    together: WithLentHeads
     methods: list[Method]
     watch: Sequence[Task]
     limit: int | None
