@@ -29,8 +29,10 @@ mathjax2_config = {
     "HTML-CSS": {"availableFonts": [], "imageFont": None, "preferredFont": None, "webFont": "STIX-Web"},
 }
 
-# what `make colab` writes before a neighbour's name
-ELSEWHERE = re.compile(r"https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies))")
+# what `make colab` writes before a neighbour's name, but in badges
+ELSEWHERE = re.compile(
+    r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies))"
+)
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 

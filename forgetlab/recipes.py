@@ -97,9 +97,9 @@ class Bench:
     limit: int | None = None
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
-        """One run from the model as it was; yields its records."""
+        """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        return finetune(
+        yield from finetune(
             self.model,
             self.new,
             methods=make_methods(recipe.methods, self.watch),
@@ -232,7 +232,7 @@ def describe(bench: Bench) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "device": device_name(bench.model),
         },
-        "model": {"name": bench.model.name, "parameters": sum(p.numel() for p in bench.model.parameters())},
+        "model": {"name": bench.model.name, "parameters": bench.model.size},
         "new": bench.new.name,
         "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
         "notes": bench.notes,

@@ -77,7 +77,7 @@ def _work(runs: Runs, settings: Settings) -> Iterator[State]:
     bench = runs.bench(Recipe(new="sentiment", watch=OLD))
     bench.model.restore()
     watch = bench.watch
-    cosines = GradientCosine(watch, every=EVERY, seed=settings["seed"])
+    cosines = GradientCosine(watch, every=EVERY)
     methods = [cosines, *make_methods(settings["remedy"], watch)]
     state: State = {"tasks": [{"name": t.name, "metric": t.metric, "floor": t.floor} for t in (bench.new, *watch)]}
     records: list[dict[str, Any]] = []

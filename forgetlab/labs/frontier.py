@@ -13,7 +13,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.frontier_view import Plot
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs
-from forgetlab.paths import data_folder
+from forgetlab.paths import carried
 from forgetlab.recipes import Recipe
 from forgetlab.remedies import METHODS, with_strength
 
@@ -68,9 +68,9 @@ def show(driver: Driver | None = None) -> Lab:
 
 
 def dots() -> list[frontier.Dot]:
-    """What the benchmark measured: its own file in a checkout, else what the lab's opening result holds."""
+    """What the benchmark measured: its own file, else what the lab's opening result holds."""
     try:
-        return frontier.read_benchmark(data_folder().parent / "benchmarks" / "results" / "remedies.json")
+        return frontier.read_benchmark(carried("benchmarks/results") / "remedies.json")
     except ForgetlabError:
         return (results.get("lab-frontier", OPENING) or {}).get("dots", [])
 
