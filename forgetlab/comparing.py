@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from forgetlab import report, workers
+from forgetlab.advice import recommend, verdicts
 from forgetlab.checks import number, whole
-from forgetlab.choosing import End, Pair, Search, recommend
+from forgetlab.choosing import End, Pair, Search
 from forgetlab.errors import ForgetlabError
-from forgetlab.frontier import dots, family, shares
-from forgetlab.recipes import Recipe, summarise
-from forgetlab.remedies import METHODS, make_methods
-from forgetlab.sweeps import RunFolder, Sweep, told
+from forgetlab.frontier import dots, shares
+from forgetlab.recipes import Recipe
+from forgetlab.remedies import METHODS, family, make_methods
+from forgetlab.summary import nothing_to_lose, summarise
+from forgetlab.sweeps import RunFolder, Sweep, opened
 from forgetlab.workers import Pool, Run
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -72,6 +74,7 @@ class Plan:
 def compare(
     plan: Plan,
     *,
+    kept: RunFolder | None = None,
     say: Callable[[str], None] = lambda note: None,
     on_record: Callable[..., None] | None = None,
     on_run: Callable[[Run, float], None] = lambda run, spent: None,
@@ -79,12 +82,15 @@ def compare(
 ) -> dict[str, Any]:
     """Run a plan; returns the content of results.json. Each run lands in OUT/runs as it finishes.
 
+    kept: OUT/runs, opened (None: for the time of the comparison); no other process may use it meanwhile.
     say: called with each note as it is known. on_record: at each record, where runs are computed in this process;
     on_run: at each run that is there, with the seconds spent.
     """
     plan.check()
+    if kept is None:
+        with opened(plan.out, plan.recipe, plan.resume) as kept:
+            return compare(plan, kept=kept, say=say, on_record=on_record, on_run=on_run, clock=clock)
     start = clock()
-    kept = RunFolder(plan.out, plan.recipe, plan.resume)
     try:
         with _pool(plan, on_record) as pool:
             try:
@@ -106,20 +112,21 @@ def compare(
     except ForgetlabError as error:
         if not kept.wrote:
             raise
-        raise ForgetlabError(f"{error} ({told(plan.out)})") from error
+        raise ForgetlabError(f"{error} ({kept.told()})") from error
     more = [f"{name} does not fit here and was left out: {reason}" for name, reason in sweep.refused.items()]
     if damaged := list(dict.fromkeys(kept.damaged)):
         more.append(f"damaged in {kept.folder}, and computed again: {', '.join(damaged)}")
     for note in [*more, *results.pop("left_out", [])]:
         say(note)
         results["notes"].append(note)
-    watched, searched = len(results["tasks"]) > 1, plan.budget is not None
-    found = dots(results["runs"], results["tasks"])
-    return {
-        **results,
-        "keep": plan.keep,
-        "recommendation": recommend(found, plan.keep, watched=watched, searched=searched),
-    }
+    runs, tasks, searched = results["runs"], results["tasks"], plan.budget is not None
+    for name in (idle := nothing_to_lose(runs, tasks)):
+        note = f"{name}: nothing to lose, as it starts within its error of guessing; it counts nowhere"
+        say(note)
+        results["notes"].append(note)
+    found, watched, to_lose = dots(runs, tasks), len(tasks) > 1, len(tasks) - 1 > len(idle)
+    advice = recommend(found, plan.keep, watched=watched, to_lose=to_lose, searched=searched)
+    return {**results, "keep": plan.keep, "recommendation": advice, "verdicts": verdicts(found)}
 
 
 def seconds(text: str) -> float:

@@ -185,6 +185,7 @@ class PCGrad(_WithOld):
     """
 
     name = "pcgrad"
+    family = "gradients"
 
     def adjust_gradients(self, run: Run) -> None:
         own = grads([*run.trained()])
@@ -215,6 +216,7 @@ class AGEM(_WithOld):
     """
 
     name = "agem"
+    family = "gradients"
 
     def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
         super().__init__(old, batch_size)

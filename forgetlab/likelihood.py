@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab.encoding import EVALUATION_BATCH, encode, inner_tokens
+from forgetlab.encoding import EVALUATION_BATCH, encode, text_tokens
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import in_pieces
 
 
 def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUATION_BATCH) -> Tensor:
-    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood. at_once: texts."""
+    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood. at_once: texts.
+
+    Causal: Σ log p(token | all before it) over the text's own tokens, and the end token where the model's pre-training
+    had it (`Model.end_mark`). Without a begin token nothing stands before the first token, and it does not count.
+    """
     examples = Examples(kind="text", texts=tuple(texts))
-    encoded = encode(examples, model.tokenizer, model.max_length, end_mark=model.lm_kind == "causal")
+    causal = model.lm_kind == "causal"
+    encoded = encode(examples, model.tokenizer, model.max_length, begin=causal, end=causal and model.end_mark)
     total = torch.empty(len(encoded))
     with torch.inference_mode():
         for index in (i for batch in encoded.evaluation_batches() for i in batch.split(at_once)):
             batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
-            inner = batch["attention_mask"].bool() if model.causal else _words(batch["input_ids"], model.tokenizer)
+            inner = batch["attention_mask"].bool() if model.causal else text_tokens(batch["input_ids"], model.tokenizer)
             total[index] = _sums(model, batch, inner).cpu()
     return total
-
-
-def _words(ids: Tensor, tokenizer: Any) -> Tensor:
-    """Which tokens are hidden in turn: all but marks and padding. An unknown word counts, or it would be for free."""
-    inner = inner_tokens(ids, tokenizer)
-    return inner if tokenizer.unk_token_id is None else inner | (ids == tokenizer.unk_token_id)
 
 
 def option_log_probabilities(

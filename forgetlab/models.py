@@ -96,6 +96,14 @@ class Model(nn.Module):
         return self.lm_kind == "causal" or bool(getattr(self.config, "is_decoder", False))
 
     @property
+    def end_mark(self) -> bool:
+        """Whether pre-training closed each text with the end token: where the config says so in `end_mark`.
+
+        Then the end of a text is trained and scored like any token. Other models may never have seen it there.
+        """
+        return bool(getattr(self.config, "end_mark", False))
+
+    @property
     def max_length(self) -> int:
         """The longest sequence, in tokens, that a text is cut to: what the backbone takes, 512 at most."""
         positions: int = getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 512)

@@ -11,12 +11,12 @@ from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.likelihood import option_log_probabilities
 from forgetlab.models import Model
-from forgetlab.probes import Probe, needs_lm, sample
+from forgetlab.probes import ByLikelihood, Probe, answers, blocks, chance, sample
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores
+from forgetlab.tasks import Scores, Tally
 
 
-class MultipleChoice(Probe):
+class MultipleChoice(ByLikelihood):
     """Share of questions whose right option is the most probable after the question, per token of the option.
 
     score(o) = log p(o | question) / tokens of o: the mean, so that long options are not punished (GPT-3: Brown et
@@ -49,19 +49,33 @@ class MultipleChoice(Probe):
         texts = tuple(f"{q} {o}".strip() for q, o in zip(self.questions, self.options, strict=True))
         super().__init__(name, None, Examples(kind="text", texts=texts))
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        begun = all(self.questions)  # something stands before each option
+        return (Probe if begun else ByLikelihood).remarks(self, model, *splits, limit=limit)
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        counts = self.counts[:limit]
-        n = sum(counts)
-        sums, tokens = option_log_probabilities(model, self.questions[:n], self.options[:n], self.rows_at_once)
-        right = {"accuracy": 0, "unnormalised": 0}
-        for name, values in (("accuracy", sums / tokens.clamp_min(1)), ("unnormalised", sums)):
-            for own, answer in zip(values.split(counts), self.answers, strict=False):
-                right[name] += int(own.argmax()) == answer
-        shares = {name: value / len(counts) for name, value in right.items()}
-        return {**shares, "chance": sum(1 / count for count in counts) / len(counts)}
+    def items(self) -> int:
+        return len(self.counts)
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Chance: 1/K of K choices, averaged over the questions."""
+        return chance([self.counts[i] for i in self.sample(limit).tolist()])
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        asked = self.sample(limit).tolist()
+        counts, own = [self.counts[i] for i in asked], blocks(self.counts, asked)
+        questions, options = [self.questions[i] for i in own], [self.options[i] for i in own]
+        sums, tokens = option_log_probabilities(model, questions, options, self.rows_at_once)
+        answer = torch.tensor([self.answers[i] for i in asked])
+        normalised, plain = (
+            answers(torch.stack([part.argmax() for part in values.split(counts)]) == answer)
+            for values in (sums / tokens.clamp_min(1), sums)
+        )
+        scores = {
+            "accuracy": float(self.main_score(normalised.items.sum(0))),
+            "unnormalised": float(self.main_score(plain.items.sum(0))),
+            "chance": chance(counts),
+        }
+        return scores, normalised
 
 
 class Generation(Probe):
@@ -103,7 +117,7 @@ class Generation(Probe):
         if self.prompts is not None:
             self._start(model, 1)
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
     def write(self, model: Model, count: int) -> list[str]:
@@ -129,8 +143,11 @@ class Generation(Probe):
             )
         return torch.tensor(long)
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        return variety(self.write(model, min(self.count, limit or self.count)))
+    def items(self) -> int:
+        return self.count
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        return variety(self.write(model, min(self.count, limit or self.count))), None
 
 
 def variety(texts: Sequence[str]) -> Scores:

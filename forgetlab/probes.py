@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.likelihood import log_probabilities
 from forgetlab.models import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores, Task
+from forgetlab.tasks import Scores, Tally, Task, first_unscored
 
 
 class Probe(Task):
@@ -30,7 +31,18 @@ class Probe(Task):
         raise ForgetlabError(f"{self.name} is a zero-shot task: it can be watched, not trained")
 
 
-class MinimalPairs(Probe):
+class ByLikelihood(Probe):
+    """A probe that asks how probable texts are."""
+
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        if model.lm_kind is None:
+            raise ForgetlabError(f"the task {self.name} needs a language-model head, which {model.name} has not")
+
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        return super().remarks(model, *splits, limit=limit) + first_unscored(self.name, model)
+
+
+class MinimalPairs(ByLikelihood):
     """Share of pairs in which the model finds the good text more probable than its broken twin (BLiMP).
 
     Causal models: log-probability of the text. Masked models: pseudo-log-likelihood, each token hidden in turn
@@ -47,16 +59,22 @@ class MinimalPairs(Probe):
         texts = tuple(t for pair in zip(good, bad, strict=True) for t in pair)
         super().__init__(name, None, Examples(kind="text", texts=texts))
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
+    def items(self) -> int:
+        return len(self.test) // 2
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        texts = self.test.texts[: None if limit is None else 2 * limit]
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        return 0.5
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        texts = [text for i in self.sample(limit).tolist() for text in self.test.texts[2 * i : 2 * i + 2]]
         scores = log_probabilities(model, texts, self.rows_at_once)
-        return {"accuracy": metrics.minimal_pair_accuracy(scores[0::2], scores[1::2])}
+        good, bad = scores[0::2], scores[1::2]
+        right = (good > bad).double()  # a tie counts as wrong: the model sees no difference
+        tally = answers(right.masked_fill(good.isnan() | bad.isnan(), torch.nan))
+        return {"accuracy": float(self.main_score(tally.items.sum(0)))}, tally
 
 
-class Cloze(Probe):
+class Cloze(ByLikelihood):
     """Share of questions whose right ending the model finds the most probable among the candidates."""
 
     metric = "accuracy"
@@ -70,19 +88,22 @@ class Cloze(Probe):
         self.choices = [tuple(cs) for cs in choices]
         self.answers = tuple(answers)
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
+    def items(self) -> int:
+        return len(self.choices)
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        asked = list(zip(self.choices, self.answers, strict=True))[:limit]
-        texts = self.test.texts[: sum(len(cs) for cs, _ in asked)]
-        scores = log_probabilities(model, texts, self.rows_at_once).tolist()
-        right, start = 0, 0
-        for choices, answer in asked:
-            own = scores[start : start + len(choices)]
-            right += choices[own.index(max(own))] == answer
-            start += len(choices)
-        return {"accuracy": right / len(asked), "chance": sum(1 / len(cs) for cs, _ in asked) / len(asked)}
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Chance: 1/K of K choices, averaged over the questions."""
+        return chance([len(self.choices[i]) for i in self.sample(limit).tolist()])
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        asked = self.sample(limit).tolist()
+        own = blocks([len(choices) for choices in self.choices], asked)
+        scores = log_probabilities(model, [self.test.texts[i] for i in own], self.rows_at_once)
+        parts = scores.split([len(self.choices[i]) for i in asked])
+        right = [self.choices[i][int(part.argmax())] == self.answers[i] for i, part in zip(asked, parts, strict=True)]
+        tally = answers(torch.tensor(right))
+        accuracy = float(self.main_score(tally.items.sum(0)))
+        return {"accuracy": accuracy, "chance": chance([len(self.choices[i]) for i in asked])}, tally
 
 
 class KShot(Probe):
@@ -112,19 +133,31 @@ class KShot(Probe):
         self.labels = tuple(sorted(counts))
         self._targets = label_ids(examples.labels, self.labels), label_ids(test.labels, self.labels)
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        train, test = self._features(model, "train", None), self._features(model, "test", limit)
-        result = metrics.kshot_probe(train, self._targets[0], test, self._targets[1][: len(test)], k=self.k, seed=0)
-        return {"accuracy": result["mean"], "deviation": result["std"]}
+    def classes(self) -> Sequence[object]:
+        return self._targets[1].tolist()
 
-    def _features(self, model: Model, split: str, limit: int | None) -> Tensor:
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Accuracy of the sample's most frequent class."""
+        counts = self._targets[1][self.sample(limit)].bincount()
+        return float(counts.max() / counts.sum())  # never below 1/K
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        sample = self.sample(limit)
+        train, test = self._features(model, "train"), self._features(model, "test", sample)
+        right = metrics.kshot_hits(train, self._targets[0], test, self._targets[1][sample], k=self.k, seed=0)
+        tally = answers(torch.from_numpy(right.mean(axis=0)))  # share of the draws that were right
+        deviation = float(right.mean(axis=1).std(ddof=1))
+        return {"accuracy": float(self.main_score(tally.items.sum(0))), "deviation": deviation}, tally
+
+    def _features(self, model: Model, split: str, sample: Tensor | None = None) -> Tensor:
         encoded = self.encoded(model, split)
-        rows = torch.empty(len(encoded.lengths[:limit]), model.config.hidden_size)
-        for index in (i for batch in encoded.evaluation_batches(limit) for i in batch.split(self.rows_at_once)):
+        sample = torch.arange(len(encoded)) if sample is None else sample
+        rows = torch.empty(len(sample), model.config.hidden_size)
+        for index in (i for batch in encoded.evaluation_batches(sample) for i in batch.split(self.rows_at_once)):
             batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
             mask = batch["attention_mask"].unsqueeze(-1)
             hidden = model.hidden(batch) * mask
-            rows[index] = (hidden.sum(1) / mask.sum(1)).float().cpu()
+            rows[torch.searchsorted(sample, index)] = (hidden.sum(1) / mask.sum(1)).float().cpu()
         return rows
 
 
@@ -145,14 +178,33 @@ class Writing(Probe):
         if model.lm_kind != "causal":
             raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
+    def items(self) -> int:
+        return self.count
+
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
         from forgetlab.world import coherence, fluency
 
         texts = write(model, min(self.count, limit or self.count), seed=0)
-        return {"fluency": fluency(texts), "coherence": coherence(texts)}
+        return {"fluency": fluency(texts), "coherence": coherence(texts)}, None
+
+
+def answers(right: Tensor) -> Tally:
+    """The tally of (n,) questions, each right (1), wrong (0) or right in a share of the draws."""
+    return Tally(("right", "one"), torch.stack([right.double(), torch.ones(len(right), dtype=torch.float64)], dim=1))
+
+
+def chance(counts: Sequence[int]) -> float:
+    """Accuracy of guessing among that many choices of each question."""
+    return sum(1 / count for count in counts) / len(counts)
+
+
+def blocks(counts: Sequence[int], asked: Sequence[int]) -> list[int]:
+    """Where the choices of the questions `asked` stand, when all questions' choices follow one another."""
+    starts = [0, *accumulate(counts)]
+    return [i for one in asked for i in range(starts[one], starts[one + 1])]
 
 
 def write(
@@ -218,9 +270,3 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked  # the mass of the more probable tokens
     return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
-
-
-def needs_lm(name: str, model: Model) -> None:
-    """Raise ForgetlabError where the model has no language-model head."""
-    if model.lm_kind is None:
-        raise ForgetlabError(f"the task {name} needs a language-model head, which {model.name} has not")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from forgetlab.tasks import Scores
+from forgetlab.tasks import Scores, Tally
 
 Status = Literal["running", "done", "stopped", "diverged"]
 
@@ -26,6 +27,7 @@ class Record:
     notes: what to know of the data (first record) and of what happened since the last record.
     status "diverged", "stopped" and "done" end a run; where a method stopped it, the record that made it do so comes
     first and the last one scores the weights that were kept. source: "live".
+    tallies: {task: the statistics of its items, `Tally.plain`}; in the first record and in the one that ends the run.
     """
 
     step: int
@@ -44,10 +46,16 @@ class Record:
     notes: list[str] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
     peak_memory: float | None = None
+    tallies: dict[str, list[list[float]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, ready for JSON (nan and inf become None)."""
         return _finite(asdict(self))
+
+
+def plain_tallies(tallies: Mapping[str, Tally | None]) -> dict[str, list[list[float]]]:
+    """The tallies of those tasks that have one, as plain lists."""
+    return {name: tally.plain() for name, tally in tallies.items() if tally is not None}
 
 
 def _finite(value: Any) -> Any:

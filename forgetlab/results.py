@@ -1,6 +1,7 @@
 """Results by what defines them: shipped ones first, then a cache of this machine's own, as JSON written atomically.
 
-A cache that cannot be read or written costs a new computation, never an error.
+A cache that cannot be read or written costs a new computation, never an error. Each file carries a digest of its
+content, so that one that was damaged or changed by hand counts as none instead of giving another number.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import forgetlab
 from forgetlab.paths import data_folder, inputs
 
 CACHE_BYTES = 50_000_000
+DIGEST, DRAFT = "digest", ".part"
 
 
 def key(name: str, settings: Mapping[str, Any]) -> str:
@@ -28,13 +30,13 @@ def key(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def get(name: str, settings: Mapping[str, Any]) -> Any | None:
-    """The stored result, or None where there is none that can be read."""
+    """The stored result, or None where there is none that is whole and of these settings."""
     file = f"{key(name, settings)}.json"
     for folder in (shipped_folder(), cache_folder()):
-        try:
-            return json.loads((folder / file).read_text(encoding="utf-8"))["result"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        shipped = folder == shipped_folder()  # the manifest vouches for those that carry no digest
+        found = read_json(folder / file) or (_read(folder / file) if shipped else None)
+        if found and found.get("settings") == _plain(settings) and found.get("name", name) == name:
+            return found.get("result")
     return None
 
 
@@ -47,7 +49,7 @@ def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None
     folder = folder or cache_folder()
     path = folder / f"{key(name, settings)}.json"
     try:
-        write_json(path, {"settings": dict(settings), "result": result})
+        write_json(path, {"name": name, "settings": dict(settings), "result": result})
         if cached:
             _make_room(folder, path)
     except (OSError, ValueError) as error:
@@ -56,18 +58,49 @@ def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None
     return ""
 
 
-def write_json(path: Path, content: Any) -> str:
-    """Write plain values to a file that appears whole or not at all, in a folder made for it. Returns the text."""
-    text = json.dumps(content, allow_nan=False)
+def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write plain values with their digest to a file that appears whole or not at all, in a folder made for it.
+
+    It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
+    """
+    plain = _plain(content)
+    text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(4)}")
+    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without the content
         draft.replace(path)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    return text
+    sync_folder(path.parent)
+    return plain
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None where nothing is there, or not what was written."""
+    found = _read(path)
+    if found is None or found.pop(DIGEST, None) != digest(found):
+        return None
+    return found
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values, the same for any order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk; not every platform can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def cache_folder() -> Path:
@@ -83,7 +116,8 @@ def shipped_folder() -> Path:
 
 
 def _make_room(folder: Path, newest: Path) -> None:
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    mine = [*folder.glob("*.json"), *folder.glob(f".*{DRAFT}")]  # a killed process leaves its draft
+    files = sorted(mine, key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files)
     for path in files:
         if total <= CACHE_BYTES:
@@ -91,6 +125,19 @@ def _make_room(folder: Path, newest: Path) -> None:
         if path != newest:
             total -= path.stat().st_size
             path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # the last of brackets without end
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples are lists, every key is a word."""
+    return json.loads(json.dumps(dict(content), allow_nan=False))
 
 
 @cache

@@ -9,10 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from forgetlab.encoding import encode
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
-from forgetlab.sources import Examples
 
 # sizes of a model, by their names in configs; each is at most the number of weights in the file
 SIZES = re.compile(r"(^|_)(n_\w+|num_\w+|dim|size)$")
@@ -69,13 +67,14 @@ def check_model(model: Model, given: str) -> None:
         if not torch.isfinite(p).all():
             raise ForgetlabError(f"{given}: {name} holds values that are not finite numbers: the file is damaged")
     _check_tokenizer(model.tokenizer, given)
-    encoded = encode(Examples(kind="text", texts=TRIAL), model.tokenizer, model.max_length, end_mark=model.causal)
-    rows = len(cast(Any, model.backbone).get_input_embeddings().weight)
-    if (most := int(encoded.columns["input_ids"].max())) >= rows:
+    tokenizer, rows = model.tokenizer, len(cast(Any, model.backbone).get_input_embeddings().weight)
+    encoded = tokenizer(list(TRIAL), padding=True, truncation=True, max_length=model.max_length, return_tensors="pt")
+    marks = [mark for mark in (tokenizer.bos_token_id, tokenizer.eos_token_id) if mark is not None]
+    if (most := max(int(encoded["input_ids"].max()), *marks, 0)) >= rows:
         raise ForgetlabError(
             f"{given}: its tokenizer gives the token {most}, its model has {rows} embeddings: they are of two models"
         )
-    batch = {name: column.to(model.device) for name, column in encoded.columns.items()}
+    batch = {name: column.to(model.device) for name, column in encoded.items()}
     hidden = model.hidden(batch)
     mask = batch["attention_mask"]
     outputs = [hidden[mask.bool()]] + [head(hidden, mask).flatten(0, -2) for head in model.heads.values()]

@@ -24,14 +24,15 @@ from forgetlab.functional import eager_attention, with_weights
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import Model, evaluating
-from forgetlab.records import Record
+from forgetlab.records import Record, plain_tallies
 from forgetlab.regularizers import EWC, L2SP, Quadratic
-from forgetlab.tasks import Scores, Task
+from forgetlab.tasks import Scores, Tally, Task
 from forgetlab.torch_state import TorchState
 from forgetlab.training import check_arguments
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's AdamW
 Stack = dict[str, Tensor]  # name → (runs, *shape)
+Scored = tuple[Scores, Tally | None]
 
 
 @dataclass(frozen=True)
@@ -199,14 +200,14 @@ class _Stacked:
 
     @torch.no_grad()
     def _look(self, losses: list[float] | None, start: float) -> list[Record | None]:
-        scores = {task.name: self._scores(task) for task in self.tasks}
-        return [self._record(i, losses[i] if losses else None, scores, start) for i in range(len(self.variants))]
+        scored = {task.name: self._scored(task) for task in self.tasks}
+        return [self._record(i, losses[i] if losses else None, scored, start) for i in range(len(self.variants))]
 
-    def _scores(self, task: Task) -> list[Scores]:
+    def _scored(self, task: Task) -> list[Scored]:
         """The scores of every run on a task, its predictions made at once; a probe's one after the other."""
         count = len(self.variants)
-        if type(task)._score is not Task._score:
-            return [self._call(self._of(i), lambda: task.score(self.model, self.limit)) for i in range(count)]
+        if type(task)._scored is not Task._scored:
+            return [self._call(self._of(i), lambda: task.scored(self.model, self.limit)) for i in range(count)]
         parts: list[Mapping[str, Tensor]] = []
 
         def logits(weights: Stack) -> list[Tensor]:
@@ -219,12 +220,15 @@ class _Stacked:
 
         task.test_batches(self.model, self.limit)  # made outside of vmap
         stacks = vmap(logits)(self.trained)
-        return [task.scores_of((part, s[i]) for part, s in zip(parts, stacks, strict=True)) for i in range(count)]
+        items = len(task.sample(self.limit))
+        return [
+            task.scores_of(((part, s[i]) for part, s in zip(parts, stacks, strict=True)), items) for i in range(count)
+        ]
 
     def _of(self, i: int) -> Stack:
         return {name: stack[i] for name, stack in self.trained.items()}
 
-    def _record(self, i: int, loss: float | None, scores: dict[str, list[Scores]], start: float) -> Record | None:
+    def _record(self, i: int, loss: float | None, scored: dict[str, list[Scored]], start: float) -> Record | None:
         if self.over[i]:
             return None
         variant, weights = self.variants[i], self._of(i)
@@ -236,7 +240,7 @@ class _Stacked:
         return Record(
             step=self.run.step,
             loss=loss,
-            scores={name: values[i] for name, values in scores.items()},
+            scores={name: values[i][0] for name, values in scored.items()},
             penalty={variant.pull.name: penalty} if variant.pull else {},
             drift=drift.total,
             drift_per_layer=drift.per_layer,
@@ -248,4 +252,7 @@ class _Stacked:
             if self.over[i]
             else "",
             peak_memory=memory.peak(self.model.device),
+            tallies=plain_tallies({n: v[i][1] for n, v in scored.items()})
+            if loss is None or done or self.over[i]
+            else {},
         )

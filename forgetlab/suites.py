@@ -13,9 +13,10 @@ from torch import Tensor
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models import Model
-from forgetlab.own_data import MACHINE_TEXT, task_from
+from forgetlab.own_data import task_from
 from forgetlab.own_probes import Generation
-from forgetlab.tasks import Classification, Scores, Suite, Task
+from forgetlab.source_names import MACHINE_TEXT
+from forgetlab.tasks import Classification, Scores, Suite, Tally, Task, score_of_sums
 
 Source = str | PathLike[str]
 
@@ -27,16 +28,25 @@ class MatthewsClassification(Classification):
 
     metric = "matthews"
 
-    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
-        counts = torch.zeros(len(self.labels), len(self.labels), dtype=torch.long)
-        loss = 0.0
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Matthews correlation of one who always says the same: 0."""
+        return 0.0
+
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        size, loss, cells, rows = len(self.labels), [], [], []
         for batch, logits in predictions:
-            loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
-            pairs = torch.stack([batch["targets"], logits.argmax(-1)], dim=1).cpu()
-            counts.index_put_((pairs[:, 0], pairs[:, 1]), torch.ones(len(pairs), dtype=torch.long), accumulate=True)
-        n = int(counts.sum())
-        accuracy = float(counts.diagonal().sum()) / n
-        return {"matthews": matthews_correlation(counts.tolist()), "accuracy": accuracy, "loss": loss / n}
+            loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            cells.append(batch["targets"] * size + logits.argmax(-1))
+            rows.append(batch["rows"])
+        items = torch.zeros(count, size**2, dtype=torch.float64)
+        items[torch.cat(rows).cpu(), torch.cat(cells).cpu()] = 1  # gold by predicted
+        names = tuple(f"{gold}/{predicted}" for gold in self.labels for predicted in self.labels)
+        tally, table = Tally(names, items), items.sum(0)
+        accuracy = float(table.view(size, size).trace()) / count
+        scores = {"matthews": float(self.main_score(table)), "accuracy": accuracy}
+        return {**scores, "loss": float(torch.stack(loss).sum()) / count}, tally
 
 
 def matthews_correlation(counts: Sequence[Sequence[int]]) -> float:
@@ -50,10 +60,7 @@ def matthews_correlation(counts: Sequence[Sequence[int]]) -> float:
     table = np.asarray(counts, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or table.sum() <= 0:
         raise ForgetlabError(f"counts have shape {table.shape}; expected (C, C), gold by predicted, not all 0")
-    n, gold, predicted = table.sum(), table.sum(axis=1), table.sum(axis=0)
-    spread = (n**2 - (gold**2).sum()) * (n**2 - (predicted**2).sum())
-    # R_K = (n Σ_k C_kk − Σ_k t_k p_k) / √((n² − Σ t_k²)(n² − Σ p_k²))
-    return float((n * table.trace() - gold @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+    return float(score_of_sums("matthews", torch.from_numpy(table).flatten()))
 
 
 def glue(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,34 @@ from typing import Any
 import forgetlab
 from forgetlab import workers
 from forgetlab.errors import ForgetlabError
+from forgetlab.locks import locked
 from forgetlab.paths import inputs, sha256
 from forgetlab.recipes import Recipe
-from forgetlab.results import write_json
+from forgetlab.results import DRAFT, digest, read_json, write_json
+from forgetlab.source_names import source_files
 from forgetlab.workers import Pool, Run
 
-FOLDER, MANIFEST = "runs", "sweep.json"
+FOLDER, MANIFEST, LOCK = "runs", "sweep.json", "lock"
+OWN_NAMES = re.compile(rf"{re.escape(MANIFEST)}|{LOCK}|[0-9a-f]{{16}}\.json|\..*{re.escape(DRAFT)}")
+
+
+@contextmanager
+def opened(out: Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
+    """A RunFolder that no other process may write to meanwhile. Raises ForgetlabError where one does."""
+    folder = out / FOLDER
+    with locked(folder / LOCK):
+        for draft in folder.glob(f".*{DRAFT}"):  # of a process that was killed
+            with suppress(OSError):
+                draft.unlink()
+        yield RunFolder(out, recipe, resume)
 
 
 class RunFolder:
     """OUT/runs: one file a finished run, named by the recipe's key, and sweep.json, which says what they are runs of.
 
     out: the folder of the report. resume: take up what lies there. Nothing is written before the first run.
+    Each file carries a digest, and each run that of the sweep: one that was damaged, changed by hand or made from other
+    files counts as none. A sweep.json that is lost is made anew from the runs.
     Raises ForgetlabError, with resume, for runs of another recipe, and without it for those of an interrupted sweep.
     """
 
@@ -37,7 +54,8 @@ class RunFolder:
         self.damaged: list[str] = []
         self.wrote = False
         self._identity = identity(recipe)
-        found = _read(self.folder / MANIFEST)
+        self._of = digest(self._identity)
+        found = read_json(self.folder / MANIFEST) or self._remade()
         self._fresh = not (resume and found)
         if found and resume:
             if differing := differences(found, self._identity):
@@ -46,7 +64,7 @@ class RunFolder:
                 )
         elif found and not found.get("finished"):
             raise ForgetlabError(
-                f"{out} holds {_runs(_count(self.folder))} of an interrupted comparison: go on with --resume, or "
+                f"{out} holds {_runs(len(whole(self.folder)))} of an interrupted comparison: go on with --resume, or "
                 "choose another --out"
             )
 
@@ -55,48 +73,76 @@ class RunFolder:
         path = self.folder / f"{recipe.key()}.json"
         if self._fresh or not path.exists():
             return None
-        run = _read(path)
-        if run and run.get("key") == recipe.key() and run.get("records") and isinstance(run.get("seconds"), float):
+        kept = read_json(path) or {}
+        run = kept.get("run")
+        if run and kept.get("of") == self._of and run.get("key") == recipe.key():
             return run
         self.damaged.append(path.name)
         return None
 
     def put(self, run: Run) -> Run:
         """Keep a run; its file appears whole or not at all. Returns it as it can be read from there."""
+        path = self.folder / f"{run['key']}.json"
         try:
             if not self.wrote:
-                write_json(self.folder / MANIFEST, {**self._identity, "finished": False})
-                for path in self.folder.glob("*.json") if self._fresh else ():
-                    if path.name != MANIFEST:  # runs of a finished sweep make room now that there is something new
-                        path.unlink()
-                self.wrote = True
-            return json.loads(write_json(self.folder / f"{run['key']}.json", run))
+                self._write_manifest(finished=False)
+            kept = write_json(path, {"of": self._of, "run": run})
+            if not self.wrote and self._fresh:
+                for old in files_of_runs(self.folder):
+                    if old != path:  # runs of a finished sweep make room now that there is something new
+                        old.unlink()
+            self.wrote = True
+            return kept["run"]
         except OSError as error:
             raise ForgetlabError(f"cannot keep a run in {self.folder}: {error.strerror or error}") from error
 
-
-def finish(out: Path) -> None:
-    """All runs are there, and so is their report: the folder may be used for another comparison."""
-    path = out / FOLDER / MANIFEST
-    if found := _read(path):
+    def finish(self) -> None:
+        """All runs are there, and so is their report: the folder may be used for another comparison."""
         with suppress(OSError):
-            write_json(path, {**found, "finished": True})
+            self._write_manifest(finished=True)
+
+    def told(self) -> str:
+        """What is kept of a sweep that did not finish, in words."""
+        own = [kept for kept in whole(self.folder) if kept["of"] == self._of]
+        if not own or (self._fresh and not self.wrote):
+            return "nothing was written"
+        return f"{_runs(len(own))} in {self.folder}: the same command with --resume goes on from there"
+
+    def _write_manifest(self, finished: bool) -> None:
+        write_json(self.folder / MANIFEST, {**self._identity, "finished": finished})
+
+    def _remade(self) -> dict[str, Any] | None:
+        """What a lost sweep.json said, as far as the runs tell; this recipe's, if any of them is of it."""
+        there = whole(self.folder)
+        if not there:
+            return None
+        if any(kept["of"] == self._of for kept in there):
+            return {**self._identity, "finished": False}
+        return {"recipe": there[0]["run"]["recipe"], "forgetlab": self._identity["forgetlab"], "finished": False}
 
 
-def told(out: Path) -> str:
-    """What is kept of a sweep that did not finish, in words."""
-    manifest = _read(out / FOLDER / MANIFEST)
-    if not manifest or manifest.get("finished"):
-        return "nothing was written"
-    return f"{_runs(_count(out / FOLDER))} in {out / FOLDER}: the same command with --resume goes on from there"
+def files_of_runs(folder: Path) -> list[Path]:
+    """The files of runs in a folder."""
+    return [path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
+
+
+def whole(folder: Path) -> list[dict[str, Any]]:
+    """What is kept of each run in a folder whose file is whole: {"of": digest of the sweep, "run": …}."""
+    found = [read_json(path) for path in files_of_runs(folder)]
+    return [kept for kept in found if kept and "of" in kept and "run" in kept]
+
+
+def only_runs(out: Path, there: Sequence[str]) -> bool:
+    """Whether what is there in a folder is a sweep's own files alone, damaged or not: none of it is anybody else's."""
+    return there == [FOLDER] and all(OWN_NAMES.fullmatch(path.name) for path in (out / FOLDER).iterdir())
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
     content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
     model = Path(recipe.model).expanduser()
-    files = [Path(name) for name in (recipe.new, *recipe.watch)]
-    files += [path for path in sorted(model.glob("*")) if path.suffix in (".json", ".safetensors")]
+    files = source_files((recipe.new, *recipe.watch))
+    files += [path for path in sorted(model.glob("*")) if path.suffix != ".md"]  # a vocabulary is any kind of file
     shared = {"recipe": content, "files": {str(path): sha256(path) for path in files if path.is_file()}}
     return json.loads(json.dumps({**shared, "shipped data": inputs(), "forgetlab": forgetlab.__version__}))
 
@@ -187,20 +233,8 @@ class Sweep:
         return statistics.fmean(known) if known else self.estimate
 
 
-def _count(folder: Path) -> int:
-    return sum(path.name != MANIFEST for path in folder.glob("*.json"))
-
-
 def _runs(n: int) -> str:
     return f"{n} finished run{'' if n == 1 else 's'}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _shown(value: Any) -> str:

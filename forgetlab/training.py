@@ -23,7 +23,7 @@ from forgetlab.measuring import measured
 from forgetlab.methods import Group, Method, Run, grouped
 from forgetlab.models import Model
 from forgetlab.passes import Passes
-from forgetlab.records import Record, Status
+from forgetlab.records import Record, Status, plain_tallies
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import TorchState
 
@@ -55,7 +55,7 @@ def finetune(
     steps: optimizer steps. lr: learning rate. batch_size: examples per step, split over `accumulation` passes.
     every: steps between records; there is one before the first step and one at the end.
     device: where to train (None: where the model is). precision: "bfloat16" and "float16" use autocast.
-    clip: the largest gradient norm (0: no clipping). limit: test examples per score (None: all).
+    clip: the largest gradient norm (0: no clipping). limit: test items per score (None: all), a fixed sample by class.
     compile: train through torch.compile, with the same results but for rounding and the draws of dropout; where no
     compiler works the run goes on without, and a note says so.
 
@@ -96,7 +96,9 @@ def finetune(
         for one in watch
         if isinstance(one, Classification | Tagging) and one.head not in heads and one.head != _head_of(task)
     ]
-    notes += task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
+    notes += task.remarks(model, "train") + [
+        note for one in (task, *watch) for note in one.remarks(model, "test", limit=limit)
+    ]
     loop = partial(
         _Loop,
         model,
@@ -215,6 +217,7 @@ class _Loop:
             autocast,
             self.methods,
             watch=watch,
+            notes=notes,
             seed=seed,
         )
         self.rates: list[float] = []
@@ -249,7 +252,7 @@ class _Loop:
                 with self.torch_state:
                     reasons = [reason for method in self.methods if (reason := method.should_stop(record, run))]
                     if reasons:
-                        kept = self._record(record.loss, start)
+                        kept = self._record(record.loss, start, ends=True)
                         record = replace(kept, status="stopped", message="; ".join(reasons))
                 if not reasons:
                     if record.status != "running":
@@ -333,6 +336,7 @@ class _Loop:
         loss: float | None,
         start: float,
         costs: dict[str, float] | None = None,
+        ends: bool = False,
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.compile else nullcontext():
@@ -344,8 +348,11 @@ class _Loop:
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
+        tallies = found.pop("tallies")
+        kept = ends or loss is None or status != "running"
         return Record(
             **found,
+            tallies=plain_tallies(tallies) if kept else {},
             loss=loss,
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds,

@@ -82,7 +82,7 @@ def test_what_changes_without_being_named_is_seen(figure: Figure, change: Any) -
 @pytest.mark.parametrize("show", [cloud.show, conflict.show, dynamics.show])
 def test_every_move_of_a_simulation_draws_what_a_new_picture_would(show: Any) -> None:
     lab: Lab = show(driver="inline")
-    figure = lab._draw(lab.state, [], {}, "simulated")[0]
+    figure = lab._shown._draw(lab.state, [], {}, "simulated")[0]
     for control in lab.training.values():
         for value in (control.min, control.max):
             control.value = value

@@ -28,13 +28,13 @@ class Scripted(Task):
         self.name, self.metric, self.higher_is_better = name, metric, metric != "perplexity"
         self.scores, self.next = scores, 0
 
-    def remarks(self, model, *splits):
+    def remarks(self, model, *splits, limit=None):
         return []
 
-    def score(self, model, limit=None):
+    def scored(self, model, limit=None):
         value = self.scores[min(self.next, len(self.scores) - 1)]
         self.next += 1
-        return {self.metric: value, "loss": -1.0}
+        return {self.metric: value, "loss": -1.0}, None
 
     def logits(self, model, batch):
         raise NotImplementedError
@@ -42,7 +42,7 @@ class Scripted(Task):
     def _collate(self, model, split, index, generator):
         raise NotImplementedError
 
-    def _score(self, model, limit):
+    def _scored(self, model, limit):
         raise NotImplementedError
 
 
@@ -50,7 +50,7 @@ def new_task(scores: Sequence[float] | None = None) -> Task:
     """Sentiment, with its accuracy written down beforehand if `scores` are given."""
     new = task("sentiment", size=64)
     if scores is not None:
-        new.score = Scripted("sentiment", scores).score  # type: ignore[method-assign]
+        new.scored = Scripted("sentiment", scores).scored  # type: ignore[method-assign]
     return new
 
 

@@ -21,7 +21,7 @@ import pytest
 from forgetlab import workers
 from forgetlab.errors import ForgetlabError
 from forgetlab.recipes import Recipe
-from forgetlab.sweeps import RunFolder, Sweep, finish, told
+from forgetlab.sweeps import RunFolder, Sweep
 from forgetlab.workers import Pool
 
 QUICK = Recipe(steps=4, every=2, batch_size=8, limit=32, device="cpu")
@@ -76,7 +76,7 @@ def test_runs_land_one_by_one_and_come_in_their_order(tmp_path: Path) -> None:
     ]
     assert seen == [2, 3, 4, 5]  # with sweep.json
     assert {p.name for p in folder.iterdir()} == {"sweep.json", *(f"{recipe.key()}.json" for recipe in RECIPES)}
-    assert [json.loads((folder / f"{r.key()}.json").read_text()) for r in RECIPES] == runs
+    assert [json.loads((folder / f"{r.key()}.json").read_text())["run"] for r in RECIPES] == runs
 
 
 def test_a_finished_run_is_never_repeated(tmp_path: Path) -> None:
@@ -88,16 +88,17 @@ def test_a_finished_run_is_never_repeated(tmp_path: Path) -> None:
 
 
 def test_without_resume_an_interrupted_comparison_is_refused_and_a_finished_one_makes_room(tmp_path: Path) -> None:
-    swept(tmp_path, Fake())(RECIPES[:3])
-    assert (
-        told(tmp_path) == f"3 finished runs in {tmp_path / 'runs'}: the same command with --resume goes on from there"
-    )
+    first = swept(tmp_path, Fake())
+    first(RECIPES[:3])
+    there = f"3 finished runs in {tmp_path / 'runs'}"
+    assert first.kept.told() == f"{there}: the same command with --resume goes on from there"
     with pytest.raises(ForgetlabError, match="3 finished runs of an interrupted comparison: go on with --resume"):
         RunFolder(tmp_path, QUICK, resume=False)
-    finish(tmp_path)
-    assert told(tmp_path) == "nothing was written"
+    first.kept.finish()
     other = Fake()
-    swept(tmp_path, other)(RECIPES[:1])
+    second = swept(tmp_path, other)
+    assert second.kept.told() == "nothing was written"
+    second(RECIPES[:1])
     assert other.asked == RECIPES[:1]
     assert len([*(tmp_path / "runs").glob("*.json")]) == 2  # the new run and sweep.json
 

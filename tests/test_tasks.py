@@ -32,7 +32,7 @@ def test_accuracy_text_by_text(bert: Model, name: str) -> None:
     one.prepare(bert)
     right = loss = 0.0
     n = 40
-    for i in range(n):
+    for i in one.sample(n).tolist():
         pair = one.test.pairs[i] if one.test.pairs else None
         batch = bert.tokenizer(one.test.texts[i], pair, return_tensors="pt")
         with torch.no_grad():
@@ -84,7 +84,7 @@ def test_causal_perplexity_token_by_token(gpt: Model) -> None:
     one = task("causal-lm")
     one.prepare(gpt)
     tokenizer, total, count = gpt.tokenizer, 0.0, 0
-    for text in one.test.texts[:30]:
+    for text in (one.test.texts[i] for i in one.sample(30)):
         ids = [tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logp = gpt.body(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -98,8 +98,8 @@ def test_masked_perplexity_gap_by_gap(bert: Model) -> None:
     one = task("masked-lm")
     one.prepare(bert)
     tokenizer, total = bert.tokenizer, 0.0
-    for text, gap in zip(one.test.texts[:30], one._gaps[:30].tolist(), strict=True):
-        words = text.split()
+    for i in one.sample(30).tolist():
+        words, gap = one.test.texts[i].split(), int(one._gaps[i])
         answer = tokenizer.convert_tokens_to_ids(words[gap])
         batch = tokenizer(" ".join([*words[:gap], "[MASK]", *words[gap + 1 :]]), return_tensors="pt")
         with torch.no_grad():
@@ -178,7 +178,7 @@ def test_minimal_pairs_and_cloze_by_hand(gpt: Model, bert: Model) -> None:
     cloze = task("cloze")
     cloze.prepare(gpt)
     score = cloze.score(gpt, 60)
-    assert score["chance"] == pytest.approx(sum(1 / len(c) for c in cloze.choices[:60]) / 60)
+    assert score["chance"] == pytest.approx(sum(1 / len(cloze.choices[i]) for i in cloze.sample(60)) / 60)
     assert 0 <= score["accuracy"] <= 1
 
 

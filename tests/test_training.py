@@ -20,7 +20,7 @@ from forgetlab.models import Model
 from forgetlab.regularizers import EWC
 from forgetlab.remedies import make_methods
 from forgetlab.schedules import LayerwiseRates
-from forgetlab.tasks import Classification, MaskedLM, Scores, Task
+from forgetlab.tasks import Classification, MaskedLM, Scores, Tally, Task
 from tests.conftest import small_model
 
 
@@ -39,14 +39,14 @@ def last(records):
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     """Three threads for torch, whatever this machine has; the threads in which a task is scored."""
-    before, seen, score = torch.get_num_threads(), set[int](), Task.score
+    before, seen, score = torch.get_num_threads(), set[int](), Task.scored
 
-    def seeing(self: Task, model: Model, limit: int | None = None) -> Scores:
+    def seeing(self: Task, model: Model, limit: int | None = None) -> tuple[Scores, Tally | None]:
         seen.add(threading.get_ident())
         assert torch.get_num_threads() == 1
         return score(self, model, limit)
 
-    monkeypatch.setattr(Task, "score", seeing)
+    monkeypatch.setattr(Task, "scored", seeing)
     torch.set_num_threads(3)
     yield seen
     torch.set_num_threads(before)

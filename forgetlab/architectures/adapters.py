@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
 from forgetlab.checks import flag, whole
-from forgetlab.methods import Run
+from forgetlab.methods import Run, Setting
 from forgetlab.models import Model
 
 
@@ -29,6 +29,7 @@ class Adapters(Additive):
     """
 
     name = "adapters"
+    main = Setting("width", 1, 256)
 
     def __init__(self, width: int = 16, shared: bool = False) -> None:
         self.width = whole("width", width)

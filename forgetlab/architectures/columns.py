@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Run
+from forgetlab.methods import Run, Setting
 from forgetlab.models import Model
 
 
@@ -34,8 +34,9 @@ class ProgressiveColumns(Additive):
     """
 
     name = "columns"
+    main = Setting("width", 1, 128)
 
-    def __init__(self, width: int | None = None) -> None:
+    def __init__(self, width: int | None = 16) -> None:
         self.width = None if width is None else whole("width", width)
 
     def make(self, run: Run, key: str) -> Addition:

@@ -25,6 +25,7 @@ class Frozen(Method):
     """
 
     name = "frozen"
+    family = "structure"
 
     def parameter_groups(self, groups: list[Group], run: Run) -> list[Group]:
         kept, old = [], self._frozen(run)

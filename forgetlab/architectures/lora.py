@@ -13,7 +13,7 @@ from torch import nn
 from forgetlab.architectures.frozen import Addition, Additive, remove
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Run
+from forgetlab.methods import Run, Setting
 from forgetlab.models import Model
 from forgetlab.seeds import stream
 
@@ -43,6 +43,7 @@ class LoRA(Additive):
     """
 
     name = "lora"
+    main = Setting("r", 1, 64)
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import COLORS, INK, number
 from forgetlab.recipes import Recipe
 from forgetlab.remedies import make_methods
@@ -28,25 +30,21 @@ STEPS, EVERY = 80, 4  # steps of a run, and from one measurement to the next
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: learning rate, remedy, seed; the layer whose cosine is drawn is a matter of view."""
-    runs, views = Runs(), dict[str, Curves]()
+    runs, view = Runs(), lru_cache(maxsize=1)(_curves)  # a figure for as long as the panels are the same
 
     def work(settings: Settings) -> Iterator[State]:
         return _work(runs, settings)
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if "view" not in views:
-            scores = score_panels(state["tasks"])[1:]
-            views["view"] = Curves([Panel("cosine", "", "cosine"), Panel("share", "", ""), *scores])
-            views["view"].axes("cosine").axhspan(-1, 0, color="#f3e3e0", zorder=0)
-            views["view"].axes("cosine").axhline(0, color=INK, lw=1)
+        curves = view((Panel("cosine", "", "cosine"), Panel("share", "", ""), *score_panels(state["tasks"])[1:]))
         layer = settings["layer"]
         lines, before = _lines(state, layer), [_lines(s, layer) for s in old]
-        figure = views["view"].draw(lines, before, source)
+        figure = curves.draw(lines, before, source)
         seen = [abs(y) for run in (lines, *before) for _, ys in run["cosine"].values() for y in ys if y is not None]
-        cosine, top = views["view"].axes("cosine"), 1.1 * max([0.2, *seen])
+        cosine, top = curves.axes("cosine"), 1.1 * max([0.2, *seen])
         cosine.set_ylim(-top, top)
         cosine.set_title(f"gradients, {'all layers' if layer == 'all' else layer}", loc="left", fontsize=13)
-        _bars(views["view"].axes("share"), state, layer)
+        _bars(curves.axes("share"), state, layer)
         return figure, _alt(state, layer)
 
     return Lab(
@@ -65,6 +63,13 @@ def show(driver: Driver | None = None) -> Lab:
         f"{EVERY} steps. Below 0 (shaded) a step for the new task raises, to first order, the old one's loss.",
         driver=driver,
     )
+
+
+def _curves(panels: Sequence[Panel]) -> Curves:
+    curves = Curves(panels)
+    curves.axes("cosine").axhspan(-1, 0, color="#f3e3e0", zorder=0)
+    curves.axes("cosine").axhline(0, color=INK, lw=1)
+    return curves
 
 
 def _work(runs: Runs, settings: Settings) -> Iterator[State]:
@@ -131,7 +136,7 @@ def _alt(state: State, layer: str) -> str:
     ends = []
     for task in state["tasks"][1:]:
         values = score_lines(state)[task["name"]][task["name"]][1]
-        ends.append(f"{task['name']} {number(values[0], task['metric'])} → {number(values[-1], task['metric'])}")
+        ends.append(f"{task['name']} {number(values[0], scale(task))} → {number(values[-1], scale(task))}")
     return f"Steps in conflict ({layer}): {', '.join(shares)}. {', '.join(ends)}."
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from html import escape
 from typing import Any
@@ -53,6 +53,25 @@ class Copies:
         return {"before": before, "after": after}
 
 
+class Ask(Lab):
+    """A lab that trains where no trained model is there to answer a sentence. answered(text, lab): whether one is."""
+
+    def __init__(self, answered: Callable[[str, Lab], bool], *arguments: Any, **options: Any) -> None:
+        self._answered = answered
+        super().__init__(*arguments, **options)
+
+    def _on_view(self, change: Any) -> None:
+        super()._on_view(change)
+        try:
+            text = asking.checked(change["new"])
+        except ForgetlabError as error:
+            if self.state is None:  # else the picture says it
+                self._say(f"No answer: {error}.")
+            return
+        if not self._answered(text, self):
+            self._guarded(self.train)
+
+
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: model, learning rate, steps, seed; view: a sentence."""
     runs, copies = Runs(), Copies()
@@ -73,9 +92,17 @@ def show(driver: Driver | None = None) -> Lab:
             return ask_view.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
         note = "" if mine or text == SENTENCE else KEPT
         both = (text if mine else SENTENCE, answers["before"], answers["after"], last_step(state))
-        return ask_view.card(source, ask_view.page(*both, note)), ask_view.told(*both)
+        page = ask_view.page(*both, note)
+        return ask_view.card("live" if mine else source, page), ask_view.told(
+            *both
+        )  # the model of this session answers
 
-    lab = Lab(
+    def answered(text: str, lab: Lab) -> bool:
+        """Whether the picture can answer a sentence: ours, or any where the trained model is there."""
+        return lab.state is not None and (text == SENTENCE or copies.are_of(lab.settings(), last_step(lab.state)))
+
+    return Ask(
+        answered,
         "ask",
         work,
         draw,
@@ -91,21 +118,6 @@ def show(driver: Driver | None = None) -> Lab:
         "paris loved the [MASK] . – the play was not bad . – if the lender",
         driver=driver,
     )
-
-    def on_text(change: Any) -> None:
-        """Train where no trained model is there to answer the sentence."""
-        try:
-            text = asking.checked(change["new"])
-        except ForgetlabError as error:
-            if lab.state is None:  # else the picture says it
-                lab.message.value = compat.said(f"No answer: {error}.")
-            return
-        answered = lab.state is not None and (text == SENTENCE or copies.are_of(lab.settings(), last_step(lab.state)))
-        if not answered:
-            lab.train()
-
-    lab.view["text"].observe(on_text, "value")
-    return lab
 
 
 def recipe(settings: Settings) -> Recipe:

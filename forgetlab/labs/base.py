@@ -6,28 +6,25 @@ that a result can be kept, shipped and drawn again.
 
 from __future__ import annotations
 
-import base64
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from html import escape, unescape
+from html import unescape
+from threading import Lock
 from typing import Any
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
-from forgetlab import compat, plots, results
+from forgetlab import compat, results
 from forgetlab.errors import ForgetlabError, in_words
 from forgetlab.labs.runner import Driver, Runner
 from forgetlab.labs.settings import from_line, to_line
+from forgetlab.labs.shown import Draw, Result, Settings, Shown, State
 from forgetlab.notebook import Living
 
-Settings = dict[str, Any]
-State = dict[str, Any]
-Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure | str, str]]
 REDRAW_SECONDS = 0.3
-OLD_RUNS = 4
 
 
 class Lab(Living):
@@ -62,37 +59,35 @@ class Lab(Living):
         self.name = name
         self.instant = instant
         self.training, self.view = dict(training), dict(view or {})
-        self.state: State | None = None
-        self.source = "simulated" if instant else "live"
-        self.old: list[State] = []
-        self._work, self._draw, self._check, self._filed, self._words = work, draw, check, filed, words
-        self._opening, self._told = "", False  # what stands before a result's words; whether they are what is said
+        self._work, self._check, self._filed = work, check, filed
+        self._shown = Shown(name, draw, words, self.view)
+        self._presets = dict(presets or {})
         self._start = self.settings()
+        self._opening: str | None = None  # what stands before the result's words; None: something else is said
+        self._telling = Lock()  # held while it is said how a run stands, never while one works
         self._quiet = False  # set while the lab itself moves its controls, in a turn of the runner's
-        self._begun = False  # whether the run under way has shown anything yet
         self._said_unwritable = False
         self._last_drawn = self._draw_seconds = 0.0
-        self._still: dict[str, str] = {}  # the picture by mime type
         self._runner: Runner[State] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         self.picture = widgets.HTML()
         self.message = compat.note()
         self.line = compat.text("settings", to_line(name, self._start))
-        self.buttons: dict[str, widgets.Button] = {}
-        if not instant:
-            self.buttons["Train"] = compat.button("Train", partial(self._guarded, self.train), primary=True)
-            self.buttons["Stop"] = compat.button("Stop", self._runner.stop)
-        self.buttons["Reset"] = compat.button("Reset", partial(self._guarded, self.reset))
-        for label, change in (presets or {}).items():
-            self.buttons[label] = compat.button(label, partial(self._guarded, partial(self.apply, change)))
+        press = compat.weakly(self._press)
+        labels = [*([] if instant else ["Train", "Stop"]), "Reset", *self._presets]
+        self.buttons = {
+            label: compat.button(label, partial(press, label), primary=label == "Train") for label in labels
+        }
         for control in self.training.values():
-            control.observe(self._on_training, "value")
+            control.observe(compat.weakly(self._on_training), "value")
         for control in self.view.values():
-            control.observe(self._on_view, "value")
-        self.line.observe(self._on_line, "value")
+            control.observe(compat.weakly(self._on_view), "value")
+        self.line.observe(compat.weakly(self._on_line), "value")
         parts = [compat.note(intro)] if intro else []
         parts += [compat.row(*self.training.values(), *self.view.values()), compat.row(*self.buttons.values())]
         super().__init__([*parts, self.message, self.picture, self.line])
-        self._open()
+        if not instant:
+            compat.answer_while_busy(self.buttons["Stop"], spare=True)
+        self._guarded(self._open)
 
     # -- what a user does ---------------------------------------------------------------------------
 
@@ -100,26 +95,40 @@ class Lab(Living):
         """The values of the training controls."""
         return {name: control.value for name, control in self.training.items()}
 
+    @property
+    def state(self) -> State | None:
+        """The latest state, with its "settings"."""
+        return self._shown.result.state if self._shown.result else None
+
+    @property
+    def source(self) -> str:
+        """Where the latest state comes from: "live", "cached" or "simulated"; "" where there is none."""
+        return self._shown.result.source if self._shown.result else ""
+
     def train(self) -> None:
         """Run the work for the present settings, whatever was computed before."""
         self._runner.drop()
         with self._runner.turn:
             settings = self.settings()
-            self._show_line()
-            if self.state is not None and self.state.get("settings") != settings and not self.instant:
-                self.old = [*self.old, self.state][-OLD_RUNS:]
-            self._say("" if self.instant else "preparing the training …")
-            self.source = "simulated" if self.instant else "live"
-            self._begun, self._last_drawn = False, 0.0  # the first state is shown at once
+            self._last_drawn = 0.0  # the first state is shown at once
+            if not self.instant:
+                self._say("preparing the training …")
+                self._show_labels(waiting=True)
         self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
+
+    def stop(self) -> None:
+        """End the run under way at its next piece; what was reached stays."""
+        with self._telling:
+            if self._runner.running:
+                self._say("stopping …")
+            self._runner.stop()
 
     def reset(self) -> None:
         """The settings that the lab opened with; old runs are forgotten."""
         self._runner.drop()
         with self._runner.turn:
+            self._shown.clear()
             self._move(self._start)
-            self.state, self.old = None, []
-            self.picture.value = ""
         self._open()
 
     def apply(self, change: Settings) -> None:
@@ -129,101 +138,112 @@ class Lab(Living):
 
     def still(self) -> dict[str, str]:
         """The picture and its words, for a notebook without a kernel."""
+        if self._shown.picture:
+            return self._shown.still(self.settings(), self._runner.phase == "preparing")
         said = unescape(re.sub("<[^>]*>", "", str(self.message.value)))
-        return self._still if self.picture.value else {"text/plain": f"{self.name}: {said}"}
+        return {"text/plain": f"{self.name}: {said}"}
+
+    def close(self) -> None:
+        """End the run under way, and free the lab and its widgets."""
+        if (runner := getattr(self, "_runner", None)) is not None:
+            runner.drop()
+        super().close()
 
     # -- what follows from it -----------------------------------------------------------------------
 
+    def _press(self, label: str) -> None:
+        actions = {"Train": self.train, "Stop": self.stop, "Reset": self.reset}
+        self._guarded(actions.get(label) or partial(self.apply, self._presets[label]))
+
     def _open(self) -> None:
         """Show what is stored for the present settings, or say how to begin."""
-        self._show_line()
+        self._show_labels()
         if self.instant:
             self.train()
-        elif not self._recall():
-            self._say("Press Train, or move a slider.")
+        elif (none := self._recall()) is not None:
+            self._say(f"{none}Press Train, or move a slider.")
 
     def _compute(self) -> None:
         if self._check is not None:
             with self._runner.turn:
-                self._show_line()
+                self._show_labels()
                 self._check(self.settings())
-                if not self._runner.running and not self._recall():
-                    self._say("Press Train.")
+                if not self._runner.running and (none := self._recall()) is not None:
+                    self._say(f"{none}Press Train.")
             return
         self._runner.drop()
-        if self.instant or not self._recall():
+        if self.instant or self._recall() is not None:
             self.train()
 
-    def _recall(self) -> bool:
-        """Draw the stored result of the present settings; False where there is none."""
+    def _recall(self) -> str | None:
+        """Draw the stored result of the present settings. Else: why there is none, "" where none was stored."""
         with self._runner.turn:
-            found = results.get(f"lab-{self.name}", self._filed(self.settings()))
-            if not isinstance(found, dict):
-                return False
-            if self.state is not None and self.state.get("settings") != self.settings():
-                self.old = [*self.old, self.state][-OLD_RUNS:]
-            self.state, self.source = {**found, "settings": self.settings()}, "cached"
-            self._redraw()
-            self._show_line()
+            settings = self.settings()
+            under = self._filed(settings)
+            try:
+                found = results.get(f"lab-{self.name}", under)
+                if not isinstance(found, dict):
+                    return ""
+                self._shown.put(Result({**found, "settings": settings}, "cached"))
+            except Exception as error:  # whatever a damaged file holds, a lab must open
+                return f"The kept result of these settings is damaged ({in_words(error)}) and counts as none. "
+            self._show_labels()
             self._say_result("A kept result; Train runs it again.")
-            return True
+            return None
 
     def _on_state(self, state: State) -> None:
-        self.state, self._begun = state, True
+        self._shown.take(Result(state, "simulated" if self.instant else "live"))
         wait = max(REDRAW_SECONDS, 3 * self._draw_seconds)  # drawing takes a quarter of the time at most
         if self.instant or time.perf_counter() - self._last_drawn > wait:
-            if self.instant:
-                self._say(str(state.get("message", "")))
-            self._redraw()
-            if not self.instant:
-                self._say(str(state.get("progress", "training …")))
+            words = state.get("message", "") if self.instant else state.get("progress", "training …")
+            if self._redraw():
+                with self._telling:
+                    if self._runner.phase != "stopping":
+                        self._say(str(words))
 
     def _on_end(self, why: str) -> None:
         if why.startswith("error"):
             self._say_error(why)
-            return
-        if self.instant:
-            return
-        if self.state is None or not self._begun:
+        elif not self._runner.begun:
             self._say_error("Stopped before anything was reached.")
-            return
-        if why == "stopped":
-            self.state = {**self.state, "stopped": True}  # where a picture waits for more, it says so
-        self._redraw()
-        if why == "done":
-            kept = {name: value for name, value in self.state.items() if name not in ("settings", "progress")}
-            trouble = results.put(f"lab-{self.name}", self._filed(self.state["settings"]), kept)
-            if trouble and not self._said_unwritable:
-                self._said_unwritable = True
-                self._say(f"{self._result() or 'Done.'} ({trouble})")
-                return
-        opening = {"done": "", "stopped": "Stopped; what was reached stays."}[why]
-        if self.state.get("message"):
-            self._say_result(opening)
-        else:
-            self._say(opening or "Done.")
+        elif not self.instant:
+            self._guarded(partial(self._finish, why))
 
-    def _redraw(self) -> None:
-        if self.state is None:
-            return
+    def _finish(self, why: str) -> None:
+        """Keep and show what a run that is done, or stopped, has reached."""
+        result = self._shown.result
+        assert result is not None
+        if why == "stopped":  # where a picture waits for more, it says so
+            self._shown.result = result = replace(result, state={**result.state, "stopped": True})
+        state, trouble = result.state, ""
+        if why == "done":
+            kept = {name: value for name, value in state.items() if name not in ("settings", "progress")}
+            trouble = results.put(f"lab-{self.name}", self._filed(state["settings"]), kept)
+        opening = "Stopped; what was reached stays." if why == "stopped" else ""
+        with self._telling:
+            if not self._redraw():
+                self._opening = opening
+            elif trouble and not self._said_unwritable:
+                self._said_unwritable = True
+                self._say(f"{self._shown.told() or 'Done.'} ({trouble})")
+            else:
+                self._say_result(opening)
+
+    def _redraw(self) -> bool:
+        """Draw the latest result. False where that went wrong: then it is said, and the picture before it stays."""
+        if self._shown.result is None:
+            return True
         begin = time.perf_counter()
         try:
-            view = {name: control.value for name, control in self.view.items()}
-            old = [state for state in self.old if state.get("settings") != self.state.get("settings")]
-            drawn, alt = self._draw(self.state, old, {**self.state.get("settings", {}), **view}, self.source)
-            if isinstance(drawn, str):
-                shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
-                self._still = {"text/plain": alt, "text/html": shown}
-            else:
-                png = encoded(drawn, alt)
-                shown = image(png, alt)
-                self._still = {"text/plain": alt, "image/png": png}
+            self._shown.draw()
         except Exception as error:  # a lab must show it: the kernel would only log it
-            self._say(in_words(error))
-            return
-        self.picture.value = shown
+            self.message.value = compat.said(in_words(error))  # until a picture is right again
+            return False
+        finally:
+            self._show_labels()
         self._last_drawn = time.perf_counter()
         self._draw_seconds = self._last_drawn - begin
+        return True
 
     def _on_training(self, change: Any) -> None:
         if not self._is_own_move():
@@ -231,10 +251,9 @@ class Lab(Living):
 
     def _on_view(self, change: Any) -> None:
         with self._runner.turn:
-            told, shown = self._told, self.message.value
-            self._redraw()
-            if told and self.message.value == shown and not self._runner.running:  # else it went wrong, and stays said
-                self._say_result(self._opening)
+            opening = self._opening
+            if self._redraw() and opening is not None and not self._runner.running:  # what went wrong stays said
+                self._guarded(partial(self._say_result, opening))
 
     def _on_line(self, change: Any) -> None:
         if self._is_own_move():
@@ -242,7 +261,7 @@ class Lab(Living):
         try:
             wanted = from_line(self.name, change["new"], self.training)
         except ForgetlabError as error:
-            self._show_line()
+            self._show_labels()
             self._say(f"{error} Nothing was changed.")
             return
         self._guarded(partial(self.apply, wanted))
@@ -260,7 +279,7 @@ class Lab(Living):
                     self.training[name].value = value
             finally:
                 self._quiet = False
-            self._show_line()
+                self._show_line()
 
     def _show_line(self) -> None:
         with self._runner.turn:
@@ -268,26 +287,27 @@ class Lab(Living):
             self.line.value = to_line(self.name, self.settings())
             self._quiet = before
 
+    def _show_labels(self, waiting: bool = False) -> None:
+        """The controls' settings as a line; the picture, with a caption where it is not of them."""
+        with self._runner.turn:
+            self._show_line()
+            waiting = waiting or self._runner.phase == "preparing"
+            self.picture.value = self._shown.html(self.settings(), waiting)
+
     def _say(self, words: str) -> None:
-        self._told = False
+        self._opening = None
         self.message.value = compat.said(words)
 
-    def _result(self) -> str:
-        """What the state says, seen with the present view; "" where it has nothing to say yet."""
-        if self.state is None or not self.state.get("message"):
-            return ""
-        view = {name: control.value for name, control in self.view.items()}
-        seen = {**self.state.get("settings", {}), **view}
-        return self._words(self.state, seen) if self._words else str(self.state["message"])
-
     def _say_result(self, opening: str = "") -> None:
-        self._say(f"{opening} {self._result()}".strip())
-        self._opening, self._told = opening, True
+        self._say(f"{opening} {self._shown.told()}".strip() or "Done.")
+        self._opening = opening
 
     def _say_error(self, words: str) -> None:
         """Say what went wrong, and that a picture which stays is not of the present settings."""
-        stale = self.picture.value and self.state is not None and self.state.get("settings") != self.settings()
-        self._say(f"{words} What is shown below is an earlier run." if stale else words)
+        stale = self._shown.caption(self.settings(), waiting=False)
+        with self._telling:
+            self._say(f"{words} What is shown below is an earlier run." if stale else words)
+        self._show_labels()
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Errors of a callback are lost in a notebook: say them in the lab instead."""
@@ -295,13 +315,3 @@ class Lab(Living):
             action()
         except Exception as error:
             self._say_error(in_words(error))
-
-
-def encoded(figure: Figure, alt: str) -> str:
-    """A figure as a PNG in base64."""
-    return base64.b64encode(plots.png(figure, alt)).decode()
-
-
-def image(png: str, alt: str) -> str:
-    """A PNG in base64 as an HTML image."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,6 +17,7 @@ from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
 from forgetlab.labs.so_far import Point, SoFar, scatter
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import number
 from forgetlab.recipes import Recipe
 
@@ -55,7 +57,7 @@ def run(runs: Runs, with_remedy: Recipe) -> Iterator[State]:
 def _compared(state: State) -> State:
     """The state with a message on both runs."""
     last = score_lines({**state, "records": state["plain"][-1:]}, PLAIN)
-    ends = [f"{t['name']} {number(last[t['name']][PLAIN][1][0], t['metric'])}" for t in state["tasks"]]
+    ends = [f"{t['name']} {number(last[t['name']][PLAIN][1][0], scale(t))}" for t in state["tasks"]]
     return {**state, "message": f"{told(state)} Without the remedy it ends at {', '.join(ends)}."}
 
 
@@ -80,7 +82,7 @@ def lab(
     before: computed ahead of the run, kept in its state. top: a panel above, and what paints it. tell: words to add.
     """
     runs = Runs()
-    views: list[Curves] = []
+    views = lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
     points: dict[Point, None] = {}
 
     def work(settings: Settings) -> Iterator[State]:
@@ -92,11 +94,9 @@ def lab(
             yield state
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if not views:
-            last = [Panel("so far", so_far.title, so_far.up, log=not so_far.share)] if so_far else []
-            first = [top[0]] if top else []
-            views.append(Curves([*first, *score_panels(state["tasks"]), *panels, *last]))
-        (view,) = views
+        last = [Panel("so far", so_far.title, so_far.up, log=not so_far.share)] if so_far else []
+        first = [top[0]] if top else []
+        view = views((*first, *score_panels(state["tasks"]), *panels, *last))
         plain = score_lines({**state, "records": state["plain"]}, PLAIN)  # below, and in the first look
         shown: dict[str, Any] = {task: dict(own) for task, own in plain.items()}
         for more in (score_lines(state, THIS), lines(state, settings)):

@@ -23,6 +23,7 @@ from forgetlab.errors import in_words, unknown
 
 T = TypeVar("T")
 Driver = Literal["inline", "cooperative", "synchronous"]
+Phase = Literal["idle", "preparing", "running", "stopping"]
 DRIVERS = ("inline", "cooperative", "synchronous")
 
 
@@ -63,19 +64,30 @@ class Runner(Generic[T]):
         self._tasks: set[Any] = set()
         self._work: Iterator[T] | None = None
         self._number = 0  # the request that the present run is of; 0: none
+        self.begun = False  # whether the newest run has come to its first piece
+
+    @property
+    def phase(self) -> Phase:
+        """How the run under way stands: "preparing" until its first piece is there, "stopping" once it is to end."""
+        if self._number == 0:
+            return "idle"
+        if self._number != self._newest:
+            return "stopping"
+        return "running" if self.begun else "preparing"
 
     @property
     def running(self) -> bool:
         """Whether a run is under way."""
-        return self._number != 0
+        return self.phase != "idle"
 
     def start(self, make: Callable[[], Iterator[T]]) -> None:
         """Take the place of any run under way. make: begins the work; called when its turn has come."""
+        driver = self.driver or pick_driver()
         self.stop()  # before the wait for a turn: a run in another thread ends at its next piece
         with self.turn:
             self._close()
+            self.begun = False
             number = self._newest = self._number = next(self._requests)
-        driver = self.driver or pick_driver()
         if driver == "cooperative":
             task = asyncio.get_running_loop().create_task(self._cooperate(make, number))
             self._tasks.add(task)
@@ -114,7 +126,9 @@ class Runner(Generic[T]):
                         break
                     if self._work is None:
                         self._work = iter(make())
-                    self._on_item(next(self._work))
+                    item = next(self._work)
+                    self.begun = True
+                    self._on_item(item)
                 time.sleep(rest)  # here, where an interrupt is caught
                 yield
         except StopIteration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -19,16 +20,15 @@ WATCH = ("masked-lm", "entities", "acceptability")
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: learning rate, steps, similarity of the new task's texts, seed."""
-    runs, views = Runs(), dict[str, Curves]()
+    runs, view = Runs(), lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
 
     def work(settings: Settings) -> Any:
         return runs(recipe(settings))
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        if "curves" not in views:
-            views["curves"] = Curves(score_panels(state["tasks"]))
+        curves = view(tuple(score_panels(_renamed(state)["tasks"])))
         lines = score_lines(_renamed(state), "score")
-        return views["curves"].draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
+        return curves.draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
 
     return Lab(
         "watch",

@@ -6,13 +6,14 @@ Outputs or weights of a diverged model (nan, inf) give nan or inf, not an error:
 from forgetlab.metrics.arrays import Numbers
 from forgetlab.metrics.drift import Drift, Weights, layer_of, parameter_drift
 from forgetlab.metrics.language import (
+    entity_counts,
     entity_f1,
     expected_calibration_error,
     minimal_pair_accuracy,
     perplexity,
     perplexity_ratio,
 )
-from forgetlab.metrics.representation import kshot_probe, linear_cka, output_shift
+from forgetlab.metrics.representation import kshot_hits, kshot_probe, linear_cka, output_shift
 from forgetlab.metrics.transfer import (
     average_accuracy,
     backward_transfer,
@@ -26,10 +27,12 @@ __all__ = [
     "Weights",
     "average_accuracy",
     "backward_transfer",
+    "entity_counts",
     "entity_f1",
     "expected_calibration_error",
     "forgetting_measure",
     "forward_transfer",
+    "kshot_hits",
     "kshot_probe",
     "layer_of",
     "linear_cka",

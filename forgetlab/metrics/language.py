@@ -77,13 +77,19 @@ def entity_f1(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]])
         raise ForgetlabError(f"{len(predicted)} predicted, {len(gold)} gold sentences; expected as many")
     hits = found = there = 0
     for sentence, (p, g) in enumerate(zip(predicted, gold, strict=True)):
-        if len(p) != len(g):
-            raise ForgetlabError(f"sentence {sentence}: {len(p)} tags, {len(g)} gold; expected as many")
-        guesses, truth = _entities(p, sentence), _entities(g, sentence)
-        hits, found, there = hits + len(guesses & truth), found + len(guesses), there + len(truth)
+        counts = entity_counts(p, g, sentence)
+        hits, found, there = hits + counts[0], found + counts[1], there + counts[2]
     precision, recall = hits / max(found, 1), hits / max(there, 1)
     f1 = 2 * hits / max(found + there, 1)  # 2PR / (P + R) = 2·hits / (found + there)
     return {"precision": precision, "recall": recall, "f1": f1}
+
+
+def entity_counts(predicted: Sequence[str], gold: Sequence[str], sentence: int = 0) -> tuple[int, int, int]:
+    """(exact hits, entities predicted, entities there) of one sentence's tags. sentence: its number in errors."""
+    if len(predicted) != len(gold):
+        raise ForgetlabError(f"sentence {sentence}: {len(predicted)} tags, {len(gold)} gold; expected as many")
+    guesses, truth = _entities(predicted, sentence), _entities(gold, sentence)
+    return len(guesses & truth), len(guesses), len(truth)
 
 
 def _entities(tags: Sequence[str], sentence: int) -> set[tuple[int, int, str]]:

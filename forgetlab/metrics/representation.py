@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
@@ -132,6 +132,24 @@ def kshot_probe(
     >>> kshot_probe([[0.0], [1.0], [9.0], [8.0]], [0, 0, 1, 1], [[2.0], [7.0]], [0, 1], k=2, seed=0)
     {'mean': 1.0, 'std': 0.0}
     """
+    right = kshot_hits(features, labels, test_features, test_labels, k=k, seed=seed, repeats=repeats, ridge=ridge)
+    accuracies = right.mean(axis=1)
+    std = float(np.std(accuracies, ddof=1)) if repeats > 1 else math.nan
+    return {"mean": float(np.mean(accuracies)), "std": std}
+
+
+def kshot_hits(
+    features: Numbers,
+    labels: Numbers,
+    test_features: Numbers,
+    test_labels: Numbers,
+    *,
+    k: int,
+    seed: int,
+    repeats: int = 5,
+    ridge: float = 1.0,
+) -> NDArray[np.float64]:
+    """(repeats, m) which test examples each draw of `kshot_probe` has right, as 0 and 1 (nan: bad features)."""
     x, y = as_array(features, "features", 2), as_array(labels, "labels", 1)
     test_x, test_y = as_array(test_features, "test_features", 2), as_array(test_labels, "test_labels", 1)
     if (len(x), len(test_x), x.shape[1]) != (len(y), len(test_y), test_x.shape[1]) or not len(test_x):
@@ -146,11 +164,11 @@ def kshot_probe(
     if strange := set(test_y.tolist()) - set(classes.tolist()):
         raise ForgetlabError(f"test labels hold {sorted(strange)[:5]}; expected those of {classes.tolist()}")
     if not (np.isfinite(x).all() and np.isfinite(test_x).all()):
-        return {"mean": math.nan, "std": math.nan}
+        return np.full((repeats, len(test_x)), math.nan)
     generator = torch.Generator().manual_seed(seed)
     pools = [np.flatnonzero(y == label) for label in classes]
     targets = np.repeat(np.eye(len(classes)), k, axis=0)
-    accuracies = []
+    right = []
     for _ in range(repeats):
         shots = x[np.concatenate([i[torch.randperm(len(i), generator=generator)[:k].numpy()] for i in pools])]
         mean, scale = shots.mean(axis=0), shots.std(axis=0)
@@ -158,6 +176,5 @@ def kshot_probe(
         a, b = (shots - mean) / scale, (test_x - mean) / scale
         # W = Aᵀ (AAᵀ + λI)⁻¹ Y, the form for few examples; balanced classes share one intercept
         W = a.T @ np.linalg.solve(a @ a.T + ridge * np.eye(len(a)), targets)
-        accuracies.append(np.mean(classes[(b @ W).argmax(axis=1)] == test_y))
-    std = float(np.std(accuracies, ddof=1)) if repeats > 1 else math.nan
-    return {"mean": float(np.mean(accuracies)), "std": std}
+        right.append(classes[(b @ W).argmax(axis=1)] == test_y)
+    return np.stack(right).astype(np.float64)

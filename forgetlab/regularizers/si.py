@@ -25,7 +25,7 @@ class SI(Quadratic):
 
     The same object goes through the runs of a sequence. old: for a model whose earlier path is unknown, tasks to walk
     at the first start: `walk` steps on all of them together, drawn by the run's seed, which are undone once ω is known.
-    lam, proximal: see Quadratic. xi: ξ > 0 keeps Ω finite. Raises ForgetlabError for numbers out of range.
+    lam, strength, proximal: see Quadratic. xi: ξ > 0 keeps Ω finite. Raises ForgetlabError for numbers out of range.
     What it has gathered it keeps: after `model.restore()` begin with a new one.
     Source: Zenke, Poole & Ganguli 2017, eq. 3–5. Differs from the paper by the factor ½, and by the walk.
     """
@@ -36,12 +36,13 @@ class SI(Quadratic):
     def __init__(
         self,
         old: Sequence[Task] = (),
-        lam: Lam = 10.0,
+        lam: Lam | None = None,
         xi: float = 1e-3,
         walk: int = 50,
         proximal: bool = False,
+        strength: float = 1.0,
     ) -> None:
-        super().__init__(lam, proximal=proximal)
+        super().__init__(lam, proximal=proximal, strength=strength)
         self._old = trainable(old, "walk on") if old else []
         self.xi = number("xi", xi, above=True)
         self.walk = whole("walk", walk)

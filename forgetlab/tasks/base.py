@@ -14,8 +14,10 @@ from torch import Tensor
 from forgetlab.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.memory import free, out_of_memory
+from forgetlab.metrics.retention import Scale
 from forgetlab.models import Model, evaluating
 from forgetlab.sources import Examples
+from forgetlab.tasks.tally import Tally, score_of_sums, stratified
 
 Scores = dict[str, float]
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class Task(ABC):
 
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    scale: ClassVar[Scale] = "points"  # "ratio": changes are factors, and shares are taken in nats
     kind: ClassVar[str]
     has_loss: ClassVar[bool] = True
 
@@ -46,16 +49,19 @@ class Task(ABC):
         self.train = train
         self.test = test
         self.floor = floor
-        self._encoded: _PerTokenizer[dict[str, Encoded]] = _PerTokenizer()
-        self._ready: _PerTokenizer[dict[tuple[int | None, str], list[dict[str, Tensor]]]] = _PerTokenizer()
+        self._encoded: _PerTokenizer[dict[tuple[str, bool], Encoded]] = _PerTokenizer()
+        self._ready: _PerTokenizer[dict[tuple[int | None, str, bool], list[dict[str, Tensor]]]] = _PerTokenizer()
         self.rows_at_once = EVALUATION_BATCH  # in scoring; halved where the memory ends
 
     def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
         """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
-        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know."""
-        notes = []
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know.
+
+        splits: "train", "test" or both. limit: of the scores, which are then of a sample.
+        """
+        notes = sampled(self, limit) if "test" in splits else []
         for split in splits:
             encoded = self.encoded(model, split)
             if encoded.truncated:
@@ -69,13 +75,15 @@ class Task(ABC):
 
     def encoded(self, model: Model, split: str) -> Encoded:
         """The examples of "train" or "test" as tensors for this model's tokenizer; encoded once."""
-        known = self._encoded.setdefault(model.tokenizer, {})
-        if split not in known:
+        known, key = self._encoded.setdefault(model.tokenizer, {}), (split, model.end_mark)
+        if key not in known:
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            known[split] = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
-        return known[split]
+            causal = self.kind == "causal-lm"
+            end = causal and model.end_mark
+            known[key] = encode(examples, model.tokenizer, model.max_length, begin=causal, end=end)
+        return known[key]
 
     def size(self) -> int:
         """How many training examples there are."""
@@ -85,16 +93,39 @@ class Task(ABC):
         """A training batch on the model's device. index: (B,) rows. generator: draws the masks, if any."""
         return _to(self._collate(model, "train", index, generator), model.device)
 
+    def items(self) -> int | None:
+        """How many test items there are: texts, pairs or questions (None: only whoever scores them knows)."""
+        return len(self.test)
+
+    def classes(self) -> Sequence[object]:
+        """Of each test item the class that a sample keeps its share of; all the same where there are none."""
+        return [None] * (self.items() or 0)
+
+    def sample(self, limit: int | None) -> Tensor:
+        """(n,) numbers of the test items that are scored, in order: all, or a seeded sample of `limit` by class.
+
+        The same for every model, method and seed.
+        """
+        return stratified(self.classes(), limit)
+
     def score(self, model: Model, limit: int | None = None) -> Scores:
-        """Scores on the first `limit` test examples (None: all), by name; `metric` names the main one.
+        """Scores on the test items, or on a sample of `limit` of them, by name; `metric` names the main one.
 
         Out of memory, it takes fewer examples at once, with the same result.
         """
+        return self.scored(model, limit)[0]
+
+    def tally(self, model: Model, limit: int | None = None) -> Tally | None:
+        """What the main score is made of, item by item; None where it is no function of sums over items."""
+        return self.scored(model, limit)[1]
+
+    def scored(self, model: Model, limit: int | None = None) -> tuple[Scores, Tally | None]:
+        """`score` and `tally` from the same forward passes."""
         with evaluating(model):
             while True:
                 try:
                     with torch.inference_mode():
-                        return self._score(model, limit)
+                        return self._scored(model, limit)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.rows_at_once == 1:
                         raise
@@ -102,14 +133,26 @@ class Task(ABC):
                 self._ready.clear()
                 free(model.device)
 
+    def main_score(self, sums: Tensor) -> Tensor:
+        """(..., K) sums of a tally's items → (...) the main score."""
+        return score_of_sums(self.metric, sums)
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """The main score on the same items of one who knows only the frequencies; None where nobody can say."""
+        return None
+
     def test_batches(self, model: Model, limit: int | None) -> list[dict[str, Tensor]]:
-        """The test batches, made once for a tokenizer and device."""
-        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device))
+        """The test batches, made once for a tokenizer and device.
+
+        "rows": (places,) to which of the scored items, counted from 0, each prediction belongs.
+        """
+        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device), model.end_mark)
         if key not in known:
             generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
-            ready = []
-            for index in self.encoded(model, "test").evaluation_batches(limit):
-                batch = _to(self._collate(model, "test", index, generator), model.device)
+            ready, sample = [], self.sample(limit)
+            for index in self.encoded(model, "test").evaluation_batches(sample):
+                batch = self._collate(model, "test", index, generator)
+                batch = _to(batch | {"rows": torch.searchsorted(sample, index)[self.owners(batch)]}, model.device)
                 # cut after the draws, so that the masks are the same on every device
                 at_once = min(self.rows_at_once, CPU_ROWS if model.device.type == "cpu" else EVALUATION_BATCH)
                 starts = range(0, len(index), at_once)
@@ -123,8 +166,10 @@ class Task(ABC):
         own = (owners >= lo) & (owners < hi)
         longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
         some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
-        if "places" in some:  # of the flattened batch, which is narrower now
-            some["places"] = (some["places"] // length - lo) * longest + some["places"] % length
+        if "ends" in batch:
+            some["ends"] = batch["ends"][(batch["ends"] >= lo * length) & (batch["ends"] < hi * length)]
+        for name in {"places", "ends"} & some.keys():  # of the flattened batch, which is narrower now
+            some[name] = (some[name] // length - lo) * longest + some[name] % length
         return some
 
     @abstractmethod
@@ -142,16 +187,19 @@ class Task(ABC):
         """Mean cross-entropy over the predictions of a batch in nats, a scalar that can be differentiated."""
         return F.cross_entropy(self.logits(model, batch), batch["targets"])
 
-    def _score(self, model: Model, limit: int | None) -> Scores:
-        return self.scores_of(self.predictions(model, limit))
+    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        count = len(self.test) if limit is None else min(limit, len(self.test))
+        return self.scores_of(self.predictions(model, limit), count)
 
     def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """(batch, logits) of the first `limit` test examples, a batch at a time."""
+        """(batch, logits) of the test examples, or a sample of `limit`, a batch at a time."""
         for batch in self.test_batches(model, limit):
             yield batch, self.logits(model, batch)
 
-    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
-        """The scores of such predictions, whichever model made them."""
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        """The scores of such predictions for `count` items, and what they are made of, whichever model made them."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -163,6 +211,13 @@ def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
     if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
         raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
     return old
+
+
+def sampled(task: Task, limit: int | None) -> list[str]:
+    """How many of a task's test items are scored, where it is not all of them."""
+    if limit is None or (of := task.items()) is None or limit >= of:
+        return []
+    return [f"{task.name}: {limit} of {of} test items are scored, the same ones at every look"]
 
 
 def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:

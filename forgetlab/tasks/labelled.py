@@ -17,6 +17,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.models import Level, Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
+from forgetlab.tasks.tally import Tally, by_item
 
 
 class Labelled(Task):
@@ -80,13 +81,26 @@ class Classification(Labelled):
     def owners(self, batch: Mapping[str, Tensor]) -> Tensor:
         return torch.arange(len(batch["targets"]), device=batch["targets"].device)
 
-    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
-        right, loss, n = [], [], 0
+    def classes(self) -> Sequence[object]:
+        return self._given(self.test)
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Accuracy of the sample's most frequent class."""
+        counts = self._targets["test"][self.sample(limit)].bincount()
+        return float(counts.max() / counts.sum())  # never below 1/K
+
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        right, loss, rows = [], [], []
         for batch, logits in predictions:
-            right.append((logits.argmax(-1) == batch["targets"]).sum())
+            right.append(logits.argmax(-1) == batch["targets"])
             loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
-            n += len(logits)
-        return {"accuracy": float(torch.stack(right).sum()) / n, "loss": float(torch.stack(loss).sum()) / n}
+            rows.append(batch["rows"])
+        hits = torch.cat(right)
+        tally = Tally(("right", "one"), by_item([hits, torch.ones_like(hits)], torch.cat(rows), count))
+        accuracy = float(self.main_score(tally.items.sum(0)))
+        return {"accuracy": accuracy, "loss": float(torch.stack(loss).sum()) / count}, tally
 
 
 class Tagging(Labelled):
@@ -121,7 +135,6 @@ class Tagging(Labelled):
         return batch | {
             "places": starts.flatten().nonzero().squeeze(1),
             "targets": tags[rows[starts], words[starts]],
-            "rows": index[rows[starts]],
         }
 
     def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
@@ -129,23 +142,36 @@ class Tagging(Labelled):
         hidden = model.hidden(batch).flatten(0, 1)[batch["places"]]
         return head(hidden, batch["attention_mask"]).float()
 
-    def scores_of(self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> Scores:
-        predicted: list[list[str]] = []
-        gold: list[list[str]] = []
-        loss, n = 0.0, 0
+    def classes(self) -> Sequence[object]:
+        """Whether a sentence has an entity."""
+        assert self.test.tags is not None
+        return [any(tag != "O" for tag in tags) for tags in self.test.tags]
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """F1 of one who tags every word alike: 0."""
+        return 0.0
+
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        predicted: list[list[str]] = [[] for _ in range(count)]
+        gold: list[list[str]] = [[] for _ in range(count)]
+        loss, n, same = 0.0, 0, 0
         for batch, logits in predictions:
             loss += float(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             n += len(logits)
-            sentences: dict[int, tuple[list[str], list[str]]] = {}
             chosen = zip(batch["rows"].tolist(), logits.argmax(-1).tolist(), batch["targets"].tolist(), strict=True)
             for row, guess, target in chosen:
-                guesses, targets = sentences.setdefault(row, ([], []))
-                guesses.append(self.labels[guess])
-                targets.append(self.labels[target])
-            predicted += [g for g, _ in sentences.values()]
-            gold += [t for _, t in sentences.values()]
-        same = sum(p == g for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True))
-        return {**metrics.entity_f1(predicted, gold), "accuracy": same / n, "loss": loss / n}
+                predicted[row].append(self.labels[guess])
+                gold[row].append(self.labels[target])
+                same += guess == target
+        counts = [metrics.entity_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
+        tally = Tally(("hits", "predicted", "gold"), torch.tensor(counts, dtype=torch.float64))
+        sums = tally.items.sum(0)
+        hits, found, there = sums.tolist()
+        precision, recall = hits / max(found, 1), hits / max(there, 1)
+        f1 = float(self.main_score(sums))
+        return {"precision": precision, "recall": recall, "f1": f1, "accuracy": same / n, "loss": loss / n}, tally
 
 
 def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:

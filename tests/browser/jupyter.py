@@ -39,8 +39,8 @@ RECORD = """(element) => {
   window.recorder = new MutationObserver(() => {
     const img = box.querySelector('img[alt]');
     const says = [...box.querySelectorAll('[role=status]')].map(e => e.textContent).join('\\n');
-    // a new picture is a new element, even where it looks the same
-    const entry = {new: !!img && img !== last, says};
+    // a new picture is a new element, even where it looks the same; a faint one is an earlier run's
+    const entry = {new: !!img && img !== last && !img.closest('[style*=opacity]'), says};
     if (entry.new) last = img;
     const done = () => requestAnimationFrame(() => {
       entry.ms = performance.now() - (window.begun ?? NaN); seen.push(entry);

@@ -330,7 +330,7 @@ def test_an_error_stays_when_the_view_moves() -> None:
             raise ForgetlabError("no picture of 3")
         return figure_of(state, old, settings, source)
 
-    lab._draw = fails
+    lab._shown._draw = fails
     lab.view["shift"].value = 3
     assert "no picture of 3" in lab.message.value
 

@@ -12,6 +12,7 @@ import torch
 from forgetlab import metrics
 from forgetlab.labs import inside
 from forgetlab.labs.base import Lab
+from forgetlab.labs.shown import Result
 from forgetlab.recipes import Bench, prepare
 
 SETTINGS = {"learns": "to judge reviews", "lr": 1e-3, "steps": 20, "seed": 3}
@@ -133,6 +134,8 @@ def test_a_diverged_run_is_drawn(bench: Bench) -> None:
     gone = {key: [None] * 4 if isinstance(value, list) else None for key, value in start.items()}
     end = copy.deepcopy(records[-1]) | {"status": "diverged", "message": "the loss is no longer finite"}
     end["drift_per_layer"] = dict.fromkeys(end["drift_per_layer"])
-    lab.state = {"records": [records[0], end], "inside": [start, gone], "tasks": [], "settings": SETTINGS}
+    lab._shown.result = Result(
+        {"records": [records[0], end], "inside": [start, gone], "tasks": [], "settings": SETTINGS}, "live"
+    )
     lab._redraw()
     assert alt(lab) == "Diverged: the loss is no longer finite."

@@ -165,7 +165,7 @@ def test_the_default_click_and_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None
     assert lab.settings()["methods"] == "replay:ratio=0.3"
     assert said(lab) == "Press Train."
     lab.buttons["Train"].click()
-    assert len(lab.old) == 1
+    assert len(lab._shown.old) == 1
     assert len(loaded) == 1  # the model and the tasks are kept
     lab.buttons["plain"].click()
     assert lab.source == "cached"

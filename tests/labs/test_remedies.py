@@ -18,6 +18,7 @@ from forgetlab import labs
 from forgetlab.architectures import Adapters
 from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull, remedy, runs, so_far
 from forgetlab.labs.base import Lab
+from forgetlab.labs.shown import Result
 from forgetlab.loading import load
 from forgetlab.methods import Method
 from forgetlab.recipes import Bench, Recipe, prepare
@@ -219,7 +220,7 @@ def test_a_diverged_run_is_said_and_drawn(name: str) -> None:
     for record in bad["records"]:
         record |= {"costs": {}, "lr": [1e-3] * 5, "drift_per_layer": {"layer 0": None}}
     lab = labs.show(name, driver="inline")
-    lab.state = {**bad, "settings": lab.settings()}
+    lab._shown.result = Result({**bad, "settings": lab.settings()}, "live")
     lab._redraw()
     assert _alt(lab) == "Diverged: the loss is no longer finite."
     lab.state["message"] = "both runs are over"

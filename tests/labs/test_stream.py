@@ -12,6 +12,7 @@ import pytest
 from forgetlab.labs import stream
 from forgetlab.labs.base import Lab
 from forgetlab.labs.questions import REMEDIES, question
+from forgetlab.labs.shown import Result
 from forgetlab.sequences import SequenceRecord
 from tests.conftest import small_model
 
@@ -50,7 +51,7 @@ def test_it_opens_trains_and_tells_its_numbers(monkeypatch: pytest.MonkeyPatch) 
     assert stream.lines(state)["forgetting"]["in turn"][0] == [8, 12]
     lab.training["method"].value = "replay"
     assert (lab.state["R"] != R, lab.state["joint"], joints) == (True, joint, [0])  # the bound is that of before
-    assert len(lab.old) == 1
+    assert len(lab._shown.old) == 1
     other = stream.show(driver="inline")
     other.line.value = lab.line.value
     assert other.settings() == {"length": 3, "method": "replay", "seed": 0}
@@ -88,6 +89,6 @@ def test_a_stopped_stream_and_a_diverged_one_are_drawn(monkeypatch: pytest.Monke
     assert "Diverged" in lab.message.value
     assert [row[1:] for row in lab.state["curve"]] == [[0.5, 0.4]]
     half = {key: lab.state[key] for key in ("names", "method", "curve", "R", "joint", "settings")}
-    lab.state = half
+    lab._shown.result = Result(half, "live")
     lab._redraw()
     assert alt(lab) == "0 of 2 tasks learned (method: none)."

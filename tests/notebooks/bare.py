@@ -25,9 +25,12 @@ def machine(folder: Path, colab: bool = True) -> Path:
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")
     behind = folder / "packages"
     behind.mkdir()
-    for place in sys.path:  # the first of two wins, as at an import
+    taken: set[str] = set()
+    for place in sys.path:  # the first of two versions wins, as at an import
         for entry in Path(place).iterdir() if Path(place).name == "site-packages" else ():
-            if not LEFT_OUT.match(entry.name) and not (behind / entry.name).exists():
+            name = re.sub(r"-.*(?=\.dist-info$)", "", entry.name).lower()
+            if name not in taken and not LEFT_OUT.match(name):
+                taken.add(name)
                 (behind / entry.name).symlink_to(entry)
     (site / "behind.pth").write_text(f"{behind}\n")
     if colab:
