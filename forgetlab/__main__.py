@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -179,6 +182,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", required=True, metavar="FOLDER")
 
+    command = commands.add_parser("lab", help="JupyterLab on lesson 00")
+    command.set_defaults(action=_lab)
+    command.add_argument(
+        "folder",
+        nargs="?",
+        default="forgetlab-lessons",
+        help="where an installed wheel puts the lessons (default: %(default)s); a checkout serves its own",
+    )
+    command.add_argument("--no-browser", action="store_true", help="print the address only")
+
+    command = commands.add_parser("demo", help="the main job on the embedded world: compare, with its defaults")
+    command.set_defaults(action=_demo)
+    command.add_argument("--out", default="forgetlab-report", metavar="FOLDER")
+
     commands.add_parser("models", help="list the shipped models").set_defaults(action=_models)
     commands.add_parser("tasks", help="list the embedded tasks").set_defaults(action=_tasks)
     commands.add_parser("methods", help="list the remedies and their settings").set_defaults(action=_methods)
@@ -275,6 +292,16 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"saved {out} ({sum(p.numel() for p in model.parameters()):,} weights, {time.perf_counter() - start:.0f} s)")
 
 
+def _lab(options: argparse.Namespace) -> None:
+    from forgetlab.teaching import lessons
+
+    lessons.serve(Path(options.folder), browser=not options.no_browser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return main(["compare", "--out", options.out])
+
+
 def _models(options: argparse.Namespace) -> None:
     import json
 
@@ -343,21 +370,41 @@ class _Progress:
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        width = shutil.get_terminal_size().columns - 1  # spaces, for a Windows console may not know escapes
+        print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
 
 
 def _clear() -> None:
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", file=sys.stderr, flush=True)
+
+
+# One character for one, so that columns stand.
+PLAIN = str.maketrans("×±→−·█…“”’–", 'x~>-.#~""\'-')
+
+
+def _console() -> None:
+    """Signs that the terminal's encoding lacks are written in plain ones: a table is no reason to end."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        signs = error.object[error.start : error.end].translate(PLAIN)
+        return signs.encode("ascii", "backslashreplace").decode(), error.end  # a name that is no text, too
+
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
 
 
 def _quiet() -> None:
     """transformers' own bars and hints would break the one-line promise."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal or name without UTF-8
 
 
 if __name__ == "__main__":
-    _quiet()
+    _console()
+    if "lab" not in sys.argv[1:2]:  # its kernels say what they like
+        _quiet()
     sys.exit(main())

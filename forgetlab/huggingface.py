@@ -155,6 +155,7 @@ class ForgettingTrainer(Resuming):
             methods=self.methods,
             watch=self.watch,
             new=together.new_head(),
+            seed=args.seed,
         )
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:

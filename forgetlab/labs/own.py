@@ -14,8 +14,9 @@ from forgetlab.labs import ask_view
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.labs.runs import Runs, device, score_lines, score_panels, told
 from forgetlab.labs.shown import encoded, image
+from forgetlab.metrics.retention import scale
 from forgetlab.own_data import check_source
 from forgetlab.plots import UNITS, number
 from forgetlab.recipes import Bench, Recipe, prepare, summarise
@@ -80,8 +81,9 @@ def show(driver: Driver | None = None) -> Lab:
 def recipe(settings: Settings) -> Recipe:
     """The run that the controls describe."""
     given = {name: value.strip() for name, value in settings.items() if isinstance(value, str)}
+    model = given["model"] or "tiny-bert"
     return Recipe(
-        model=given["model"] or "tiny-bert",
+        model=model,
         new=given["new"],
         watch=tuple(parted(given["watch"])),
         methods=given["methods"] or "none",
@@ -92,6 +94,7 @@ def recipe(settings: Settings) -> Recipe:
         limit=128,
         text=given["text"] or None,
         label=given["label"] or None,
+        device=device(model),
     )
 
 
@@ -137,8 +140,8 @@ def summary(state: State) -> str:
 
 
 def _scores(task: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str, ...]:
-    metric, change = task["metric"], score["change"]
-    sign = "×" if metric == "perplexity" else "+" if change is not None and change >= 0.005 else ""
-    changed = "–" if change is None else sign + number(change, metric)
-    name = f"{escape(task['name'])}<br>{escape(UNITS.get(metric, metric))}"
-    return name, number(score["before"], metric), number(score["after"], metric), changed
+    on, change = scale(task), score["change"]
+    sign = "×" if on == "ratio" else "+" if change is not None and change >= 0.005 else ""
+    changed = "–" if change is None else sign + number(change, on)
+    name = f"{escape(task['name'])}<br>{escape(UNITS.get(task['metric'], task['metric']))}"
+    return name, number(score["before"], on), number(score["after"], on), changed
