@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.choosing import evidence
-from forgetlab.frontier import FAMILIES, Dot, dots, family, pareto
+from forgetlab.advice import evidence
+from forgetlab.frontier import Dot, dots
+from forgetlab.methods import Family
+from forgetlab.metrics.retention import pareto
 from forgetlab.plots import COLORS, FAINT, HALO, INK, wrapped
+from forgetlab.remedies import family
 
-LOOKS = dict(zip(["none", *list(FAMILIES)[:-1]], zip(COLORS, "os^DvPX", strict=False), strict=False))
+LOOKS = dict(zip(get_args(Family), zip(COLORS, "os^DvPX", strict=False), strict=False))
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
 LINE = 0.2  # inches of a line of text below
 LISTED = 8  # dots of the front that are named

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetlab.checks import number
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Method, Run
+from forgetlab.methods import Method, Run, Setting
 from forgetlab.models import Model
 from forgetlab.tasks import Scores, Task
 
@@ -93,6 +93,8 @@ class WeightInterpolation(Method):
     """
 
     name = "wise"
+    family = "rates and stopping"
+    main = Setting("alpha", high=1)
 
     def __init__(self, alpha: float = 0.5) -> None:
         self.alpha = number("alpha", alpha, 0, 1)

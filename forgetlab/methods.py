@@ -5,11 +5,12 @@ Methods compose in a list; the loop in `training.py` calls each hook of each met
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,18 @@ from forgetlab.records import Record
 from forgetlab.tasks import Task
 
 Group = dict[str, Any]
+Family = Literal[
+    "none", "weights held", "outputs held", "replay", "structure", "gradients", "rates and stopping"
+]  # in the order of their colours
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The setting that says how strong a remedy is, and its ends; its usual value is the constructor's default."""
+
+    name: str
+    low: float = 0
+    high: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,8 @@ class Run:
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
     methods: the remedies, in their order. watch: the tasks that are scored along with the new one. new: weights of the
-    body that were not there before.
+    body that were not there before. notes: what to know of the run, said in its next record. seed: the run's; what a
+    method draws apart from `generator` begins from it too (`seeds.stream`), or runs of several seeds would share it.
     """
 
     model: Model
@@ -57,6 +71,8 @@ class Run:
     step: int = 0
     watch: Sequence[Task] = ()
     new: frozenset[nn.Parameter] = frozenset()
+    notes: list[str] = field(default_factory=list)
+    seed: int = 0
     _orders: dict[str, Tensor] = field(default_factory=dict)  # rows still to come, in their order
 
     def trained(self) -> list[nn.Parameter]:
@@ -100,11 +116,14 @@ class Method:
 
     In the order of a run: setup, parameter_groups, check; then at each step before_step, augment, batch_penalty,
     observe_gradients, add_penalty_gradient, adjust_gradients, after_step; at each record penalty and should_stop.
+    family: what kind of remedy it is. main: the setting whose multiples are its strengths (None: it has no strength).
     saved: names of the attributes that change along a run, which a checkpoint must hold (see `huggingface`): numbers,
     words, tensors, or lists and dicts of them. What setup makes anew from the same start need not be among them.
     """
 
     name = "none"
+    family: ClassVar[Family] = "none"
+    main: ClassVar[Setting | None] = None
     saved: ClassVar[tuple[str, ...]] = ()
 
     def setup(self, run: Run) -> None:
@@ -165,6 +184,15 @@ class Method:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")
         return f"{type(self).__name__}({shown})"
+
+
+def by_name(methods: Sequence[Method]) -> dict[str, Method]:
+    """The methods by what records call them: a second one of a name is "ewc 2"."""
+    named: dict[str, Method] = {}
+    for method in methods:
+        again = 1 + sum(other.name == method.name for other in named.values())
+        named[method.name if again == 1 else f"{method.name} {again}"] = method
+    return named
 
 
 def grouped(methods: Sequence[Method], groups: list[Group], run: Run) -> list[Group]:

@@ -9,16 +9,18 @@ from typing import Any
 
 from forgetlab import sources
 from forgetlab.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
+from forgetlab.checks import number
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.interference import AGEM, PCGrad
 from forgetlab.interpolation import WeightInterpolation
-from forgetlab.methods import Method
+from forgetlab.methods import Family, Method
 from forgetlab.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
 from forgetlab.replay import ExperienceReplay, GenerativeReplay, Multitask
 from forgetlab.schedules import Cosine, GradualUnfreezing, LayerwiseRates, SlantedTriangular, Warmup
 from forgetlab.stopping import EarlyStopping, SafetyBrake
 from forgetlab.tasks import MaskedLM, Task
 
+# A new remedy is one more line here; its family and its main setting are the class's own.
 _REMEDIES: tuple[type[Method], ...] = (
     Method,
     L2SP,
@@ -35,6 +37,8 @@ _REMEDIES: tuple[type[Method], ...] = (
     Adapters,
     LoRA,
     ProgressiveColumns,
+    PCGrad,
+    AGEM,
     LayerwiseRates,
     Warmup,
     Cosine,
@@ -42,8 +46,6 @@ _REMEDIES: tuple[type[Method], ...] = (
     GradualUnfreezing,
     EarlyStopping,
     SafetyBrake,
-    PCGrad,
-    AGEM,
     WeightInterpolation,
 )
 METHODS: dict[str, type[Method]] = {remedy.name: remedy for remedy in _REMEDIES}
@@ -76,6 +78,35 @@ def settings(method: str) -> dict[str, Any]:
     parameters = inspect.signature(METHODS[method]).parameters
     hidden = (*FROM_OLD_TASKS, "anchor", "self", "args", "kwargs")
     return {key: parameter.default for key, parameter in parameters.items() if key not in hidden}
+
+
+def with_strength(remedy: str, strength: float) -> str:
+    """A remedy's text form: `strength` times the usual value of its main setting, within what that may be.
+
+    One without such a setting stays as it is. Raises ForgetlabError for an unknown name and a strength below 0.
+
+    >>> with_strength("replay", 2), with_strength("ewc", 3), with_strength("frozen", 2)
+    ('replay:ratio=0.5', 'ewc:strength=3', 'frozen')
+    """
+    if remedy not in METHODS:
+        raise unknown("remedy", remedy, METHODS)
+    number("strength", strength)
+    if (main := METHODS[remedy].main) is None:
+        return remedy
+    usual = settings(remedy)[main.name]
+    value = min(main.high, max(main.low, strength * usual))
+    text = str(round(value)) if isinstance(usual, int) else f"{value:.3g}".replace("e+", "e")  # + parts methods
+    return f"{remedy}:{main.name}={text}"
+
+
+def family(methods: str) -> Family:
+    """The family of a recipe's methods; the first one decides.
+
+    >>> family("replay:ratio=0.25+ewc"), family("cosine")
+    ('replay', 'rates and stopping')
+    """
+    first = methods.partition("+")[0].partition(":")[0].strip()
+    return METHODS[first].family if first in METHODS else "rates and stopping"
 
 
 def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Group, Method, Run
+from forgetlab.methods import Group, Method, Run, Setting
 from forgetlab.metrics import layer_of
 from forgetlab.models import Model
 
@@ -29,6 +29,8 @@ class LayerwiseRates(Method):
     """
 
     name = "layerwise-rates"
+    family = "rates and stopping"
+    main = Setting("factor", 1, 1000)
 
     def __init__(self, factor: float = 2.6) -> None:
         self.factor = number("factor", factor, 1)
@@ -53,6 +55,8 @@ class Warmup(Method):
     """
 
     name = "warmup"
+    family = "rates and stopping"
+    main = Setting("share", high=1)
 
     def __init__(self, share: float = 0.1) -> None:
         self.share = number("share", share, 0, 1, above=True)
@@ -69,6 +73,7 @@ class Cosine(Method):
     """
 
     name = "cosine"
+    family = "rates and stopping"
 
     def __init__(self, floor: float = 0.0) -> None:
         self.floor = number("floor", floor, 0, 1)
@@ -90,6 +95,7 @@ class SlantedTriangular(Method):
     """
 
     name = "slanted-triangular"
+    family = "rates and stopping"
 
     def __init__(self, cut: float = 0.1, ratio: float = 32) -> None:
         self.cut = number("cut", cut, 0, 1, above=True, below=True)
@@ -120,6 +126,7 @@ class GradualUnfreezing(Method):
     """
 
     name = "gradual-unfreezing"
+    family = "rates and stopping"
 
     def __init__(self, every: int | None = None) -> None:
         self.every = None if every is None else whole("every", every)

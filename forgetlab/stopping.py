@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.methods import Method, Run
+from forgetlab.methods import Method, Run, Setting
 from forgetlab.records import Record
 from forgetlab.tasks import Scores, Task
 
@@ -32,6 +32,7 @@ class EarlyStopping(Method):
     """
 
     name = "early-stopping"
+    family = "rates and stopping"
     saved = ("_best", "_best_step", "_since", "_kept")
 
     def __init__(
@@ -85,6 +86,8 @@ class SafetyBrake(Method):
     """
 
     name = "safety-brake"
+    family = "rates and stopping"
+    main = Setting("drop", high=0.95)
     saved = ("_before", "_kept_step", "_fallen_for", "_kept")
 
     def __init__(self, drop: float = 0.05, patience: int = 1, task: str | None = None) -> None:

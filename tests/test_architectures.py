@@ -133,7 +133,7 @@ def test_added_parameters_are_the_closed_form(name: str, fused: bool) -> None:
         Adapters(width=5): 2 * (2 * 32 * 5 + 5 + 32),
         LoRA(r=3): 2 * (3 * (32 + 96) if fused else 3 * (32 + 32) + 3 * (32 + value)),
         ProgressiveColumns(width=12): 2 * (12 * 12**2 + 13 * 12 + 33 * 12) + 2 * 12 + 13 * 32,
-        ProgressiveColumns(): 2 * (12 * 32**2 + 13 * 32 + 33 * 32) + 2 * 32 + 33 * 32,
+        ProgressiveColumns(width=None): 2 * (12 * 32**2 + 13 * 32 + 33 * 32) + 2 * 32 + 33 * 32,
     }
     head = 2 * 32 + 2
     for method, count in added.items():
@@ -226,7 +226,7 @@ def test_a_column_sees_no_padding_and_no_future(name: str) -> None:
 
 
 def test_a_column_refuses_a_cache() -> None:
-    gpt, method = family("gpt2"), ProgressiveColumns()
+    gpt, method = family("gpt2"), ProgressiveColumns(width=None)
     train(gpt, method)
     one = inputs(gpt, TEXTS[:1])["input_ids"]
     kept = gpt.backbone(one, use_cache=True).past_key_values

@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from forgetlab import ForgetlabError
+from forgetlab.__main__ import main
+from forgetlab.checks import whole
+from forgetlab.choosing import End, Pair, Search
+from forgetlab.comparing import Plan
 from forgetlab.frontier import (
-    FAMILIES,
-    STRENGTHS,
     best_within,
-    family,
-    kept,
-    learned,
-    pareto,
     read_benchmark,
-    with_strength,
 )
-from forgetlab.remedies import make_methods
-
-
-def test_kept_and_learned_by_hand() -> None:
-    before = {"lm": 3.0, "tags": 0.8, "other": 0.5}
-    assert kept(before, {"lm": 6.0, "tags": 0.6, "other": 0.7}, ("lm",)) == pytest.approx((0.5 + 0.75 + 1) / 3)
-    assert kept({"tags": 0.0, "lm": 2.0}, {"tags": 0.5, "lm": 8.0}, ("lm",)) == 0.25  # nothing to lose in tags
-    assert kept({"lm": 3.0, "tags": 1.0}, {"lm": math.inf, "tags": math.nan}, ("lm",)) == 0
-    with pytest.raises(ForgetlabError, match="a score above 0"):
-        kept({"tags": 0.0}, {"tags": 1.0})
-    assert learned(0.5, 0.9) == pytest.approx(0.8)
-    assert learned(0.5, 0.4) == 0
-    assert learned(1.0, 1.0) == 0
-
-
-def test_the_front_is_what_nothing_else_beats() -> None:
-    generator = random.Random(0)
-    points = [(generator.randint(0, 20) / 20, generator.randint(0, 20) / 20) for _ in range(60)]
-
-    def beaten(i: int) -> bool:
-        (x, y), rest = points[i], [p for p in points if p != points[i]]
-        return any(u >= x and v >= y for u, v in rest)
-
-    front = pareto(points)
-    assert sorted(front) == [i for i in range(60) if not beaten(i)]
-    assert [points[i] for i in front] == sorted(points[i] for i in front)
-    assert pareto([(0.5, 0.5), (0.5, 0.5), (0.2, 0.9), (0.2, 0.8), (0.2, 0.9)]) == [2, 4, 0, 1]  # equals stand together
-    assert pareto([]) == []
+from forgetlab.labs import frontier as frontier_lab
+from forgetlab.methods import Family, Method, Setting
+from forgetlab.recipes import Recipe
+from forgetlab.remedies import METHODS, family, make_methods, settings, with_strength
 
 
 def test_the_best_within_a_budget() -> None:
@@ -62,17 +35,61 @@ def test_the_best_within_a_budget() -> None:
     assert [dot and dot["name"] for dot in found] == [None, "b", "a", "c"]
 
 
-@pytest.mark.parametrize("remedy", STRENGTHS)
+@pytest.mark.parametrize("remedy", METHODS)
 @pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
 def test_every_strength_is_one_that_the_remedy_takes(remedy: str, strength: float) -> None:
     spec = with_strength(remedy, strength)
     (method,) = make_methods(spec, None)
     assert method.name == remedy
-    assert family(spec) in FAMILIES
+    assert family(spec) in get_args(Family)
+    assert (family(spec) == "none") == (remedy == "none")
+
+
+@pytest.mark.parametrize("remedy", METHODS)
+def test_a_bare_name_and_the_search_mean_one_strength(remedy: str) -> None:
+    (bare,), (searched,) = make_methods(remedy, None), make_methods(with_strength(remedy, 1), None)
+    assert repr(bare) == repr(searched)
+    if setting := METHODS[remedy].main:
+        assert setting.low <= settings(remedy)[setting.name] <= setting.high
+
+
+class Toy(Method):
+    """A remedy that is known by its class alone."""
+
+    name = "toy"
+    family = "gradients"
+    main = Setting("force", low=1, high=50)
+
+    def __init__(self, force: int = 4) -> None:
+        self.force = whole("force", force)
+
+
+def test_a_new_remedy_is_known_everywhere_by_its_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(METHODS, Toy.name, Toy)
+    assert main(["methods"]) == 0
+    told = capsys.readouterr().out
+    assert "toy                 A remedy that is known by its class alone.\n" in told
+    assert f"{'':<20}gradients; usual force=4\n" in told
+    assert family("toy:force=3+ewc") == "gradients"
+    assert [with_strength("toy", x) for x in (0.01, 1, 3, 100)] == [f"toy:force={n}" for n in (1, 4, 12, 50)]
+    asked: list[str] = []
+
+    def ask(pairs: Sequence[Pair], share: float) -> dict[Pair, End]:
+        asked.extend(spec for spec, _ in pairs)
+        return dict.fromkeys(pairs, (0.5, 0.5))
+
+    Search(["toy"], (0,), 0.95, ask).run()
+    assert {"toy:force=4", "toy:force=1", "toy:force=40"} <= set(asked)
+    plan = Plan(Recipe(), ["all"], (0,), Path("nowhere"))
+    assert "toy" in plan.names()
+    assert "toy" in frontier_lab.show(driver="inline").training["remedy"].options
 
 
 def test_strength_by_hand() -> None:
-    assert with_strength("ewc", 10) == "ewc:lam=300"
+    assert with_strength("ewc", 10) == "ewc:strength=10"
+    assert with_strength("kl-anchor", 0.1) == "kl-anchor:beta=0.1"
     assert with_strength("replay", 100) == "replay:ratio=0.95"
     assert with_strength("lora", 0.01) == "lora:r=1"
     assert with_strength("none", 5) == "none"
@@ -92,9 +109,15 @@ def _run(method: str, lm: float, new: float, status: str = "done") -> dict[str, 
 
 def test_the_benchmark_is_read(tmp_path: Path) -> None:
     gone = _run("none", math.nan, math.nan, "diverged")
+    tasks = [
+        {"name": "sentiment", "metric": "accuracy", "scale": "points", "higher_is_better": True, "guess": 0.5},
+        {"name": "masked-lm", "metric": "perplexity", "scale": "ratio", "higher_is_better": False, "guess": 48.0},
+        {"name": "entities", "metric": "f1", "scale": "points", "higher_is_better": True, "guess": 0.0},
+    ]
     content = {
-        "search": {"none": [_run("none", 6.0, 0.9)], "ewc": [_run("ewc:lam=1", 3.0, 0.8), gone], "x": [gone]},
-        "best": {"none": [_run("none", 6.0, 0.9), gone], "ewc": [_run("ewc:lam=1", 3.0, 0.8)] * 2, "x": [gone]},
+        "tasks": tasks,
+        "search": {"none": [_run("none", 12.0, 0.9)], "ewc": [_run("ewc:lam=1", 3.0, 0.8), gone], "x": [gone]},
+        "best": {"none": [_run("none", 12.0, 0.9), gone], "ewc": [_run("ewc:lam=1", 3.0, 0.8)] * 2, "x": [gone]},
     }
     path = tmp_path / "remedies.json"
     path.write_text(json.dumps(content))
@@ -103,7 +126,7 @@ def test_the_benchmark_is_read(tmp_path: Path) -> None:
             "name": "none",
             "spec": "none @ 1",
             "family": "none",
-            "kept": [0.75],
+            "kept": [0.75],  # ln (48 / 12) of ln (48 / 3) nats, and all of the entities
             "new": [0.9],
             "diverged": 1,
             "tried": [[0.75, 0.9]],

@@ -74,7 +74,7 @@ def test_methods_from_text() -> None:
         ("l2ps", "unknown method 'l2ps'; did you mean 'l2sp'"),
         ("l2sp:lamda=1", "unknown setting of l2sp 'lamda'; did you mean 'lam'"),
         ("l2sp:lam", "l2sp: expected NAME=NUMBER, got 'lam'"),
-        ("l2sp:lam=big", "l2sp: expected NAME=NUMBER, got 'lam=big'"),
+        ("l2sp:lam=big", "lam must be a number of 0 or more, got 'big'"),
         ("l2sp:lam=-1", "lam must be a number of 0 or more, got -1"),
         ("l2sp:lam=nan", "lam must be a number of 0 or more, got nan"),
         ("replay:old=3", "unknown setting of replay 'old'"),
@@ -113,7 +113,8 @@ def test_summary_by_hand() -> None:
     lost["records"][-1]["status"] = "diverged"
     row = summarise([run("none", (0.9, 30.0)), lost], tasks)[0]
     assert row["status"] == ["diverged", "done"]
-    assert row["tasks"]["b"] == {"before": 3.0, "after": None, "spread": None, "change": None}
+    unknown = dict.fromkeys(("after", "spread", "error", "change", "told", "kept"))
+    assert row["tasks"]["b"] == {"before": 3.0, **unknown}
     assert row["tasks"]["a"]["after"] is None  # the 0.5 of a broken model is no score
 
 

@@ -1,10 +1,12 @@
 """L2-SP and the frozen backbone, each against what its formula promises."""
 
+import numpy as np
 import pytest
 import torch
 
 from forgetlab import ForgetlabError, finetune, task
 from forgetlab.architectures import Frozen
+from forgetlab.importance import kept
 from forgetlab.methods import Method, Run
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP, MAS, SI, OnlineEWC, quadratic
@@ -117,7 +119,7 @@ def test_frozen_with_nothing_new_is_refused(gpt: Model) -> None:
         list(finetune(gpt, task("causal-lm:notices", size=64), steps=2, methods=[Frozen()]))
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "strong", None, True])
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "strong", True])
 def test_bad_strength(value: object) -> None:
     with pytest.raises(ForgetlabError, match="lam must be a number of 0 or more"):
         L2SP(lam=value)  # type: ignore[arg-type]
@@ -340,6 +342,52 @@ def test_a_walk_leaves_the_weights_alone() -> None:
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
+def random_omega(factor: float = 1.0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {name: factor * torch.rand(p.shape, generator=generator) ** 4 for name, p in ones(small_model()).items()}
+
+
+@pytest.mark.parametrize("make", [EWC, OnlineEWC, MAS])
+def test_the_usual_lambda_makes_the_mean_pull_that_of_l2sp(make) -> None:
+    omega = random_omega(37.0)
+    mean = np.mean(np.concatenate([value.numpy().ravel() for value in omega.values()]), dtype=np.float64)
+    method, stronger = make(omega), make(omega, strength=3.0)
+    usual, records = trained(method)
+    assert method.lam_used == pytest.approx(0.02 / mean, rel=1e-6)
+    assert records[0].notes[-1] == f"{method.name}: λ = {0.02 / mean:.3g}, 1 × the usual strength"
+    assert same(usual, trained(make(omega, lam=method.lam_used))[0])
+    trained(stronger)
+    assert stronger.lam_used == pytest.approx(0.06 / mean, rel=1e-6)
+    assert same(trained(make(ones(small_model())))[0], trained(L2SP())[0])
+    assert same(trained(L2SP())[0], trained(L2SP(0.02))[0])
+
+
+def test_an_importance_on_another_scale_is_the_same_usual_pull() -> None:
+    """A power of two is exact: the run is the same, bit for bit; with one λ for both it is another."""
+    assert same(trained(EWC(random_omega()))[0], trained(EWC(random_omega(4096.0)))[0])
+    assert not same(trained(EWC(random_omega(), 0.1))[0], trained(EWC(random_omega(4096.0), 0.1))[0])
+
+
+def test_the_usual_lambda_of_si_is_that_of_its_own_importance() -> None:
+    model, si = small_model(), SI([task("masked-lm", size=20)], walk=3)
+    list(finetune(model, task("sentiment", size=64), methods=[si], steps=3))
+    known = [si._omega[name] for name in si._omega]
+    mean = np.mean(np.concatenate([value.numpy().ravel() for value in known]), dtype=np.float64)
+    assert si.lam_used == pytest.approx(0.02 / mean, rel=1e-6)
+    empty = SI()
+    assert same(trained(empty)[0], trained()[0])
+    assert empty.lam_used == 0  # no path yet: nothing is known of any weight
+
+
+def test_a_lambda_and_a_strength_exclude_each_other() -> None:
+    with pytest.raises(ForgetlabError, match=r"ewc: got lam=3.0 and strength=2; give one of them"):
+        EWC(ones(small_model()), 3.0, strength=2)
+    with pytest.raises(ForgetlabError, match="strength must be a number of 0 or more"):
+        L2SP(strength=-1)
+    with pytest.raises(ForgetlabError, match="ewc: the importance has values that are not finite"):
+        trained(EWC({name: value * float("nan") for name, value in ones(small_model()).items()}))
+
+
 @pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf"), "1", True])
 @pytest.mark.parametrize("make", [L2SP, lambda lam: EWC({}, lam), lambda lam: SI(lam=lam), lambda lam: MAS({}, lam)])
 def test_a_lambda_that_is_none(make, lam: object) -> None:
@@ -386,10 +434,12 @@ def test_an_importance_is_measured_once_for_every_lambda(method, monkeypatch: py
     measure = method._of_task
     monkeypatch.setattr(method, "_of_task", lambda *given: calls.append(1) or measure(*given))
 
-    def last(lam: float, anew: bool = False, examples: int = 8) -> torch.Tensor:
+    def last(lam: float, anew: bool = False, examples: int = 8, seed: int = 0) -> torch.Tensor:
         model.restore()
         watched = task("entities") if anew else old
-        list(finetune(model, task("sentiment"), methods=[method([watched], lam, examples=examples)], steps=3))
+        list(
+            finetune(model, task("sentiment"), methods=[method([watched], lam, examples=examples)], steps=3, seed=seed)
+        )
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     old.prepare(model)
@@ -406,4 +456,11 @@ def test_an_importance_is_measured_once_for_every_lambda(method, monkeypatch: py
         model.heads["entities"].linear.bias += 0.1
     model.remember()
     last(10.0)
-    assert len(calls) == 5  # only the latest is kept, and another head is another function
+    assert len(calls) == 4  # several are kept of a small model, and another head is another function
+    for seed in (1, 0, 1):
+        last(10.0, seed=seed)
+    assert len(calls) == 5
+    monkeypatch.setattr(kept, "ROOM", 0)
+    for seed in (2, 1):
+        last(10.0, seed=seed)
+    assert len(calls) == 7  # of a large one the latest alone

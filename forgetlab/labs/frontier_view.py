@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,11 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.frontier import FAMILIES, Dot, best_within, pareto
+from forgetlab.frontier import Dot, best_within
 from forgetlab.labs.curves import MARKERS
+from forgetlab.methods import Family
+from forgetlab.metrics.retention import pareto
 from forgetlab.plots import COLORS, FAINT, HALO, INK, number
 
-LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(["none", *list(FAMILIES)[:-1]])}
+LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}
 STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
 LISTED = 5  # of the learner's own runs

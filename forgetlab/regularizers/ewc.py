@@ -24,7 +24,8 @@ class EWC(Quadratic):
     L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
 
     fisher: {name: tensor} from `fisher_diagonal` (several tasks: their sum), or the old tasks themselves, of which it
-    is then computed at the start with `estimator`, `examples` and `draws`. lam, anchor, proximal: see Quadratic.
+    is then computed at the start with `estimator`, `examples`, `draws` and the run's seed. The other arguments: see
+    Quadratic.
     Raises ForgetlabError for a Fisher of another model (it names the parameter) and for tasks without training data.
     Source: Kirkpatrick et al. 2017, eq. 3. Differs from much public code by the per-example Fisher and the factor ½.
     """
@@ -34,15 +35,16 @@ class EWC(Quadratic):
     def __init__(
         self,
         fisher: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam = 100.0,
+        lam: Lam | None = None,
         *,
         anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,
         estimator: Estimator = "auto",
         examples: int = 200,
         draws: int = 4,
+        strength: float = 1.0,
     ) -> None:
-        super().__init__(lam, anchor, proximal)
+        super().__init__(lam, anchor, proximal, strength)
         self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
         if estimator not in get_args(Estimator):
             raise unknown("estimator", str(estimator), get_args(Estimator))
@@ -52,12 +54,18 @@ class EWC(Quadratic):
     def importance(self, run: Run) -> Importance:
         if isinstance(self._given, Mapping):
             return dict(self._given)
-        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws
+        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws, run.seed
         return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return fisher_diagonal(
-            run.model, task, estimator=self.estimator, examples=self.examples, draws=self.draws, batch_size=32
+            run.model,
+            task,
+            estimator=self.estimator,
+            examples=self.examples,
+            draws=self.draws,
+            batch_size=32,
+            seed=run.seed,
         )
 
     def combine(self, parts: Sequence[Importance]) -> Importance:
@@ -79,7 +87,7 @@ class OnlineEWC(EWC):
     def __init__(
         self,
         fisher: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam = 100.0,
+        lam: Lam | None = None,
         gamma: float = 0.9,
         *,
         anchor: Mapping[str, Tensor] | None = None,
@@ -87,9 +95,17 @@ class OnlineEWC(EWC):
         estimator: Estimator = "auto",
         examples: int = 200,
         draws: int = 4,
+        strength: float = 1.0,
     ) -> None:
         super().__init__(
-            fisher, lam, anchor=anchor, proximal=proximal, estimator=estimator, examples=examples, draws=draws
+            fisher,
+            lam,
+            anchor=anchor,
+            proximal=proximal,
+            estimator=estimator,
+            examples=examples,
+            draws=draws,
+            strength=strength,
         )
         self.gamma = number("gamma", gamma, 0, 1)
 
@@ -122,13 +138,14 @@ class MAS(EWC):
     def __init__(
         self,
         importance: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam = 3e-4,
+        lam: Lam | None = None,
         *,
         anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,
         examples: int = 200,
+        strength: float = 1.0,
     ) -> None:
-        super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples)
+        super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
 
     def _of_task(self, run: Run, task: Task) -> Importance:
-        return mas_importance(run.model, task, examples=self.examples)
+        return mas_importance(run.model, task, examples=self.examples, seed=run.seed)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forgetlab.checks import flag, number
 from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Method, Run
+from forgetlab.methods import Method, Run, Setting
 from forgetlab.models import Head, Model
 from forgetlab.tasks import Classification, LanguageModel, Tagging, Task
 
@@ -29,6 +29,8 @@ class OutputPenalty(Method, ABC):
     [CLS] included. A masked language model is asked at every token of the text as the new task shows it, hidden or
     not. Only batches of the new task count, not what a replay adds. The value in a record is the mean since the last.
     """
+
+    family = "outputs held"
 
     @property
     @abstractmethod
@@ -92,6 +94,7 @@ class LwF(OutputPenalty):
     """
 
     name = "lwf"
+    main = Setting("lam")
 
     def __init__(self, old: Sequence[Task], lam: float = 1.0, temperature: float = 2.0, t_squared: bool = True) -> None:
         self._old = [task for task in old if isinstance(task, Classification | Tagging | LanguageModel)]
@@ -99,7 +102,7 @@ class LwF(OutputPenalty):
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(f"no outputs to keep: {names} given, a task with a head expected")
         self.lam = number("lam", lam)
-        self.temperature = number("temperature", temperature, above=True)
+        self.temperature = number("temperature", temperature, 0, 1000, above=True)
         self.t_squared = flag("t_squared", t_squared)
 
     @property
@@ -142,8 +145,9 @@ class KLAnchor(OutputPenalty):
     """
 
     name = "kl-anchor"
+    main = Setting("beta")
 
-    def __init__(self, beta: float = 0.1) -> None:
+    def __init__(self, beta: float = 1.0) -> None:
         self.beta = number("beta", beta)
 
     @property

@@ -3,10 +3,14 @@
 The penalty's gradient λ Ω (θ − θ*) is added directly, fused over all weights, and goes through the optimizer like the
 task's own. A stiff penalty (ηλΩ > 2) makes plain gradient steps diverge; `proximal=True` takes the implicit step
 θ ← (θ + ηλΩ θ*) / (1 + ηλΩ) after the optimizer's instead, decoupled as AdamW's weight decay is, stable at any λ.
+
+The same λ is next to nothing for one model and too stiff for another: their Ω differ a thousandfold. What carries over
+is the mean of λΩ over the weights, so that is what the usual strength fixes, the same for every Ω.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import repeat
@@ -18,24 +22,42 @@ from torch import Tensor
 from forgetlab.checks import flag, number
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance import Importance, check_importance
-from forgetlab.methods import Method, Run
+from forgetlab.methods import Method, Run, Setting
 
 Lam = float | Mapping[str, float]
 Term = tuple[Tensor, Tensor | float, Tensor]  # a weight, its λΩ, and where it is pulled to
 
+USUAL = 0.02  # the mean of λΩ over the weights at strength 1: see docs/strengths.md
 PIECE = 2**18  # elements that are pulled at a time: 1 MiB, whose differences stay in the processor's cache
 
 
 class Quadratic(Method):
     """The shared machine: a pull of strength λ Ω_i on each weight that was there before.
 
-    lam: λ ≥ 0, or {pattern of parameter names: λ}, such as {"*.layer.0.*": 10, "*": 1}, the first that fits.
+    lam: λ ≥ 0, or {pattern of parameter names: λ}, such as {"*.layer.0.*": 10, "*": 1}, the first that fits; None:
+    λ = strength · 0.02 / mean Ω, over the weights that Ω is known of. What it was is `lam_used`, and a note of the run.
     anchor: {name: tensor} to pull towards (default: the weights at the start of the run).
-    proximal: take the implicit, decoupled step. Raises ForgetlabError where nothing that it protects is trained.
+    proximal: take the implicit, decoupled step. Raises ForgetlabError where nothing that it protects is trained, and
+    for a λ and a strength at once.
     """
 
-    def __init__(self, lam: Lam, anchor: Mapping[str, Tensor] | None = None, proximal: bool = False) -> None:
-        self.lam = _lam(lam)
+    family = "weights held"
+    main = Setting("strength")
+
+    def __init__(
+        self,
+        lam: Lam | None = None,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        strength: float = 1.0,
+    ) -> None:
+        self.lam = None if lam is None else _lam(lam)
+        strength = number("strength", strength)
+        if lam is None:
+            self.strength = strength
+        elif strength != 1:
+            raise ForgetlabError(f"{self.name}: got lam={lam} and strength={strength:g}; give one of them, not both")
+        self._lam = self.lam
         self.proximal = flag("proximal", proximal)
         self._anchor = anchor
         self._terms: list[Term] = []
@@ -53,8 +75,9 @@ class Quadratic(Method):
             check_importance(self._anchor, run.weights, needed=run.weights)
         anchor = self._anchor or run.anchor
         self._terms, self._rows = [], {}
+        self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
-            lam = _lam_of(self.lam, name)
+            lam = _lam_of(self._lam, name)
             if lam and (omega is None or name in omega):
                 strength = lam if omega is None else lam * omega[name].to(p)
                 self._terms.append((p, strength, anchor[name].to(p)))
@@ -62,6 +85,20 @@ class Quadratic(Method):
                     rows = strength.any(dim=1).nonzero().squeeze(1)
                     if 2 * len(rows) < len(p):  # embeddings: the old tasks have few of the words
                         self._rows[p] = rows
+
+    @property
+    def lam_used(self) -> float | dict[str, float] | None:
+        """λ of the last run; before the first one None, where no λ was given."""
+        return self._lam
+
+    def _usual(self, run: Run, omega: Importance | None) -> float:
+        """λ = strength · 0.02 / mean Ω; 0 where Ω is 0 everywhere."""
+        mean = 1.0 if omega is None else _mean([omega[name] for name in run.weights if name in omega])
+        if not math.isfinite(mean):
+            raise ForgetlabError(f"{self.name}: the importance has values that are not finite; expected finite ones")
+        lam = self.strength * USUAL / mean if mean else 0.0
+        run.notes.append(f"{self.name}: λ = {lam:.3g}, {self.strength:g} × the usual strength")
+        return lam
 
     def check(self, run: Run) -> None:
         if self._terms and not any(p.requires_grad for p, _, _ in self._terms):
@@ -138,14 +175,16 @@ class L2SP(Quadratic):
 
     L = L_task + (λ/2) Σ_i (θ_i − θ*_i)² + (β/2) ‖w_new‖², the last term over the heads that are new.
 
-    lam: λ ≥ 0, or by pattern (see Quadratic). beta: β ≥ 0. Raises ForgetlabError for another number.
+    lam, strength: see Quadratic; usual is λ = 0.02. beta: β ≥ 0. Raises ForgetlabError for another number.
     Source: Li, Grandvalet & Davoine 2018, eq. 2. It is EWC with every F_i = 1.
     """
 
     name = "l2sp"
 
-    def __init__(self, lam: Lam = 0.05, beta: float = 0.0, proximal: bool = False) -> None:
-        super().__init__(lam, proximal=proximal)
+    def __init__(
+        self, lam: Lam | None = None, beta: float = 0.0, proximal: bool = False, strength: float = 1.0
+    ) -> None:
+        super().__init__(lam, proximal=proximal, strength=strength)
         self.beta = number("beta", beta)
 
     def check(self, run: Run) -> None:
@@ -195,6 +234,11 @@ def _lam_of(lam: float | dict[str, float], name: str) -> float:
     if isinstance(lam, float):
         return lam
     return next((value for pattern, value in lam.items() if fnmatch(name, pattern)), 0.0)
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    total = sum(float(value.sum(dtype=torch.float64)) for value in values)
+    return total / max(1, sum(value.numel() for value in values))
 
 
 def _backbone(run: Run) -> set[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetlab.checks import number, whole
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.methods import Method, Part, Run
+from forgetlab.methods import Method, Part, Run, Setting
 from forgetlab.replay.memory import class_balanced, reservoir
 from forgetlab.tasks import Task, trainable
 
@@ -20,6 +20,8 @@ Sampling = Literal["reservoir", "balanced"]
 class Replay(Method, ABC):
     """Give a share of the training examples to the past; a subclass says which examples that is."""
 
+    family = "replay"
+    main = Setting("ratio", high=0.95)
     saved = ("_seen", "_replayed", "_turn")
 
     def __init__(self, ratio: float) -> None:
@@ -34,7 +36,7 @@ class Replay(Method, ABC):
         self._past = self.recall(run) if self.ratio else []  # ratio 0 is the naive run, bit for bit
         self._seen = self._replayed = self._turn = 0
         for task, _ in self._past:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         new, *rest = parts
@@ -74,7 +76,8 @@ class ExperienceReplay(Replay):
     comes from the memory, from 0 (the naive run) to below 1; the batch keeps its size, so a higher ratio means fewer
     new examples. Where ratio × batch size is not whole, the batches take turns so that the share is exact over the run.
     memory: examples kept of each task. sampling: "reservoir" (uniform) or "balanced" (as many of each class).
-    With several tasks, each batch replays one of them, in turn.
+    With several tasks, each batch replays one of them, in turn. Texts have the marks that their task trains with: a
+    causal one the end token only where the model's pre-training had it (`Model.end_mark`).
     Raises ForgetlabError for a bad ratio, memory or sampling, and where no task can be replayed.
     Source: Rolnick et al. 2019 (experience replay for continual learning); the memories are `reservoir` and
     `class_balanced`, drawn once before the first step.
@@ -83,7 +86,7 @@ class ExperienceReplay(Replay):
     name = "replay"
 
     def __init__(
-        self, old: Sequence[Task], ratio: float = 0.5, memory: int = 2000, sampling: Sampling = "reservoir"
+        self, old: Sequence[Task], ratio: float = 0.25, memory: int = 2000, sampling: Sampling = "reservoir"
     ) -> None:
         super().__init__(ratio)
         self.memory = whole("memory", memory)
@@ -106,13 +109,14 @@ class Multitask(Method):
     """
 
     name = "multitask"
+    family = "replay"
 
     def __init__(self, old: Sequence[Task]) -> None:
         self._old = trainable(old, "replay")
 
     def setup(self, run: Run) -> None:
         for task in self._old:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]
