@@ -8,7 +8,8 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity clean
+.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity crash \
+  clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
 	$(BIN)/python -m forgetlab lab
@@ -73,6 +74,11 @@ bench: $(INSTALLED)          ## speed, as ratios within one run
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/remedies.py
+
+crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
+	$(BIN)/python -m tests.crashing compare 50
+	$(BIN)/python -m tests.crashing compare 5 --processes 2
+	$(BIN)/python -m tests.crashing trainer 50
 
 clean:
 	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

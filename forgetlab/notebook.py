@@ -95,6 +95,7 @@ class Living(widgets.VBox):
     def __init__(self, children: Sequence[widgets.Widget] = ()) -> None:
         super().__init__(children)
         compat.on_page(self, False)
+        compat.answer_while_busy(self)
 
     def close(self) -> None:
         """Free it and all its widgets; a page then shows nothing of it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from forgetlab.regularizers.quadratic import Quadratic
 from forgetlab.remedies import make_methods
 from forgetlab.replay import Multitask
 from forgetlab.source_names import is_hub_name, parsed, source_files
+from forgetlab.summary import summarise as summarise
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import is_small
 from forgetlab.training import Precision, finetune
@@ -97,9 +97,9 @@ class Bench:
     limit: int | None = None
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
-        """One run from the model as it was; yields its records."""
+        """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        return finetune(
+        yield from finetune(
             self.model,
             self.new,
             methods=make_methods(recipe.methods, self.watch),
@@ -224,24 +224,7 @@ def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench:
 
 
 def describe(bench: Bench) -> dict[str, Any]:
-    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes.
-
-    Of each task "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of"
-    how many of its test items are scored (None: only whoever scores them knows).
-    """
-    tasks = [
-        {
-            "name": t.name,
-            "kind": t.kind,
-            "metric": t.metric,
-            "higher_is_better": t.higher_is_better,
-            "floor": t.floor,
-            "guess": t.guesser(bench.model, bench.limit),
-            "scored": None if (of := t.items()) is None else min(of, bench.limit or of),
-            "of": of,
-        }
-        for t in (bench.new, *bench.watch)
-    ]
+    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     return {
         "forgetlab": forgetlab.__version__,
         "machine": {
@@ -249,46 +232,31 @@ def describe(bench: Bench) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "device": device_name(bench.model),
         },
-        "model": {"name": bench.model.name, "parameters": sum(p.numel() for p in bench.model.parameters())},
+        "model": {"name": bench.model.name, "parameters": bench.model.size},
         "new": bench.new.name,
-        "tasks": tasks,
+        "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
         "notes": bench.notes,
     }
 
 
-def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a method: {"method", "seeds", "status", "seconds_per_step", "drift", "tasks": {name: {...}}}.
+def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
+    """What is to be known of a task where only its scores are at hand.
 
-    For each task: "before" and "after" (means over seeds), "spread" (standard deviation of "after"; None for one
-    seed) and "change" (after − before, or after / before for a perplexity). Where a run diverged they are None.
+    "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its
+    test items are scored (None: only whoever scores them knows).
     """
-    rows = []
-    for method in dict.fromkeys(run["recipe"]["methods"] for run in runs):
-        own = [run["records"] for run in runs if run["recipe"]["methods"] == method]
-        last = [records[-1] for records in own]
-        scores = {}
-        for task in tasks:
-            before = _mean([records[0]["scores"][task["name"]][task["metric"]] for records in own])
-            # weights that are nan still score something: chance, which is not a result
-            finals = [None if r["status"] == "diverged" else r["scores"][task["name"]][task["metric"]] for r in last]
-            after = _mean(finals)
-            change = None
-            if before is not None and after is not None:
-                change = after / before if task["metric"] == "perplexity" else after - before
-            known = [value for value in finals if value is not None]
-            spread = statistics.stdev(known) if after is not None and len(known) > 1 else None
-            scores[task["name"]] = {"before": before, "after": after, "spread": spread, "change": change}
-        rows.append(
-            {
-                "method": method,
-                "seeds": len(own),
-                "status": sorted({record["status"] for record in last}),
-                "seconds_per_step": _mean([record["train_seconds"] / max(1, record["step"]) for record in last]),
-                "drift": _mean([record["drift"] for record in last]),
-                "tasks": scores,
-            }
-        )
-    return rows
+    of = task.items()
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "scale": task.scale,
+        "floor": task.floor,
+        "guess": task.guesser(model, limit),
+        "scored": None if of is None else min(of, limit or of),
+        "of": of,
+    }
 
 
 def device_name(model: Model) -> str:
@@ -354,8 +322,3 @@ def _learn(model: Model, missing: Sequence[Task], others: Sequence[Task], recipe
     for record in steps:
         if record.status == "diverged":
             raise ForgetlabError(f"learning {first.name} first: {record.message}; use a lower --lr")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None

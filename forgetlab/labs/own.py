@@ -16,6 +16,7 @@ from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, device, score_lines, score_panels, told
 from forgetlab.labs.shown import encoded, image
+from forgetlab.metrics.retention import scale
 from forgetlab.own_data import check_source
 from forgetlab.plots import UNITS, number
 from forgetlab.recipes import Bench, Recipe, prepare, summarise
@@ -139,8 +140,8 @@ def summary(state: State) -> str:
 
 
 def _scores(task: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str, ...]:
-    metric, change = task["metric"], score["change"]
-    sign = "×" if metric == "perplexity" else "+" if change is not None and change >= 0.005 else ""
-    changed = "–" if change is None else sign + number(change, metric)
-    name = f"{escape(task['name'])}<br>{escape(UNITS.get(metric, metric))}"
-    return name, number(score["before"], metric), number(score["after"], metric), changed
+    on, change = scale(task), score["change"]
+    sign = "×" if on == "ratio" else "+" if change is not None and change >= 0.005 else ""
+    changed = "–" if change is None else sign + number(change, on)
+    name = f"{escape(task['name'])}<br>{escape(UNITS.get(task['metric'], task['metric']))}"
+    return name, number(score["before"], on), number(score["after"], on), changed

@@ -36,7 +36,7 @@ class Replay(Method, ABC):
         self._past = self.recall(run) if self.ratio else []  # ratio 0 is the naive run, bit for bit
         self._seen = self._replayed = self._turn = 0
         for task, _ in self._past:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         new, *rest = parts
@@ -116,7 +116,7 @@ class Multitask(Method):
 
     def setup(self, run: Run) -> None:
         for task in self._old:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]

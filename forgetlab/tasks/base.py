@@ -14,6 +14,7 @@ from torch import Tensor
 from forgetlab.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.memory import free, out_of_memory
+from forgetlab.metrics.retention import Scale
 from forgetlab.models import Model, evaluating
 from forgetlab.sources import Examples
 from forgetlab.tasks.tally import Tally, score_of_sums, stratified
@@ -39,6 +40,7 @@ class Task(ABC):
 
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    scale: ClassVar[Scale] = "points"  # "ratio": changes are factors, and shares are taken in nats
     kind: ClassVar[str]
     has_loss: ClassVar[bool] = True
 

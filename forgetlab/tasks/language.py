@@ -24,6 +24,7 @@ class LanguageModel(Task):
 
     metric = "perplexity"
     higher_is_better = False
+    scale = "ratio"
 
     def prepare(self, model: Model, seed: int = 0) -> None:
         wanted = "masked" if self.kind == "masked-lm" else "causal"
