@@ -239,6 +239,83 @@ def test_limit_spreads_over_the_file(tmp_path):
     assert found.notes == ("10 of 100 examples kept, spread evenly over the file",)
 
 
+# --- guesses at columns ---
+
+
+def test_a_column_that_is_mostly_empty_is_never_guessed_to_be_the_labels(tmp_path):
+    """CoLA's raw file has a mark in a third of its rows; taken for the label it cost 6,024 of 8,551 rows."""
+    rows = [
+        (f"s{i % 3}", str(i % 2), "*?"[i % 2] if i % 3 == 0 else "", f"the boat {i} sailed over the sea")
+        for i in range(60)
+    ]
+    path = write_csv(tmp_path, "cola.tsv", rows, "\t")
+    refused(path, r"may be in any of 2 columns: '0' \(s0, s1, s2\), '1' \(0, 1\); name one: label=NAME, --label NAME")
+    assert len(read(path, text=3, label=1)) == 60
+    path = write_csv(tmp_path, "two.tsv", [row[2:] for row in rows], "\t")
+    refused(path, "no label column among '0', '1'")
+    assert len(read(path, label=0)) == 20  # named: then the rest is left out, with a note
+    named = [("text", "label", "topic"), *((row[3], row[2], row[1]) for row in rows)]
+    found = read(write_csv(tmp_path, "named.csv", named))
+    assert (len(found), {*found.labels}) == (60, {"0", "1"})
+    assert found.notes == ("label column 'topic', by its name; not 'label'",)
+    path = write_csv(tmp_path, "only.csv", [row[:2] for row in named])
+    refused(path, "column 'label' looks like the label but is empty in 67% of 60 rows, and 40 would be left out; name")
+
+
+@pytest.mark.parametrize(("missing", "good"), [(1, True), (3, True), (6, True), (8, False), (40, False)])
+def test_a_guess_costs_a_few_per_cent_of_the_rows_at_most(tmp_path, missing, good):
+    rows = [("utterances", "verdict")]
+    rows += [(f"the boat number {i} sailed over the sea", "" if i < missing else "ab"[i % 2]) for i in range(100)]
+    path = write_csv(tmp_path, "data.csv", rows)
+    if good:
+        assert len(read(path)) == 100 - missing
+    else:
+        refused(path, f"column 'verdict' looks like the label but is empty in {missing}% of 100 rows")
+    assert len(read(path, label="verdict", text="utterances")) == 100 - missing
+
+
+def test_lines_that_begin_with_their_label(tmp_path):
+    """TREC in Latin-1, fastText, and a digit before each text; a numbered list and a play have no classes."""
+    trec = "\n".join(f"{('DESC:manner', 'NUM:date', 'NUM:count')[i % 3]} How is Andr\u00e9 {i} ?" for i in range(30))
+    found = read(write(tmp_path, "train_5500.label", trec.encode("latin-1")))
+    assert (found.kind, found.texts[1], found.labels[:3]) == (
+        "labelled",
+        "How is Andr\u00e9 1 ?",
+        ("DESC", "NUM", "NUM"),
+    )
+    assert found.notes[1:] == ("lines of LABEL:fine text: 2 labels are taken; label=fine for the 3 fine ones",)
+    assert read(tmp_path / "train_5500.label", label="fine").labels[:3] == ("manner", "date", "count")
+    assert read(tmp_path / "train_5500.label", kind="text").kind == "text"
+    for form, labels in (("__label__{} a fine day {}", "ab"), ("{} a fine day {}", "01")):
+        lines = [form.format(labels[i % 2], i) for i in range(20)]
+        found = read(write(tmp_path, "data.txt", "\n".join([*lines, "no label"])))
+        assert (found.labels[:2], found.texts[0], len(found)) == (tuple(labels), "a fine day 0", 20)
+        assert found.notes[0] == "1 of 21 lines do not fit, skipped (first: line 21)"
+    assert read(write(tmp_path, "list.txt", "\n".join(f"{i} things to do" for i in range(9)))).kind == "text"
+    assert read(write(tmp_path, "play.txt", "ROMEO:o speak again\nJULIET:ay me\nNURSE:madam\n")).kind == "text"
+
+
+@pytest.mark.parametrize(
+    "name", ["wide.csv", "wide.tsv", "wide.txt", "wide.jsonl", "sparse.jsonl", "marks.csv", "marks.txt"]
+)
+def test_a_wide_file_is_read_or_refused(tmp_path, name):
+    """It took seconds for a hundred thousand columns, and hours for as many marks: each was tried as a delimiter."""
+    count = 100_000
+    if "marks" in name:
+        marks = "".join(
+            c for c in map(chr, range(0x2000, 0x30000)) if not c.isalnum() and not 0xD800 <= ord(c) < 0xE000
+        )
+        assert read(write(tmp_path, name, f"text{marks[:count]}\na,b")).kind == "text"
+        return
+    names = [f"c{i}" for i in range(count)]
+    content = {
+        "wide.jsonl": lambda: json.dumps(dict.fromkeys(names, "x")),
+        "sparse.jsonl": lambda: "\n".join(json.dumps({one: "x"}) for one in names[:20_000]),
+        "wide.csv": lambda: "\n".join([",".join(names)] * 2),
+    }.get(name, lambda: "\n".join(["\t".join(names)] * 2))()
+    refused(write(tmp_path, name, content), "columns; expected a table of texts and labels, of 10,000 columns at most")
+
+
 # --- encodings ---
 
 

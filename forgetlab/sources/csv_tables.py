@@ -151,4 +151,6 @@ def _has_header(rows: list[list[str]], asked: set[str]) -> bool:
         return False
     if any(cell and all(map(is_number, column)) for cell, column in zip(first, columns, strict=True)):
         return True
-    return not any(" " in cell for cell in first) and any(min(Counter(c).values()) > 1 for c in columns)
+    return not any(" " in cell for cell in first) and any(
+        min(Counter(filter(None, c)).values(), default=0) > 1 for c in columns
+    )

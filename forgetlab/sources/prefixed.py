@@ -31,9 +31,7 @@ def prefixed_table(path: Path, lines: list[str]) -> Table | None:
     notes = skipped(path, bad, len(found), "line", "a label and a text")
     if form == "coarse":
         fine = len({m["fine"] for _, m in rows})
-        notes.append(
-            f"lines of LABEL:fine text: the {len(classes)} labels are taken; label=fine for the {fine} fine ones"
-        )
+        notes.append(f"lines of LABEL:fine text: {len(classes)} labels are taken; label=fine for the {fine} fine ones")
         return Table(["label", "fine", "text"], [(i, [m["coarse"], m["fine"], m["text"]]) for i, m in rows], notes)
     notes.append(f"lines of a label and a text: {len(classes)} labels such as {rows[0][1][form]!r}")
     return Table(["label", "text"], [(i, [m[form], m["text"]]) for i, m in rows], notes)
