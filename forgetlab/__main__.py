@@ -389,7 +389,7 @@ def _console() -> None:
     def plain(error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeEncodeError)
         signs = error.object[error.start : error.end].translate(PLAIN)
-        return signs.encode("ascii", "replace").decode(), error.end
+        return signs.encode("ascii", "backslashreplace").decode(), error.end  # a name that is no text, too
 
     codecs.register_error("plain", plain)
     for stream in (sys.stdout, sys.stderr):
@@ -401,7 +401,6 @@ def _quiet() -> None:
     """transformers' own bars and hints would break the one-line promise."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal or name without UTF-8
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def newest(out: str | Path) -> str:
     """
     found = [path for path in Path(out).glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     found.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    faults = []
+    faults: list[str] = []
     for path in found:
         if not (wrong := fault(path)):
             if faults:

@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models import Model
 from forgetlab.own_probes import Generation, MultipleChoice
 from forgetlab.probes import KShot, MinimalPairs
-from forgetlab.source_names import MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
+from forgetlab.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
 from forgetlab.sources import Column, Examples, Kind
 from forgetlab.sources.json_tables import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
@@ -26,7 +26,6 @@ QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
 PAIR_ROW = '{"good": "…", "bad": "…"}'
 CHOICE_ROW = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
-LONGEST = 1000  # characters of a name
 
 
 def task_from(

@@ -232,7 +232,7 @@ def sample(
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
     """
-    number("temperature", temperature, above=True)
+    number("temperature", temperature, 0, 1000, above=True)
     number("top_p", top_p, 0, 1, above=True)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

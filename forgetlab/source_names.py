@@ -17,7 +17,8 @@ FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
 OPTIONS = ("text", "label", "pair", "kind", "test", "name", "k", "limit")
 _OPTION = r"\s*\w+=[^,]*"
-_WITH_OPTIONS = re.compile(rf"(.+?):({_OPTION}(?:,{_OPTION})*)", re.S)
+_OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
+LONGEST = 1000  # characters of a source
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def parsed(given: str | os.PathLike[str]) -> Source:
 
 
 def _cut(given: str) -> tuple[str, str]:
-    found = _WITH_OPTIONS.fullmatch(given)
-    return (given, "") if found is None or is_file(given) else (found[1], found[2])
+    """The name and its options: the longest name that is a file, else what stands before the first option."""
+    if len(given) > LONGEST or is_file(given):
+        return given, ""
+    colons = [i for i, letter in enumerate(given) if letter == ":" and _OPTIONS.fullmatch(given, i + 1)]
+    at = next((i for i in reversed(colons) if is_file(given[:i])), colons[0] if colons else len(given))
+    return given[:at], given[at + 1 :]
 
 
 def parted(listed: str) -> list[str]:

@@ -60,7 +60,7 @@ class GenerativeReplay(Replay):
     ) -> None:
         super().__init__(ratio)
         self.size = whole("size", size)
-        self.temperature = number("temperature", temperature, above=True)
+        self.temperature = number("temperature", temperature, 0, 1000, above=True)
         self.top_p = number("top_p", top_p, 0, 1, above=True)
         self.max_tokens = whole("max_tokens", max_tokens)
         if not isinstance(writer, Model | str | os.PathLike | None):
