@@ -571,6 +571,7 @@ def test_scores_are_logged_where_the_trainer_logs(tmp_path: Path) -> None:
     assert first["drift"] == 0.0 < last["drift"]
     assert last["penalty/ewc"] > 0.0
     assert trainer.records[-1].status == "done"
+    assert [len(r.tallies.get(OLD, ())) for r in trainer.records] == [16, *[0] * (len(trainer.records) - 2), 16]
 
 
 def test_the_trainer_logs_what_it_logs_without_us(tmp_path: Path) -> None:
