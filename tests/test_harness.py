@@ -139,6 +139,8 @@ def test_results_under_filters_are_found_by_their_metric() -> None:
     assert HarnessTask("gsm8k", "exact_match")._main(_plain(raw)) == "exact_match,strict-match"
     assert HarnessTask("gsm8k", "exact_match,strict-match")._main(_plain(raw)) == "exact_match,strict-match"
     assert HarnessTask("wikitext", "word_perplexity").higher_is_better is False
+    assert HarnessTask("wikitext", "word_perplexity").scale == "ratio"
+    assert HarnessTask("wikitext", "bits_per_byte").scale == "points"
 
 
 def test_bad_arguments() -> None:
