@@ -33,7 +33,7 @@ class Resuming(Trainer):
     stopped: str
     _run: Run | None
     _settings: list[list[Any]] | None  # of the methods, before their setup
-    _first: dict[str, float]
+    _first: dict[str, Sequence[Any]]
     _loss: Tensor
     _loss_steps: int
     _start: float
