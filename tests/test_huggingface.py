@@ -482,6 +482,7 @@ def test_a_run_at_its_end_goes_on_where_more_steps_are_asked_for(tmp_path: Path)
     assert trained(tmp_path, CASES["ewc"](), resume=True, max_steps=STEPS + 2, **saving).state.global_step == STEPS + 2
 
 
+@pytest.mark.slow
 def test_no_damage_to_a_checkpoint_gives_other_weights(tmp_path: Path) -> None:
     """Any file cut short, with a bit turned, gone, or a folder in its place: the checkpoint before it is taken.
 
