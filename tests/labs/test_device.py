@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+from forgetlab import labs
 from forgetlab.labs import own, watch
 from forgetlab.labs.runs import Runs
+
+FOLDER = Path(labs.__file__).parent
 
 
 @pytest.fixture
@@ -28,3 +34,10 @@ def test_a_model_of_ones_own_may_use_the_gpu() -> None:
     settings = {"steps": 20, "lr": 1e-3, "seed": 0, **dict.fromkeys(names, "")}
     assert own.recipe({**settings, "model": ""}).device == "cpu"
     assert own.recipe({**settings, "model": "./my-model"}).device == "auto"
+
+
+def test_labs_that_load_a_shipped_model_themselves_say_cpu() -> None:
+    lines = [line for file in FOLDER.rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    loads = [line for line in lines if re.search(r"load\W+\"tiny-", line)]
+    assert len(loads) >= 3
+    assert all('device="cpu"' in line for line in loads)
