@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forgetlab import ForgetlabError, plots, recipes, report, task_from
+from forgetlab import ForgetlabError, finetune, load, plots, recipes, report, task, task_from
 from forgetlab.checks import flag, number, whole
 from forgetlab.errors import unknown
 from forgetlab.labs import own
@@ -290,6 +290,26 @@ def test_what_is_no_number_is_refused_in_one_short_line(value: object) -> None:
             flag("x", value)
     with pytest.raises(ForgetlabError, match="must be true or false"):
         flag("x", np.array([1, 2]))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "~nobody-here/x", "x" * 300, "./a\0b", "x" * 5000])
+def test_wrong_names_of_models_and_folders_are_said_in_words(name: str) -> None:
+    for act in (lambda: load(name), lambda: report.check_folder(name)):
+        with pytest.raises(ForgetlabError, match="no file or folder"):
+            act()
+
+
+@pytest.mark.parametrize("seed", [10**400, 1.5, None, float("nan"), 2**63])
+def test_a_seed_is_a_whole_number_of_64_bits(seed: object, bert: Model) -> None:
+    for act in (lambda: finetune(bert, task("sentiment"), seed=seed), lambda: task("sentiment", size=4, seed=seed)):
+        with pytest.raises(ForgetlabError, match="seed must be a whole number of 64 bits"):
+            list(act())
+    same = [
+        [record.scores for record in finetune(bert, task("sentiment"), seed=s, steps=1, batch_size=4, limit=8)]
+        for s in (3, np.int64(3))
+        if bert.restore() is None
+    ]
+    assert same[0] == same[1]
 
 
 def test_a_temperature_beyond_all_measure() -> None:
