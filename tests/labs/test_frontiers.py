@@ -75,7 +75,7 @@ def test_along_shows_the_cosines_of_the_run_that_its_controls_describe() -> None
     state = _state(lab)
     bench = _bench(along.OLD)
     bench.model.restore()
-    cosines = GradientCosine(bench.watch, every=2, seed=2)
+    cosines = GradientCosine(bench.watch, every=2)  # its draws follow the seed of the run
     methods = [*make_methods("agem", bench.watch), cosines]
     run = finetune(
         bench.model, bench.new, methods=methods, watch=bench.watch, steps=6, lr=1e-3, seed=2, every=2, limit=64
