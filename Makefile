@@ -8,13 +8,14 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity clean
+.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity crash \
+  clean
 
-lab: $(INSTALLED)            ## JupyterLab on lesson 00
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
+lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
+	$(BIN)/python -m forgetlab lab
 
 demo: $(INSTALLED)           ## the main job, headless, on the embedded world
-	$(BIN)/python -m forgetlab compare --out forgetlab-report
+	$(BIN)/python -m forgetlab demo
 
 check: $(INSTALLED)          ## the fast part: lint, types, unit tests
 	$(BIN)/ruff format --check .
@@ -31,7 +32,7 @@ test: $(INSTALLED)           ## everything
 nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
 	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly" tests
 
-test-colab: $(COLAB)/.installed  ## the notebook tests on the widget generation of Google Colab
+test-colab: $(COLAB)/.installed  ## every lesson and lab on a machine as Google Colab hands it out
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
 
 data: $(INSTALLED)           ## regenerate data/tasks and the manifest, byte for byte
@@ -74,6 +75,11 @@ fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at it
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/remedies.py
 
+crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
+	$(BIN)/python -m tests.crashing compare 50
+	$(BIN)/python -m tests.crashing compare 5 --processes 2
+	$(BIN)/python -m tests.crashing trainer 50
+
 clean:
 	rm -rf $(VENV) $(COLAB) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -89,7 +95,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	  echo "no Chromium, and it could not be installed: the browser tests will be skipped"
 	@touch $@
 
-# Colab's kernel and widgets in front of everything else that $(VENV) has (torch is not installed twice).
+# Colab's packages in front of everything else that $(VENV) has (torch is not installed twice). The tests make machines
+# without forgetlab from it: tests/notebooks/bare.py.
 $(COLAB)/.installed: requirements-colab.txt $(INSTALLED)
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
 	rm -f $(COLAB)/lib/python3.*/site-packages/behind.pth

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -100,7 +103,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="TASK_OR_FILE",
             help="what to learn (default: the embedded sentiment task)",
         )
-        add("--watch", default="", metavar="A,B", help="what to watch: task names or files, comma-separated")
+        add(
+            "--watch",
+            default="",
+            metavar="A,B",
+            help="what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1",
+        )
         if name == "compare":
             add(
                 "--methods",
@@ -174,6 +182,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", required=True, metavar="FOLDER")
 
+    command = commands.add_parser("lab", help="JupyterLab on lesson 00")
+    command.set_defaults(action=_lab)
+    command.add_argument(
+        "folder",
+        nargs="?",
+        default="forgetlab-lessons",
+        help="where an installed wheel puts the lessons (default: %(default)s); a checkout serves its own",
+    )
+    command.add_argument("--no-browser", action="store_true", help="print the address only")
+
+    command = commands.add_parser("demo", help="the main job on the embedded world: compare, with its defaults")
+    command.set_defaults(action=_demo)
+    command.add_argument("--out", default="forgetlab-report", metavar="FOLDER")
+
     commands.add_parser("models", help="list the shipped models").set_defaults(action=_models)
     commands.add_parser("tasks", help="list the embedded tasks").set_defaults(action=_tasks)
     commands.add_parser("methods", help="list the remedies and their settings").set_defaults(action=_methods)
@@ -182,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     from forgetlab import comparing, recipes, report, sweeps
+    from forgetlab.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
@@ -189,7 +212,7 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = recipes.Recipe(
         model=options.model,
         new=options.new,
-        watch=tuple(w for w in options.watch.split(",") if w),
+        watch=tuple(parted(options.watch)),
         steps=options.steps,
         lr=lr,
         batch_size=options.batch,
@@ -239,7 +262,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import pretraining, sources
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -269,6 +292,16 @@ def _pretrain(options: argparse.Namespace) -> None:
     print(f"saved {out} ({sum(p.numel() for p in model.parameters()):,} weights, {time.perf_counter() - start:.0f} s)")
 
 
+def _lab(options: argparse.Namespace) -> None:
+    from forgetlab.teaching import lessons
+
+    lessons.serve(Path(options.folder), browser=not options.no_browser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return main(["compare", "--out", options.out])
+
+
 def _models(options: argparse.Namespace) -> None:
     import json
 
@@ -283,7 +316,7 @@ def _models(options: argparse.Namespace) -> None:
 
 def _tasks(options: argparse.Namespace) -> None:
     from forgetlab.catalog import task_names
-    from forgetlab.own_data import MACHINE_TEXT
+    from forgetlab.source_names import MACHINE_TEXT
 
     for name, text in task_names().items():
         print(f"{name:<16}{text}")
@@ -337,12 +370,31 @@ class _Progress:
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        width = shutil.get_terminal_size().columns - 1  # spaces, for a Windows console may not know escapes
+        print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
 
 
 def _clear() -> None:
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", file=sys.stderr, flush=True)
+
+
+# One character for one, so that columns stand.
+PLAIN = str.maketrans("×±→−·█…“”’–", 'x~>-.#~""\'-')
+
+
+def _console() -> None:
+    """Signs that the terminal's encoding lacks are written in plain ones: a table is no reason to end."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        signs = error.object[error.start : error.end].translate(PLAIN)
+        return signs.encode("ascii", "backslashreplace").decode(), error.end  # a name that is no text, too
+
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
 
 
 def _quiet() -> None:
@@ -352,5 +404,7 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    _quiet()
+    _console()
+    if "lab" not in sys.argv[1:2]:  # its kernels say what they like
+        _quiet()
     sys.exit(main())

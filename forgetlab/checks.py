@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, shown
+
+MOST = 2**63 - 1  # of a whole number: what torch and files can hold
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
-    """`value` as a whole number of `least` or more; raises ForgetlabError for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        wanted = "above 0" if least == 1 else f"of {least} or more"
-        raise ForgetlabError(f"{name} must be a whole number {wanted}, got {value!r}")
-    return value
+    """`value`, numpy's too, as a whole number of `least` or more; raises ForgetlabError for anything else.
+
+    >>> import numpy as np
+    >>> whole("steps", np.int64(10))
+    10
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= MOST:
+        return int(value)
+    wanted = "above 0" if least == 1 else f"of {least} or more"
+    raise ForgetlabError(f"{name} must be a whole number {wanted}, got {shown(value)}")
 
 
 def number(
@@ -25,24 +33,37 @@ def number(
     above: bool = False,
     below: bool = False,
 ) -> float:
-    """`value` as a finite number in [low, high]; `above` and `below` leave out the ends. Raises ForgetlabError."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if good and (low < value if above else low <= value) and (value < high if below else value <= high):  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
+    """`value` as a finite number in [low, high]; `above` and `below` leave out the ends. Raises ForgetlabError.
+
+    >>> import numpy as np
+    >>> number("lam", np.float32(0.5))
+    0.5
+    """
+    found = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            found = float(value)
+        except OverflowError:  # a whole number beyond 1e308
+            found = math.inf
+    if math.isfinite(found) and (low < found if above else low <= found) and (found < high if below else found <= high):
+        return found
     if high == math.inf:
         wanted = f"a number above {low:g}" if above else f"a number of {low:g} or more"
     else:
         ends = ", both excluded" if above and below else f", {low:g} excluded" if above else ""
         ends = ends or (f", {high:g} excluded" if below else "")
         wanted = f"between {low:g} and {high:g}{ends}"
-    raise ForgetlabError(f"{name} must be {wanted}, got {value!r}")
+    raise ForgetlabError(f"{name} must be {wanted}, got {shown(value)}")
 
 
 def flag(name: str, value: object) -> bool:
     """`value` as true or false; 0 and 1 count, as a command line gives them. Raises ForgetlabError."""
-    if value in (0, 1):
-        return bool(value)
-    raise ForgetlabError(f"{name} must be true or false (or 1 or 0), got {value!r}")
+    try:
+        if value in (0, 1):
+            return bool(value)
+    except (TypeError, ValueError, RuntimeError):  # an array: it has no one truth
+        pass
+    raise ForgetlabError(f"{name} must be true or false (or 1 or 0), got {shown(value)}")
 
 
 def listed(name: str, values: object, kind: type, such: str) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from forgetlab import report, workers
+from forgetlab.advice import recommend, verdicts
 from forgetlab.checks import number, whole
-from forgetlab.choosing import End, Pair, Search, recommend
+from forgetlab.choosing import End, Pair, Search
 from forgetlab.errors import ForgetlabError
 from forgetlab.frontier import dots, shares
-from forgetlab.recipes import Recipe, summarise
+from forgetlab.recipes import Recipe
 from forgetlab.remedies import METHODS, family, make_methods
+from forgetlab.summary import nothing_to_lose, summarise
 from forgetlab.sweeps import RunFolder, Sweep, opened
 from forgetlab.workers import Pool, Run
 
@@ -117,13 +119,14 @@ def compare(
     for note in [*more, *results.pop("left_out", [])]:
         say(note)
         results["notes"].append(note)
-    watched, searched = len(results["tasks"]) > 1, plan.budget is not None
-    found = dots(results["runs"], results["tasks"])
-    return {
-        **results,
-        "keep": plan.keep,
-        "recommendation": recommend(found, plan.keep, watched=watched, searched=searched),
-    }
+    runs, tasks, searched = results["runs"], results["tasks"], plan.budget is not None
+    for name in (idle := nothing_to_lose(runs, tasks)):
+        note = f"{name}: nothing to lose, as it starts within its error of guessing; it counts nowhere"
+        say(note)
+        results["notes"].append(note)
+    found, watched, to_lose = dots(runs, tasks), len(tasks) > 1, len(tasks) - 1 > len(idle)
+    advice = recommend(found, plan.keep, watched=watched, to_lose=to_lose, searched=searched)
+    return {**results, "keep": plan.keep, "recommendation": advice, "verdicts": verdicts(found)}
 
 
 def seconds(text: str) -> float:

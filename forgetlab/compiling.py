@@ -11,6 +11,7 @@ from torch import Tensor
 
 from forgetlab.memory import out_of_memory
 from forgetlab.models import Model
+from forgetlab.torch_state import apart
 
 
 def compile_backbone(model: Model, loss: Callable[[], Tensor]) -> str:
@@ -19,12 +20,12 @@ def compile_backbone(model: Model, loss: Callable[[], Tensor]) -> str:
     loss: computes the loss of a small batch. It is called, and differentiated, here: a compiler that is missing
     shows at the first use only. No weight changes and the state of the generators is put back.
     """
+    model.on_restore(undo)
     model.backbone.compile(dynamic=True)  # batches differ in length
     training = model.training
     model.train()
     try:
-        devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        with apart(model), torch.enable_grad():
             loss().backward()
     except Exception as error:  # a compiler fails in many ways, none of which ends a run
         undo(model)

@@ -22,13 +22,18 @@ class Encoded:
 
     columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids.
     lengths: (N,) tokens of each. words: (N, L) index of the word that a token begins, or IGNORE.
-    truncated: how many texts were longer than the model takes.
+    cut: (N,) bool, whether a text was longer than the model takes and lost its end.
     """
 
     columns: dict[str, Tensor]
     lengths: Tensor
     words: Tensor
-    truncated: int = 0
+    cut: Tensor
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut."""
+        return int(self.cut.sum())
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -44,15 +49,16 @@ class Encoded:
         yield from rows[torch.argsort(self.lengths[rows], stable=True)].split(EVALUATION_BATCH)
 
 
-def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: bool = False) -> Encoded:
+def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool = False, end: bool = False) -> Encoded:
     """Encode every example for one tokenizer.
 
     examples: of any kind; pairs become one sequence of two segments. max_length: in tokens; longer texts are
-    cut and counted. end_mark: add the begin and end tokens that a causal language model is trained with.
+    cut and counted. begin: put the begin token, where there is one, in the place of the tokenizer's own marks, as a
+    causal language model wants it; end: and the end token at the end, where it has room.
     """
     if not len(examples):
         raise ForgetlabError("there is no text to encode")
-    options: dict[str, Any] = {"add_special_tokens": not end_mark}
+    options: dict[str, Any] = {"add_special_tokens": not begin}
     if examples.words is not None:
         encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
     elif examples.pairs is not None:
@@ -60,9 +66,9 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
     else:
         encodings = tokenizer(list(examples.texts), **options)
     # looked up once: on a tokenizer these are slow properties
-    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id) if end_mark else (None, None)
-    begin, end = ([] if mark is None else [mark] for mark in marks)
-    rows = [_row(encodings, i, max_length, begin, end, end_mark) for i in range(len(encodings["input_ids"]))]
+    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
+    last = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+    rows = [_row(encodings, i, max_length, first, last, begin) for i in range(len(encodings["input_ids"]))]
     longest = max(len(row["input_ids"]) for row in rows)
     padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "words": IGNORE}
     columns = {
@@ -74,11 +80,11 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, end_mark: boo
         words=columns.pop("words"),
         columns=columns,
         lengths=columns["attention_mask"].sum(1),
-        truncated=sum(row["cut"] for row in rows),
+        cut=torch.tensor([row["cut"] for row in rows]),
     )
 
 
-def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[int], end_mark: bool) -> dict[str, Any]:
+def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[int], causal: bool) -> dict[str, Any]:
     ids = list(encodings["input_ids"][i])
     word_ids = encodings.word_ids(i)
     words = [
@@ -86,13 +92,13 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
         for w, before in zip(word_ids, [None, *word_ids[:-1]], strict=True)
     ]
     types = list(encodings["token_type_ids"][i]) if "token_type_ids" in encodings else None
-    room = max_length - len(begin) - len(end)
+    room = max_length - len(begin)
     cut = len(ids) > room
-    if cut and not end_mark:  # keep the closing mark of an encoder's sequence
+    if cut and not causal:  # keep the closing mark of an encoder's sequence
         ids, words = [*ids[: room - 1], ids[-1]], [*words[: room - 1], words[-1]]
         types = [*types[: room - 1], types[-1]] if types else None
-    elif cut:
-        ids, words, end = ids[: max_length - len(begin)], words[: max_length - len(begin)], []
+    elif len(ids) >= room:  # the text before its end mark
+        ids, words, end = ids[:room], words[:room], []
     ids = [*begin, *ids, *end]
     row: dict[str, Any] = {
         "input_ids": ids,

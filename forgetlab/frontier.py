@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.remedies import family
+from forgetlab.summary import kept_of, learned_of, resampled_scores, resampled_shares
 
-Scores = Mapping[str, float]
 Dot = dict[str, Any]
-
-
-def learned(before: float, after: float) -> float:
-    """Share of what there was to learn: (after − before) / (1 − before) of a score up to 1; 0 where it fell."""
-    return max(0.0, (after - before) / (1 - before)) if before < 1 else 0.0
-
-
-def learned_nats(before: float, after: float, floor: float = 1.0) -> float:
-    """The same of a perplexity, in nats: (ln before − ln after) / (ln before − ln floor); 0 where it rose.
-
-    floor: the lowest that any model can reach (1 where it is not known).
-    """
-    return max(0.0, math.log(before / after) / math.log(before / floor)) if before > floor else 0.0
-
-
-def kept(before: Scores, after: Scores, perplexities: Collection[str] = ()) -> float:
-    """Mean share of the old scores that is still there, in [0, 1].
-
-    before, after: {old task: score}. perplexities: the tasks whose score is one.
-    A task's share is after / before, for a perplexity before / after, and 1 at most: a gain does not make up for a
-    loss. A task whose score was 0 had nothing to lose and is left out; nan and inf count as all lost.
-    Raises ForgetlabError where no task is left.
-    """
-    shares = []
-    for task, start in before.items():
-        if start:
-            share = start / after[task] if task in perplexities else after[task] / start
-            shares.append(min(1.0, share) if math.isfinite(share) else 0.0)
-    if not shares:
-        raise ForgetlabError("kept needs an old task with a score above 0 before the fine-tune")
-    return statistics.fmean(shares)
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The numbers of the points that no other one beats (higher is better in both), from left to right.
-
-    One point beats another where it is better in one thing and not worse in the other: equal ones do not.
-    """
-    best, front = -math.inf, list[int]()
-    for i in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1], -i)):
-        if points[i][1] > best or (front and points[i] == points[front[-1]]):
-            best = points[i][1]
-            front.append(i)
-    return front[::-1]
 
 
 def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
@@ -70,58 +25,53 @@ def dots(runs: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) 
     """A dot for each methods text among the runs of a comparison (`recipes.compare`), in their order.
 
     [{"name": its first remedy, "spec", "family", "kept", "new": the share learned, a value for each seed that did
-    not diverge, "diverged": how many did}]. With nothing watched (or nothing to lose), all is kept.
+    not diverge, "seeds": these, "drawn": (seeds, 2, draws) both shares on test sets drawn anew (empty without tallies),
+    "diverged": how many did}]. With nothing watched (or nothing to lose), all is kept.
     """
+    scores = resampled_scores(runs, tasks)
+    drawn = resampled_shares(runs, tasks, scores)
     found: dict[str, Dot] = {}
-    for run in runs:
+    for run, both in zip(runs, drawn, strict=True):
         spec = run["recipe"]["methods"]
         empty = {"name": spec.partition(":")[0], "spec": spec, "family": family(spec)}
-        dot = found.setdefault(spec, {**empty, "kept": [], "new": [], "diverged": 0})
+        dot = found.setdefault(spec, {**empty, "kept": [], "new": [], "seeds": [], "drawn": [], "diverged": 0})
         if (end := shares(run["records"], tasks)) is None:
             dot["diverged"] += 1
         else:
             dot["kept"].append(end[0])
             dot["new"].append(end[1])
+            dot["seeds"].append(run["recipe"]["seed"])
+            if scores:
+                dot["drawn"].append(both)
     return list(found.values())
 
 
 def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """(share kept of the old, share learned of the new) at the end of a run; None where it diverged."""
+    """(mean share kept of the old, share learned of the new) at the end of a run; None where it diverged.
+
+    A watched task with nothing to lose counts nowhere; where no other one is, all is kept.
+    """
     if records[-1]["status"] == "diverged":
         return None
-    before, after = (
-        {t["name"]: _known(record["scores"][t["name"]][t["metric"]]) for t in tasks}
-        for record in (records[0], records[-1])
-    )
-    (new, *watched) = tasks
-    start, end = before[new["name"]], after[new["name"]]
-    if new["metric"] == "perplexity":
-        gain = learned_nats(start, end, new.get("floor") or 1.0) if math.isfinite(start) and math.isfinite(end) else 0.0
-    else:
-        gain = learned(start, end)
-    old = {t["name"]: before[t["name"]] for t in watched if before[t["name"]] and math.isfinite(before[t["name"]])}
-    return kept(old, after, {t["name"] for t in watched if t["metric"] == "perplexity"}) if old else 1.0, gain
+    new, *watched = tasks
+    old = [share for task in watched if (share := kept_of(task, records)) is not None]
+    return statistics.fmean(old) if old else 1.0, learned_of(new, records)
 
 
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def read_benchmark(
-    path: str | Path, new: str = "sentiment", perplexities: Collection[str] = ("masked-lm",)
-) -> list[Dot]:
+def read_benchmark(path: str | Path) -> list[Dot]:
     """The dots of benchmarks/results/remedies.json: each remedy at its best strength, over seeds.
 
-    new: the new task; all others of a run are old. Returns [{"name", "spec", "family", "kept", "new": a value for
-    each seed, "diverged": seeds that did, "tried": [[kept, new], …] at every strength, on one seed}].
+    Its "tasks" come first the new one, then the old ones. Returns [{"name", "spec", "family", "kept": mean share of
+    the old, "new": score of the new task, a value for each seed, "diverged": seeds that did, "tried": [[kept, new], …]
+    at every strength, on one seed}].
     A remedy all of whose seeds diverged is left out. Raises ForgetlabError for another file.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        dots = []
+        tasks, dots = content["tasks"], []
         for name, runs in content["best"].items():
-            ends = [_end(run, new, perplexities) for run in runs if run["status"] != "diverged"]
-            tried = [_end(run, new, perplexities) for run in content["search"][name] if run["status"] != "diverged"]
+            ends = [_end(run, tasks) for run in runs if run["status"] != "diverged"]
+            tried = [_end(run, tasks) for run in content["search"][name] if run["status"] != "diverged"]
             dot = {"name": name, "spec": runs[0].get("spec", runs[0]["method"]), "family": family(runs[0]["method"])}
             dot |= {"kept": [k for k, _ in ends], "new": [n for _, n in ends], "tried": [list(end) for end in tried]}
             if ends:
@@ -131,6 +81,16 @@ def read_benchmark(
     return dots
 
 
-def _end(run: Mapping[str, Any], new: str, perplexities: Collection[str]) -> tuple[float, float]:
-    before = {task: score for task, score in run["before"].items() if task != new}
-    return round(kept(before, run["after"], perplexities), 4), round(run["after"][new], 4)
+def benchmark_shares(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """`shares` of a run of that file, which has the scores alone: {"status", "before": {task: score}, "after"}."""
+    records = [
+        {"status": run["status"], "scores": {t["name"]: {t["metric"]: run[when][t["name"]]} for t in tasks}}
+        for when in ("before", "after")
+    ]
+    return shares(records, tasks)
+
+
+def _end(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    end = benchmark_shares(run, tasks)
+    assert end is not None  # diverged runs are left out
+    return round(end[0], 4), round(run["after"][tasks[0]["name"]], 4)

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.choosing import evidence
-from forgetlab.frontier import Dot, dots, pareto
+from forgetlab.advice import evidence
+from forgetlab.frontier import Dot, dots
 from forgetlab.methods import Family
+from forgetlab.metrics.retention import pareto
 from forgetlab.plots import COLORS, FAINT, HALO, INK, wrapped
 from forgetlab.remedies import family
 

@@ -19,12 +19,11 @@ import torch
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.memory import out_of_memory
+from forgetlab.metrics.retention import LOWER_IS_BETTER, PERPLEXITIES
 from forgetlab.models import Model
 from forgetlab.probes import Probe
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
-
-LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter")
 
 
 class HarnessTask(Probe):
@@ -54,6 +53,7 @@ class HarnessTask(Probe):
         super().__init__(name, None, Examples(kind="text", texts=("",)))
         self.metric = metric  # type: ignore[misc]
         self.higher_is_better = metric.partition(",")[0] not in LOWER_IS_BETTER  # type: ignore[misc]
+        self.scale = "ratio" if metric.partition(",")[0] in PERPLEXITIES else "points"  # type: ignore[misc]
         self.limit = None if limit is None else whole("limit", limit)
         self.few_shot = None if few_shot is None else whole("few_shot", few_shot, least=0)
         self.rows_at_once = whole("batch_size", batch_size)
@@ -75,8 +75,9 @@ class HarnessTask(Probe):
             )
         return _manager(self.include)
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
-        return []
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        count = min((n for n in (self.limit, limit) if n is not None), default=None)
+        return [] if count is None else [f"{self.name}: lm_eval scores its first {count} examples"]
 
     def items(self) -> int | None:
         return None

@@ -6,30 +6,31 @@ Everything else stays the Trainer's: data, loss, precision, accumulation, loggin
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from forgetlab import checkpoints
 from forgetlab.architectures.frozen import Additive
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.lent_heads import WithLentHeads, plain
+from forgetlab.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.measuring import measured
 from forgetlab.methods import Method, Part, Run, grouped
 from forgetlab.models import Model, evaluating, lm_kind_of
 from forgetlab.records import Record, Status, plain_tallies
-from forgetlab.sources import Examples
+from forgetlab.resuming import Resuming
 from forgetlab.tasks import Task
 
 
-class ForgettingTrainer(Trainer):
+class ForgettingTrainer(Resuming):
     """A Trainer with remedies and watched tasks.
 
     model, args, train_dataset, data_collator, …: as for `transformers.Trainer`; a peft model or a `forgetlab.load`ed
@@ -44,6 +45,9 @@ class ForgettingTrainer(Trainer):
     says why in `stopped`. The penalty's gradient is added once per optimizer step, before clipping.
     With replay, the batch is used whole and its loss gets the share that replay leaves it.
     Checkpoints hold the state of the methods; resume with the same methods, or a ForgetlabError names the difference.
+    A record's `loss` is the mean over the training steps since the last one. The score of the new task, which
+    EarlyStopping reads, is the loss on the evaluation set at that step (nan where the Trainer does not evaluate then),
+    or the record's loss where no evaluation is asked for.
     Raises ForgetlabError where the tasks or methods do not fit the model.
     """
 
@@ -78,6 +82,9 @@ class ForgettingTrainer(Trainer):
         for task in self.watch:
             task.prepare(self.together, self.args.seed)
         self._run: Run | None = None
+        self._settings = None
+        self._due: Status | None = None  # a look at this step, once the Trainer has evaluated and before it saves
+        self._loss, self._loss_steps = torch.zeros((), device=self.args.device), 0  # sum since the last record
         self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
@@ -86,12 +93,17 @@ class ForgettingTrainer(Trainer):
     # -- the run ------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
-        """As in `Trainer`, but that True takes up the newest checkpoint that was written to its end.
+        """As in `Trainer`, but that True takes up the newest checkpoint that is whole; a run at its end stays there.
 
-        Raises ForgetlabError where there is none, and where the data give out early; what was learned stays, scored.
+        Raises ForgetlabError where there is none, where the one given is damaged or of other methods, and where the
+        data give out early; what was learned stays, scored.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = checkpoints.newest(str(self.args.output_dir))
+        elif resume_from_checkpoint and (wrong := checkpoints.fault(Path(resume_from_checkpoint))):
+            raise ForgetlabError(f"{resume_from_checkpoint}: {wrong}; resume from another checkpoint")
+        if resume_from_checkpoint and (ended := self._ended(resume_from_checkpoint)):
+            return ended
         try:
             return super().train(resume_from_checkpoint, *args, **more)
         except ValueError as error:
@@ -117,6 +129,7 @@ class ForgettingTrainer(Trainer):
         """The run as methods see it, with their setup done; the model has its weights from before by now."""
         if self._run is not None:
             return self._run
+        self._settings = checkpoints.settings(self.methods)
         together, args = self.together, self.args
         for method in self.methods:
             if isinstance(method, Additive):
@@ -131,7 +144,7 @@ class ForgettingTrainer(Trainer):
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
         run = Run(
             together,
-            _Theirs(),
+            Theirs(),
             steps,
             per_step,
             args.learning_rate,
@@ -142,6 +155,7 @@ class ForgettingTrainer(Trainer):
             methods=self.methods,
             watch=self.watch,
             new=together.new_head(),
+            seed=args.seed,
         )
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
@@ -190,6 +204,7 @@ class ForgettingTrainer(Trainer):
                 method.before_step(run)
             self._fresh = False
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self._loss = self._loss + loss.detach()
         if self.accelerator.sync_gradients:
             self._finish_gradients(run)
         return loss
@@ -262,6 +277,7 @@ class ForgettingTrainer(Trainer):
     def _after_step(self) -> None:
         run = cast(Run, self._run)
         run.step += 1
+        self._loss_steps += 1
         self._fresh = True
         if not self.accelerator.optimizer_step_was_skipped:
             for method in self.methods:
@@ -274,20 +290,28 @@ class ForgettingTrainer(Trainer):
 
     def look(self, last: bool = False) -> Record:
         """Score the watched tasks now, log the scores, and ask the methods whether to stop."""
-        run = self._begin()
-        record = self._record(run, "done" if last else "running")
+        run, loss = self._begin(), self._mean_loss()
+        self._due = None
+        record = self._logged(self._record(run, "done" if last else "running", loss))
         if not self.stopped and (reasons := [r for m in self.methods if (r := m.should_stop(record, run))]):
             self.stopped = "; ".join(reasons)
             self.control.should_training_stop = True
-            record = self._record(run, "stopped", self.stopped)  # other weights may be back
+            record = self._logged(self._record(run, "stopped", loss, self.stopped))  # other weights may be back
         return record
 
-    def _record(self, run: Run, status: Status, message: str = "") -> Record:
+    def _look_if_due(self) -> None:
+        if self._due is not None:
+            self.look(last=self._due == "done")
+
+    def _maybe_log_save_evaluate(self, *args: Any, **more: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **more)
+        self._look_if_due()
+
+    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
         found = measured(run, self.watch, self.limit)
         tallies = found.pop("tallies")
-        loss = self._new_loss()
-        record = Record(
-            **{**found, "scores": {run.task.name: {"loss": loss}, **found["scores"]}},
+        return Record(
+            **{**found, "scores": {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}},
             tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
             loss=loss,
             seconds=time.perf_counter() - self._start,
@@ -295,17 +319,29 @@ class ForgettingTrainer(Trainer):
             status=status,
             message=message,
         )
+
+    def _logged(self, record: Record) -> Record:
         self.records.append(record)
-        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line is still to come
+        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line may be still to come
         self.log(self._as_logs(record))
         self.control.should_log = wanted
         return record
 
-    def _new_loss(self) -> float:
-        """The latest loss on the evaluation set, or on the training batches where there is none."""
-        history = self.state.log_history
-        found = [float(logs[key]) for key in ("loss", "eval_loss") for logs in history if key in logs]
-        return found[-1] if found else math.nan
+    def _mean_loss(self) -> float | None:
+        """Of the training steps since the last record, as the Trainer logs it; None where there was none."""
+        if not self._loss_steps:
+            return self.records[-1].loss if self.records else None
+        mean = float(self.accelerator.gather(self._loss.reshape(1)).mean()) / self._loss_steps
+        self._loss, self._loss_steps = torch.zeros_like(self._loss), 0
+        return mean
+
+    def _new_score(self, loss: float | None) -> float:
+        """The loss on the evaluation set at this step, or on the training batches where none is evaluated on."""
+        if self.args.eval_strategy == "no":
+            return math.nan if loss is None else loss
+        now = [logs for logs in self.state.log_history if logs.get("step") == self.state.global_step]
+        found = [v for logs in now for k, v in logs.items() if k.startswith("eval_") and k.endswith("loss")]
+        return statistics.fmean(found) if found else math.nan  # of several sets the mean
 
     def _as_logs(self, record: Record) -> dict[str, float]:
         logs = {"drift": record.drift}
@@ -316,40 +352,6 @@ class ForgettingTrainer(Trainer):
             kept = (now / start if task.higher_is_better else start / now) if start and now else math.nan
             logs[f"kept/{task.name}"] = kept
         return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
-
-    # -- checkpoints --------------------------------------------------------------------------------
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        run, shared = cast(Run, self._run), {}
-        if self.args.should_save:
-            own = {id(p) for p in self.model.parameters()}
-            shared = {f"anchor/{name}": value for name, value in run.anchor.items()}
-            shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
-        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        checkpoints.save(folder, run, self.methods, shared, self._first, self.args.process_index)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)  # last: it removes older checkpoints, which until here are needed
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Set the methods up at the weights from before the fine-tune, then bring their state and the weights back."""
-        saved = checkpoints.load(Path(resume_from_checkpoint), self.methods, self.args.process_index)
-        self._to_anchor(saved.group("anchor"))
-        saved.bring_back(self._begin(), self.methods, self.args.device)
-        self._first = saved.plain["first"]
-        heads = saved.group("head")
-        with torch.no_grad():
-            for name, p in self.together.named_parameters():
-                if name in heads:
-                    p.copy_(heads[name])
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    @torch.no_grad()
-    def _to_anchor(self, anchor: Mapping[str, Tensor]) -> None:
-        named = dict(self.together.named_parameters())
-        for name, value in anchor.items():
-            if name not in named or named[name].shape != value.shape:
-                raise ForgetlabError(f"the checkpoint is of another model: {name!r} does not fit the one given")
-            named[name].copy_(value)
 
 
 class _Hooks(TrainerCallback):
@@ -369,27 +371,7 @@ class _Hooks(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         last = state.global_step >= state.max_steps
         if last or state.global_step % self.trainer.watch_every == 0:
-            self.trainer.look(last)
+            self.trainer._due = "done" if last else "running"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.finish()
-
-
-class _Theirs(Task):
-    """The Trainer's own data, as far as methods need to know them."""
-
-    metric: ClassVar[str] = "loss"
-    higher_is_better: ClassVar[bool] = False
-    kind: ClassVar[str] = "trainer"
-
-    def __init__(self) -> None:
-        super().__init__("train", None, Examples(kind="text", texts=()))
-
-    def _collate(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer's own batches cannot be drawn anew by a method")
-
-    def logits(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer computes the loss of its own batches")
-
-    def _scored(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer scores its own data")

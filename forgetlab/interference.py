@@ -17,6 +17,7 @@ from forgetlab.metrics import layer_of
 from forgetlab.models import Model, evaluating
 from forgetlab.regularizers.quadratic import grads
 from forgetlab.replay import reservoir
+from forgetlab.seeds import stream
 from forgetlab.tasks import Task, trainable
 
 Gradients = Mapping[str, Tensor | None]
@@ -112,7 +113,7 @@ class _WithOld(Method):
 
     def setup(self, run: Run) -> None:
         for task in self._old:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def check(self, run: Run) -> None:
         for task in self._old:
@@ -128,7 +129,8 @@ class GradientCosine(_WithOld):
     """Measure along a run whether the new task's gradient opposes those of old tasks; the run itself is unchanged.
 
     old: tasks with training data. every: steps from one measurement to the next, the first at step 0.
-    batch_size: old examples in each (None: as many as the run's batch). seed: of the method's own draws.
+    batch_size: old examples in each (None: as many as the run's batch). seed: of the method's own draws (None: they
+    follow the run's).
 
     The new gradient is that of the loss alone, on the step's own batch (with what replay mixed in, without penalties);
     an old one is taken in eval mode and float32 on a fresh random batch. Both are noisy: average over steps.
@@ -138,7 +140,9 @@ class GradientCosine(_WithOld):
 
     name = "gradient-cosine"
 
-    def __init__(self, old: Sequence[Task], every: int = 1, batch_size: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, old: Sequence[Task], every: int = 1, batch_size: int | None = None, seed: int | None = None
+    ) -> None:
         super().__init__(old, batch_size)
         self.every = whole("every", every)
         self.seed = seed
@@ -152,7 +156,9 @@ class GradientCosine(_WithOld):
     def setup(self, run: Run) -> None:
         super().setup(run)
         self._found = []
-        self._generator = torch.Generator().manual_seed(self.seed)  # the run's own draws stay as they are
+        # not the run's own generator, whose draws stay as they are
+        own = stream(self.name, run.seed) if self.seed is None else torch.Generator().manual_seed(self.seed)
+        self._generator = own
 
     def observe_gradients(self, run: Run) -> None:
         if run.step % self.every:

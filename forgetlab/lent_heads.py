@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from forgetlab.errors import ForgetlabError
 from forgetlab.lm_heads import lm_logits
 from forgetlab.models import Model, lm_kind_of
+from forgetlab.sources import Examples
+from forgetlab.tasks import Task
 
 
 class WithLentHeads(Model):
@@ -51,6 +53,26 @@ class WithLentHeads(Model):
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         return super().lm_logits(hidden) if self.other is None else lm_logits(self.other, hidden)
+
+
+class Theirs(Task):
+    """The Trainer's own data, as far as methods need to know them."""
+
+    metric: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    kind: ClassVar[str] = "trainer"
+
+    def __init__(self) -> None:
+        super().__init__("train", None, Examples(kind="text", texts=()))
+
+    def _collate(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer's own batches cannot be drawn anew by a method")
+
+    def logits(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer computes the loss of its own batches")
+
+    def _scored(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer scores its own data")
 
 
 def plain(model: nn.Module) -> nn.Module:

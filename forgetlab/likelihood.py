@@ -15,9 +15,14 @@ from forgetlab.tasks import in_pieces
 
 
 def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUATION_BATCH) -> Tensor:
-    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood. at_once: texts."""
+    """(N,) log-probability of each text in nats; for a masked model its pseudo-log-likelihood. at_once: texts.
+
+    Causal: Σ log p(token | all before it) over the text's own tokens, and the end token where the model's pre-training
+    had it (`Model.end_mark`). Without a begin token nothing stands before the first token, and it does not count.
+    """
     examples = Examples(kind="text", texts=tuple(texts))
-    encoded = encode(examples, model.tokenizer, model.max_length, end_mark=model.lm_kind == "causal")
+    causal = model.lm_kind == "causal"
+    encoded = encode(examples, model.tokenizer, model.max_length, begin=causal, end=causal and model.end_mark)
     total = torch.empty(len(encoded))
     with torch.inference_mode():
         for index in (i for batch in encoded.evaluation_batches() for i in batch.split(at_once)):

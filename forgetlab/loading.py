@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
 from forgetlab import hub
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.lm_heads import check_lm_head
-from forgetlab.models import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
+from forgetlab.models import HEADS_FILE, HEADS_WEIGHTS, Level, Model, lm_kind_of, quiet_transformers
 from forgetlab.paths import check_shipped, data_folder
+from forgetlab.soundness import check_config, check_model, check_unused, read_json
 
 
 def shipped_models() -> list[str]:
@@ -77,7 +79,8 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
         raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
     local = os.path.basename(os.path.abspath(source))  # "." has no name
     title = local if not fetched else repository + (f"@{revision}" if revision else "")
-    body, tokenizer = _from_transformers(source, title if fetched else str(name), fetched)
+    shown = title if fetched else str(name)
+    body, tokenizer = _from_transformers(source, shown, fetched)
     model = Model(body, tokenizer, name=title)
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
@@ -85,9 +88,11 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
             "huggingface.ForgettingTrainer goes on with it, and `compare` learns its task first",
             stacklevel=2,
         )
-    if Path(source, HEADS_FILE).is_file():
+    if os.path.lexists(Path(source, HEADS_FILE)):
         _load_heads(model, Path(source))
-    model.to(chosen).eval()
+    with _in_words(shown):
+        check_model(model.eval(), shown)
+    model.to(chosen)
     model.remember()
     return model
 
@@ -100,7 +105,8 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
     # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        with quiet_transformers():
+        with quiet_transformers(), _in_words(given):
+            check_config(Path(source), given)
             config = AutoConfig.from_pretrained(source, **options)
             _check_kind(config, given)
             architecture = (config.architectures or [""])[0]
@@ -114,34 +120,49 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
             body, info = loader.from_pretrained(source, **options)
             if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
                 body, info = AutoModel.from_pretrained(source, **options)
+            if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses it
+                raise ForgetlabError(
+                    f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}"
+                )
+            check_unused(body, info["unexpected_keys"], given)
             if lm_kind_of(body):
                 check_lm_head(body)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses the pooler
-            raise ForgetlabError(f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}")
+            if tokenizer.pad_token is None:
+                # padding is masked out everywhere, so that any existing token serves
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+            if tokenizer.pad_token is None:
+                raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
     except SafetensorError as error:
         again = ""
         if fetched:
             hub.drop_damaged(Path(source))
             again = "; it was removed from the cache, so that loading it again downloads it anew"
         raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error}){again}") from None
-    except ForgetlabError:
+    return body, tokenizer
+
+
+@contextmanager
+def _in_words(given: str) -> Iterator[None]:
+    """Whatever transformers, tokenizers and torch raise on a damaged folder, as a ForgetlabError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ForgetlabError, SafetensorError):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of code in Rust, which is no Exception
+        if not (panic or isinstance(error, Exception)):
+            raise
         if "trust_remote_code" in str(error):
             raise ForgetlabError(
                 f"{given} needs code from its repository, which is never run here: expected an architecture that "
                 "transformers itself knows"
             ) from None
         raise ForgetlabError(
-            f"{given} cannot be opened as a transformers checkpoint: {hub.first_line(error)}"
+            f"{given} cannot be opened as a transformers checkpoint: {hub.first_line(cast(Exception, error))}"
         ) from None
-    if tokenizer.pad_token is None:
-        # padding is masked out everywhere, so that any existing token serves
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
-    return body, tokenizer
 
 
 def _check_kind(config: Any, given: str) -> None:
@@ -157,11 +178,23 @@ def _load_heads(model: Model, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    described = read_json(folder / HEADS_FILE, str(folder))
+    if not isinstance(described, dict) or not all(_is_head(head) for head in described.values()):
+        raise ForgetlabError(
+            f"{folder}: the named heads cannot be read; expected {HEADS_FILE} to hold "
+            '{NAME: {"level": "sequence" or "token", "labels": [TEXT, …]}}'
+        )
     try:
-        described = json.loads((folder / HEADS_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / HEADS_WEIGHTS)
         for name, head in described.items():
             model.add_head(name, head["labels"], head["level"])
         model.heads.load_state_dict(weights)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise ForgetlabError(f"{folder}: the named heads cannot be read ({hub.first_line(error)})") from None
+
+
+def _is_head(head: Any) -> bool:
+    labels = head.get("labels") if isinstance(head, dict) else None
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        return False
+    return len(set(labels)) == len(labels) and head.get("level") in get_args(Level)

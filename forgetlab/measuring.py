@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from forgetlab.methods import Method, Run
+from forgetlab.methods import Method, Run, by_name
 from forgetlab.metrics import parameter_drift
 from forgetlab.models import evaluating
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Scores, Tagging, Tally, Task
@@ -34,7 +34,7 @@ def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor 
             found = _side_by_side(pool, score, [task for task in tasks if type(task) in OWN_KINDS])
         found = {task.name: found[task.name] if task.name in found else score(task) for task in tasks}
     with torch.no_grad(), run.autocast():
-        values = {method.name: method.penalty(run) for method in run.methods}
+        values = {name: method.penalty(run) for name, method in by_name(run.methods).items()}
     drift = parameter_drift(run.anchor, run.weights)
     return {
         "step": run.step,

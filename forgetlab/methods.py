@@ -53,7 +53,8 @@ class Run:
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
     methods: the remedies, in their order. watch: the tasks that are scored along with the new one. new: weights of the
-    body that were not there before. notes: what to know of the run, said in its next record.
+    body that were not there before. notes: what to know of the run, said in its next record. seed: the run's; what a
+    method draws apart from `generator` begins from it too (`seeds.stream`), or runs of several seeds would share it.
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Run:
     watch: Sequence[Task] = ()
     new: frozenset[nn.Parameter] = frozenset()
     notes: list[str] = field(default_factory=list)
+    seed: int = 0
     _orders: dict[str, Tensor] = field(default_factory=dict)  # rows still to come, in their order
 
     def trained(self) -> list[nn.Parameter]:
@@ -182,6 +184,15 @@ class Method:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "name")
         return f"{type(self).__name__}({shown})"
+
+
+def by_name(methods: Sequence[Method]) -> dict[str, Method]:
+    """The methods by what records call them: a second one of a name is "ewc 2"."""
+    named: dict[str, Method] = {}
+    for method in methods:
+        again = 1 + sum(other.name == method.name for other in named.values())
+        named[method.name if again == 1 else f"{method.name} {again}"] = method
+    return named
 
 
 def grouped(methods: Sequence[Method], groups: list[Group], run: Run) -> list[Group]:

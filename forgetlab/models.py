@@ -7,7 +7,6 @@ small head for each labelled task.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 
 from forgetlab import fused
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.exits import close_runs, refuse_second
 from forgetlab.lm_heads import lm_logits
+from forgetlab.seeds import derived
 
 Batch = Mapping[str, Tensor]
 Level = Literal["sequence", "token"]
@@ -73,6 +74,8 @@ class Model(nn.Module):
         self.name = name
         self.lm_kind = lm_kind_of(body)
         self._pretrained: Weights = {}
+        self._trainable: dict[str, bool] = {}
+        self.size = 0  # weights that `restore` brings back
         self._undo: list[Callable[[Model], None]] = []
         self._shared: dict[int, Tensor] | None = None
         self._plain = frozenset(self.state_dict())  # names of the body's own weights
@@ -91,6 +94,14 @@ class Model(nn.Module):
     def causal(self) -> bool:
         """Whether each token sees only the ones before it."""
         return self.lm_kind == "causal" or bool(getattr(self.config, "is_decoder", False))
+
+    @property
+    def end_mark(self) -> bool:
+        """Whether pre-training closed each text with the end token: where the config says so in `end_mark`.
+
+        Then the end of a text is trained and scored like any token. Other models may never have seen it there.
+        """
+        return bool(getattr(self.config, "end_mark", False))
 
     @property
     def max_length(self) -> int:
@@ -127,8 +138,7 @@ class Model(nn.Module):
                 f"a head cannot be called {name!r}, which torch's modules mean otherwise: try my-{name}"
             )
         width = self.config.hidden_size
-        head_seed = zlib.crc32(f"{name}/{seed}".encode())
-        head = Head(width, labels, level, last_token=self.causal, seed=head_seed).to(self.device)
+        head = Head(width, labels, level, last_token=self.causal, seed=derived(name, seed)).to(self.device)
         self.heads[name] = head
         return head
 
@@ -180,16 +190,26 @@ class Model(nn.Module):
         return {name: p.detach().clone() for name, p in self.state_dict().items()}
 
     def remember(self) -> None:
-        """Make the present weights and structure the ones that `restore` brings back."""
+        """Make the present weights, structure and what may be trained the ones that `restore` brings back.
+
+        Raises ForgetlabError while a run is open: what it has frozen or added is its own.
+        """
+        refuse_second(self)
         self._pretrained = self.snapshot()
+        self._trainable = {name: p.requires_grad for name, p in self.named_parameters()}
+        self.size = sum(p.numel() for p in self.parameters())
         self._undo.clear()
 
     @torch.no_grad()
     def restore(self, weights: Weights | None = None) -> None:
         """Bring back the loaded weights (or `weights`, a snapshot) in place; what was added since is dropped.
 
-        Raises ForgetlabError, with nothing changed, for the snapshot of another model.
+        An open run on the model is closed first. After it, and after whatever broke a run off, the weights, the
+        structure and what may be trained are as at loading (or the latest `remember`), in eval mode, without gradients.
+        Raises ForgetlabError, with nothing changed, for the snapshot of another model, and for a run that is at work in
+        another thread.
         """
+        close_runs(self)
         weights = self._pretrained if weights is None else weights
         new = [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]
         kept = {f"heads.{k}": p for k, p in self.heads.state_dict().items() if k.partition(".")[0] not in new}
@@ -203,11 +223,17 @@ class Model(nn.Module):
                     f"{[*p.shape]} here"
                 )
         while self._undo:
-            self._undo.pop()(self)
+            self._undo[-1](self)
+            self._undo.pop()  # after it: an interrupt within it leaves it to the next call
         for name in new:
             del self.heads[name]
         for name, tensor in self.state_dict().items():
             tensor.copy_(weights[name])
+        for name, p in self.named_parameters():
+            p.requires_grad_(self._trainable.get(name, True))
+            p.grad = None
+        self._shared = None
+        self.eval()
 
     def save(self, folder: str | Path) -> None:
         """Write an ordinary transformers folder, with the named heads in two files beside it.

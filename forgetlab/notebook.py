@@ -6,6 +6,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions, version
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -17,7 +19,7 @@ NAMED = ("torch", "numpy", "transformers", "ipywidgets")
 
 
 def setup(before: Mapping[str, str] | None = None) -> None:
-    """Print the versions and the device that the lesson runs with.
+    """Print the versions that the lesson runs with, on the CPU, and the GPU if there is one.
 
     before: {package: version} as it was before the set-up; what changed since is printed too.
     """
@@ -26,11 +28,37 @@ def setup(before: Mapping[str, str] | None = None) -> None:
 
     from forgetlab import __version__
 
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    print(f"forgetlab {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, on {device}")
+    print(f"forgetlab {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, on cpu")
+    if card := gpu():
+        print(f"GPU: {card}. The labs leave it alone: for models as small as theirs the cpu answers first.")
     after = {d.name: d.version for d in distributions()}
     if before is not None and after != before:
         print(changes(before, after))
+        print('A table that lessons quote: from forgetlab.teaching import results; results("remedies")')
+
+
+def gpu() -> str:
+    """The name of the GPU that torch can use, or ""."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return "Apple MPS" if torch.backends.mps.is_available() else ""
+
+
+def network(seconds: float = 3.0) -> bool:
+    """Whether the hub answers within so many seconds. HF_HUB_OFFLINE=1 says no unasked; HF_ENDPOINT is heeded."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()
+    except HTTPError:
+        return True  # a refusal is an answer
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> str:
@@ -67,6 +95,7 @@ class Living(widgets.VBox):
     def __init__(self, children: Sequence[widgets.Widget] = ()) -> None:
         super().__init__(children)
         compat.on_page(self, False)
+        compat.answer_while_busy(self)
 
     def close(self) -> None:
         """Free it and all its widgets; a page then shows nothing of it."""

@@ -11,12 +11,12 @@ from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.likelihood import option_log_probabilities
 from forgetlab.models import Model
-from forgetlab.probes import Probe, answers, blocks, chance, needs_lm, sample
+from forgetlab.probes import ByLikelihood, Probe, answers, blocks, chance, sample
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
 
 
-class MultipleChoice(Probe):
+class MultipleChoice(ByLikelihood):
     """Share of questions whose right option is the most probable after the question, per token of the option.
 
     score(o) = log p(o | question) / tokens of o: the mean, so that long options are not punished (GPT-3: Brown et
@@ -49,8 +49,9 @@ class MultipleChoice(Probe):
         texts = tuple(f"{q} {o}".strip() for q, o in zip(self.questions, self.options, strict=True))
         super().__init__(name, None, Examples(kind="text", texts=texts))
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        begun = all(self.questions)  # something stands before each option
+        return (Probe if begun else ByLikelihood).remarks(self, model, *splits, limit=limit)
 
     def items(self) -> int:
         return len(self.counts)
@@ -116,7 +117,7 @@ class Generation(Probe):
         if self.prompts is not None:
             self._start(model, 1)
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
     def write(self, model: Model, count: int) -> list[str]:

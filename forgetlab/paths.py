@@ -20,6 +20,14 @@ def data_folder() -> Path:
     raise ForgetlabError(f"the data folder is missing beside {_PACKAGE}; reinstall forgetlab")
 
 
+def carried(name: str) -> Path:
+    """A folder of the repository that the wheel carries too: "notebooks" or "benchmarks/results"."""
+    for folder in (_PACKAGE / "data" / name, _PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise ForgetlabError(f"the folder {name} is missing beside {_PACKAGE}; reinstall forgetlab")
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 from forgetlab.drawing import png as png
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.metrics.retention import higher_is_better, scale
+from forgetlab.summary import kept_of, score
 
 Results = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Task = Mapping[str, Any]
@@ -90,9 +92,8 @@ def curves(results: Results, *, source: str = "live") -> Figure:
 def trade_off(results: Results, *, source: str = "live") -> Figure:
     """One point a method: what it forgets (across) and the new task's score (up) at the end of the run.
 
-    Forgetting is 1 − the kept share. The kept share of a watched task is after / before for a score and
-    before / after for a perplexity, clipped to [0, 1] (a gain does not make up for a loss); that of a run is
-    the mean over its watched tasks. A task whose score starts at 0 has nothing to lose and is left out.
+    Forgetting is 1 − the kept share (`metrics.retention.kept`), the mean over the watched tasks. A task that starts
+    within its error of a guesser has nothing to lose and is left out.
     Points are means over seeds, bars their standard deviation. Diverged runs are left out, and that is said.
     """
     (new, *_), sides = _read(results)
@@ -108,7 +109,7 @@ def trade_off(results: Results, *, source: str = "live") -> Figure:
         (x, y), (dx, dy) = side.ends.mean(axis=0), side.spread
         ax.errorbar(x, y, xerr=dx or None, yerr=dy or None, **style)
     _scale(ax, {**new, "floor": None})
-    if new["metric"] == "perplexity":
+    if not higher_is_better(new):
         ax.invert_yaxis()  # up stays better
     right = max([0.1, *(side.ends.max(axis=0)[0] for side in drawn)])
     ax.set_xlim(-0.06 * right, 1.08 * right)
@@ -158,8 +159,8 @@ def alt_text(figure_kind: str, results: Results) -> str:
             (low, least), *_, (high, most) = sorted((float(np.mean(by)), layer) for layer, by in side.drifts.items())
             text = f"{most} {number(high)}, {least} {number(low)}"
         elif len(side.ends):
-            lost, score = side.ends.mean(axis=0)
-            text = f"{number(score, tasks[0]['metric'])}, {lost:.0%} forgotten"
+            lost, end = side.ends.mean(axis=0)
+            text = f"{number(end, scale(tasks[0]))}, {lost:.0%} forgotten"
         told.append(f"{side.who}: {text}")
     what = f"{tasks[0]['name']} ({tasks[0]['metric']}) and share of the watched tasks forgotten"
     return f"{'Layers that moved most and least' if figure_kind == 'drift' else what}. {'; '.join(told)}."
@@ -181,11 +182,11 @@ def at_log(value: float, place: int | None = None) -> str:
     return ("" if lead == "1" else f"{lead}·") + "10" + str(power).translate(RAISED)
 
 
-def number(value: float | None, metric: str = "perplexity") -> str:
-    """A value as people write it: two decimals for a score, three digits for a perplexity, "–" for None."""
+def number(value: float | None, scale: str = "ratio") -> str:
+    """A value as people write it: three digits on the scale "ratio" (a perplexity), else two decimals; "–" for None."""
     if value is None or not np.isfinite(value):
         return "–"
-    if metric != "perplexity":
+    if scale != "ratio":
         return f"{round(value, 2) + 0:.2f}".replace("-", "−")  # + 0: no "−0.00"
     if value == 0 or 0.001 <= abs(value) < 999.5:
         return f"{value:#.3g}".rstrip(".")
@@ -217,7 +218,7 @@ def _read(results: Results) -> tuple[list[Task], list[_Side]]:
     for i, name in enumerate(names, start="none" not in names):  # looks are the same with and without "none"
         own = [run["records"] for run in runs if run["recipe"]["methods"] == name]
         lines = [[_line(records, task) for records in own] for task in tasks]
-        ends = np.array([_end(tasks, [values for _, values in run]) for run in zip(*lines, strict=True)])
+        ends = np.array([_end(tasks, records) for records in own])
         well = np.isfinite(ends).all(axis=1)
         spread = ends[well].std(axis=0, ddof=1) if sum(well) > 1 else np.zeros(2)
         last = [own[k][-1]["drift_per_layer"] for k in np.flatnonzero(well)]
@@ -237,24 +238,22 @@ def _line(records: Sequence[Mapping[str, Any]], task: Task) -> Line:
     return np.array([record["step"] for record in records], dtype=float), np.array(values, dtype=float)
 
 
-def _end(tasks: Sequence[Task], values: Sequence[Array]) -> tuple[float, float]:
-    """(forgetting, new score) of a run, as `trade_off` defines them; nan where a value is missing."""
-    kept = []
-    for task, (before, after) in zip(tasks[1:], [line[[0, -1]] for line in values[1:]], strict=True):
-        if before:
-            kept.append(np.clip(before / after if task["metric"] == "perplexity" else after / before, 0, 1))
-    return 1 - float(np.mean(kept)) if kept else 0.0, float(values[0][-1])
+def _end(tasks: Sequence[Task], records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """(forgetting, new score) of a run, as `trade_off` defines them; nan where it diverged or has no score."""
+    end = math.nan if records[-1]["status"] == "diverged" else score(records[-1], tasks[0])
+    shares = [share for task in tasks[1:] if (share := kept_of(task, records)) is not None]
+    return 1 - float(np.mean(shares)) if shares else 0.0, end
 
 
 def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
     told = []
     for task, lines in zip(tasks, side.lines, strict=True):
         before, after = np.mean([values[[0, -1]] for _, values in lines], axis=0)
-        start, end = number(before, task["metric"]), number(after, task["metric"])
+        start, end = number(before, scale(task)), number(after, scale(task))
         text = f"{'rises' if after > before else 'falls'} from {start} to {end}"
         if not np.isfinite(after):
             text = f"starts at {start} and diverges"
-        elif task["metric"] == "perplexity" and after > before:
+        elif scale(task) == "ratio" and after > before:
             text += f" (×{number(after / before)})"
         told.append(f"{task['name']} ({task['metric']}) {text if start != end else f'stays at {end}'}")
     watched = f" while {' and '.join(told[1:])}" if told[1:] else ""
@@ -327,7 +326,7 @@ def _scale(ax: Axes, task: Task) -> None:
     low, high = ax.dataLim.intervaly
     if not np.isfinite([low, high]).all():
         return  # no run has a value
-    if task["metric"] != "perplexity":
+    if scale(task) != "ratio":
         margin = max(0.06 * (high - low), 0.1 - (high - low) / 2)
         ax.set_ylim(max(low - margin, -0.03), min(high + margin, 1.03))
         return

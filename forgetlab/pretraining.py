@@ -105,6 +105,7 @@ def gpt_body(tokenizer: Any, shape: Shape, positions: int = 64) -> nn.Module:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            end_mark=True,  # `Model.end_mark`: each text is closed with the end token below
         )
     )
 

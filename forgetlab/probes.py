@@ -16,7 +16,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.likelihood import log_probabilities
 from forgetlab.models import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores, Tally, Task
+from forgetlab.tasks import Scores, Tally, Task, first_unscored
 
 
 class Probe(Task):
@@ -31,7 +31,18 @@ class Probe(Task):
         raise ForgetlabError(f"{self.name} is a zero-shot task: it can be watched, not trained")
 
 
-class MinimalPairs(Probe):
+class ByLikelihood(Probe):
+    """A probe that asks how probable texts are."""
+
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        if model.lm_kind is None:
+            raise ForgetlabError(f"the task {self.name} needs a language-model head, which {model.name} has not")
+
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        return super().remarks(model, *splits, limit=limit) + first_unscored(self.name, model)
+
+
+class MinimalPairs(ByLikelihood):
     """Share of pairs in which the model finds the good text more probable than its broken twin (BLiMP).
 
     Causal models: log-probability of the text. Masked models: pseudo-log-likelihood, each token hidden in turn
@@ -48,9 +59,6 @@ class MinimalPairs(Probe):
         texts = tuple(t for pair in zip(good, bad, strict=True) for t in pair)
         super().__init__(name, None, Examples(kind="text", texts=texts))
 
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
-
     def items(self) -> int:
         return len(self.test) // 2
 
@@ -66,7 +74,7 @@ class MinimalPairs(Probe):
         return {"accuracy": float(self.main_score(tally.items.sum(0)))}, tally
 
 
-class Cloze(Probe):
+class Cloze(ByLikelihood):
     """Share of questions whose right ending the model finds the most probable among the candidates."""
 
     metric = "accuracy"
@@ -79,9 +87,6 @@ class Cloze(Probe):
         super().__init__(name, None, Examples(kind="text", texts=texts))
         self.choices = [tuple(cs) for cs in choices]
         self.answers = tuple(answers)
-
-    def prepare(self, model: Model, seed: int = 0) -> None:
-        needs_lm(self.name, model)
 
     def items(self) -> int:
         return len(self.choices)
@@ -173,7 +178,7 @@ class Writing(Probe):
         if model.lm_kind != "causal":
             raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
 
     def items(self) -> int:
@@ -227,7 +232,7 @@ def sample(
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
     """
-    number("temperature", temperature, above=True)
+    number("temperature", temperature, 0, 1000, above=True)
     number("top_p", top_p, 0, 1, above=True)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -265,9 +270,3 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked  # the mass of the more probable tokens
     return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
-
-
-def needs_lm(name: str, model: Model) -> None:
-    """Raise ForgetlabError where the model has no language-model head."""
-    if model.lm_kind is None:
-        raise ForgetlabError(f"the task {name} needs a language-model head, which {model.name} has not")

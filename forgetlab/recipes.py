@@ -5,32 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import forgetlab
-from forgetlab import catalog, sources, stacked
+from forgetlab import stacked
 from forgetlab.checks import number, whole
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError
 from forgetlab.loading import load
 from forgetlab.models import Model
-from forgetlab.own_data import MACHINE_TEXT, is_hub_name, of_examples, short_name
+from forgetlab.own_data import check_source, task_from
 from forgetlab.records import Record
 from forgetlab.regularizers.quadratic import Quadratic
 from forgetlab.remedies import make_methods
 from forgetlab.replay import Multitask
+from forgetlab.source_names import is_hub_name, parsed, source_files
+from forgetlab.summary import summarise as summarise
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.torch_state import is_small
 from forgetlab.training import Precision, finetune
 
 AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Recipe:
     """Everything that defines a run.
 
     model: a shipped name, a folder or a hub id. new: the task to learn; watch: the tasks to watch (empty: what
-    suits the model). Each is an embedded task's name, a file, or one of MACHINE_TEXT.
+    suits the model). Each is a source of `task_from`: an embedded task's name, a file, a hub set, this machine's text,
+    with options of its own where it needs them: "cola.tsv:text=3,label=1".
     methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". similarity: the dial of the new task.
     learn_steps: watched tasks whose head the model lacks are learned first, for that many steps.
     text, label, kind: columns and kind of the new task's file. limit: test examples per score (None: all).
@@ -62,6 +64,12 @@ class Recipe:
     device: str = "auto"
     precision: Precision = "float32"
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a rate from np.logspace: JSON knows Python's own numbers only
+                object.__setattr__(self, name, value.item())
+        object.__setattr__(self, "watch", tuple(self.watch))
+
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
 
@@ -69,7 +77,7 @@ class Recipe:
         """
         from forgetlab.paths import inputs, sha256
 
-        files = {name: sha256(Path(name)) for name in (self.new, *self.watch) if Path(name).is_file()}
+        files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
         content = [asdict(self), files, inputs(), forgetlab.__version__]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -89,9 +97,9 @@ class Bench:
     limit: int | None = None
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
-        """One run from the model as it was; yields its records."""
+        """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        return finetune(
+        yield from finetune(
             self.model,
             self.new,
             methods=make_methods(recipe.methods, self.watch),
@@ -114,6 +122,8 @@ def prepare(recipe: Recipe) -> Bench:
     number("lr", recipe.lr, above=True)
     if recipe.new and recipe.new in recipe.watch:
         raise ForgetlabError(f"two tasks have the same name: {recipe.new} is the new task and watched too")
+    for name in filter(None, (recipe.new, *recipe.watch)):
+        check_source(name)
     model = load(recipe.model, device=recipe.device)
     new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
     new, notes = _resolve(new_name, model, "new", recipe)
@@ -122,11 +132,15 @@ def prepare(recipe: Recipe) -> Bench:
         one, more = _resolve(name, model, "watch", recipe)
         watch.append(one)
         notes += more
+    if len({one.name for one in (new, *watch)}) < 1 + len(watch):
+        names = ", ".join(one.name for one in (new, *watch))
+        raise ForgetlabError(f"two tasks have the same name: {names}; give one another: FILE:name=OTHER")
     missing = [t for t in watch if isinstance(t, Classification | Tagging) and t.head not in model.heads]
     for one in (new, *watch):
         one.prepare(model, recipe.seed)
     notes += [note for one in (new, *watch) for note in _one_sided(one)]
-    notes += new.remarks(model, "train", "test") + [note for one in watch for note in one.remarks(model, "test")]
+    notes += new.remarks(model, "train", "test", limit=recipe.limit)
+    notes += [note for one in watch for note in one.remarks(model, "test", limit=recipe.limit)]
     if missing:
         _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
         notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")
@@ -210,24 +224,7 @@ def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench:
 
 
 def describe(bench: Bench) -> dict[str, Any]:
-    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes.
-
-    Of each task "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of"
-    how many of its test items are scored (None: only whoever scores them knows).
-    """
-    tasks = [
-        {
-            "name": t.name,
-            "kind": t.kind,
-            "metric": t.metric,
-            "higher_is_better": t.higher_is_better,
-            "floor": t.floor,
-            "guess": t.guesser(bench.model, bench.limit),
-            "scored": None if (of := t.items()) is None else min(of, bench.limit or of),
-            "of": of,
-        }
-        for t in (bench.new, *bench.watch)
-    ]
+    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     return {
         "forgetlab": forgetlab.__version__,
         "machine": {
@@ -235,46 +232,31 @@ def describe(bench: Bench) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "device": device_name(bench.model),
         },
-        "model": {"name": bench.model.name, "parameters": sum(p.numel() for p in bench.model.parameters())},
+        "model": {"name": bench.model.name, "parameters": bench.model.size},
         "new": bench.new.name,
-        "tasks": tasks,
+        "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
         "notes": bench.notes,
     }
 
 
-def summarise(runs: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a method: {"method", "seeds", "status", "seconds_per_step", "drift", "tasks": {name: {...}}}.
+def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
+    """What is to be known of a task where only its scores are at hand.
 
-    For each task: "before" and "after" (means over seeds), "spread" (standard deviation of "after"; None for one
-    seed) and "change" (after − before, or after / before for a perplexity). Where a run diverged they are None.
+    "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its
+    test items are scored (None: only whoever scores them knows).
     """
-    rows = []
-    for method in dict.fromkeys(run["recipe"]["methods"] for run in runs):
-        own = [run["records"] for run in runs if run["recipe"]["methods"] == method]
-        last = [records[-1] for records in own]
-        scores = {}
-        for task in tasks:
-            before = _mean([records[0]["scores"][task["name"]][task["metric"]] for records in own])
-            # weights that are nan still score something: chance, which is not a result
-            finals = [None if r["status"] == "diverged" else r["scores"][task["name"]][task["metric"]] for r in last]
-            after = _mean(finals)
-            change = None
-            if before is not None and after is not None:
-                change = after / before if task["metric"] == "perplexity" else after - before
-            known = [value for value in finals if value is not None]
-            spread = statistics.stdev(known) if after is not None and len(known) > 1 else None
-            scores[task["name"]] = {"before": before, "after": after, "spread": spread, "change": change}
-        rows.append(
-            {
-                "method": method,
-                "seeds": len(own),
-                "status": sorted({record["status"] for record in last}),
-                "seconds_per_step": _mean([record["train_seconds"] / max(1, record["step"]) for record in last]),
-                "drift": _mean([record["drift"] for record in last]),
-                "tasks": scores,
-            }
-        )
-    return rows
+    of = task.items()
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "scale": task.scale,
+        "floor": task.floor,
+        "guess": task.guesser(model, limit),
+        "scored": None if of is None else min(of, limit or of),
+        "of": of,
+    }
 
 
 def device_name(model: Model) -> str:
@@ -297,22 +279,15 @@ def _default_watch(recipe: Recipe, model: Model) -> list[str]:
 
 def _resolve(name: str, model: Model, role: str, recipe: Recipe) -> tuple[Task, list[str]]:
     """A task from an embedded name, a file, the hub or this machine's own text; with remarks on the data."""
-    if name.partition(":")[0] in catalog.DESCRIPTIONS and not Path(name).exists():
-        return catalog.task(name, similarity=recipe.similarity if role == "new" else 1.0), []
-    columns: Any = {"text": recipe.text, "label": recipe.label, "kind": recipe.kind} if role == "new" else {}
-    if is_hub_name(name):
-        train, test = sources.hub_sides(name, limit=HUB_LIMIT, **columns)
-    elif name in MACHINE_TEXT:
-        train, test = sources.split(sources.machine_text(name), test=0.2)
-    elif not Path(name).exists() and not any(mark in name for mark in "./\\"):
-        raise unknown("task or file", name, [*catalog.DESCRIPTIONS, *MACHINE_TEXT])
-    else:
-        examples = sources.read(name, **columns)
-        if role == "new" and examples.kind == "text" and Path(name).suffix in TABLES and recipe.kind is None:
-            sources.read(name, **{**columns, "kind": "labelled"})
-        train, test = sources.split(examples, test=0.2)
-    task = of_examples(short_name(name), train, test, model)
-    return task, [f"{Path(name).name}: {note}" for note in train.notes]
+    source = parsed(name)
+    given: dict[str, Any] = {}
+    if role == "new":
+        given = {"text": recipe.text, "label": recipe.label, "kind": recipe.kind, "similarity": recipe.similarity}
+    if is_hub_name(source.name) and "limit" not in source.options:
+        given["limit"] = HUB_LIMIT
+    task = task_from(name, model, **given)
+    notes = dict.fromkeys(note for side in (task.train, task.test) if side is not None for note in side.notes)
+    return task, [f"{Path(source.name).name}: {note}" for note in notes]
 
 
 def _one_sided(task: Task) -> list[str]:
@@ -347,8 +322,3 @@ def _learn(model: Model, missing: Sequence[Task], others: Sequence[Task], recipe
     for record in steps:
         if record.status == "diverged":
             raise ForgetlabError(f"learning {first.name} first: {record.message}; use a lower --lr")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None

@@ -17,7 +17,8 @@ class Record:
     """The state of a run at one evaluation.
 
     step: finished steps. loss: mean training loss since the last record, nats (None before the first step).
-    scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss term}.
+    scores: {task: {metric: value}}, the new task first. penalty: {method: value of its loss
+    term}, two of a name as "ewc" and "ewc 2".
     drift: ‖θ − θ₀‖ over all weights that were there before; drift_per_layer likewise; lr: of each group.
     costs: in the first record, "trained_parameters", "added_parameters" and "bytes" that the methods hold beyond
     plain fine-tuning; setup_seconds: what they took before the first step.

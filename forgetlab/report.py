@@ -1,4 +1,4 @@
-"""What a comparison found: a plain-text table for the terminal, and a folder with a self-contained HTML page."""
+"""What a comparison found, as a folder with a self-contained HTML page; its tables are in `tables`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from forgetlab import frontier_plot, plots
-from forgetlab.choosing import pick
+from forgetlab.advice import pick
 from forgetlab.errors import ForgetlabError
 from forgetlab.frontier import dots
-from forgetlab.plots import number, wrapped
 from forgetlab.results import sync_folder
 from forgetlab.sweeps import only_runs
+from forgetlab.tables import html_table, html_verdicts
+from forgetlab.tables import table as table
 
 Results = Mapping[str, Any]
 
@@ -38,11 +38,16 @@ CAPTIONS = {
 }
 HOW_TO_READ = (
     "The <b>new task</b> is what the model was fine-tuned on; the <b>watched</b> tasks were only measured.",
-    "<b>Forgetting</b> is what a watched task loses meanwhile: a lower score, or a higher perplexity, than before. "
-    "As one number it is the lost share, averaged over the watched tasks: 0 % is nothing, 100 % is everything.",
+    "<b>Kept</b> is the share of what a watched task knew above a guesser, who knows only how frequent each class or "
+    "word is, that is still there: 100 % is all, 0 % is no better than guessing. <b>Learned</b> is the share of the "
+    "way from before to the best score. Of a perplexity both are taken in nats, that is, of its logarithm. A task that "
+    "starts within its error of guessing has nothing to lose and counts nowhere.",
+    "<b>Forgetting</b> is 1 − kept, averaged over the watched tasks. <b>After / before</b> is the plain ratio.",
     "<b>Perplexity</b> is the number of words that the model hesitates between; ×2 means twice as many. "
     "The <b>floor</b> is the lowest that any model can reach on these texts, where it is known.",
-    "<b>±</b> is the standard deviation over seeds: a difference smaller than that may be luck.",
+    "<b>±a/b</b>: a is the standard deviation over seeds, b the standard error that comes from the choice of the test "
+    "items. <b>?</b> marks a change that cannot be told from none by both of them.",
+    "<b>helps</b>, <b>harms</b>: the 95 % interval of the difference, of seeds and items, leaves 0 out.",
     "<b>Drift</b> is the distance ‖θ − θ₀‖ that weights have moved: far is not yet forgotten, but near is mostly kept.",
 )
 STYLE = """
@@ -57,29 +62,6 @@ small, figcaption { font-size: .8rem; font-weight: 400; opacity: .8; display: bl
 img { width: 704px; max-width: 100%; height: auto; background: #fff; border-radius: 6px; display: block; }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px; }
 """
-
-
-def table(results: Results) -> str:
-    """The summary as aligned plain text, one row a method, 120 columns wide with up to three watched tasks."""
-    tasks, rows = results["tasks"], results["summary"]
-    columns = []
-    for i, task in enumerate(tasks):
-        cells = [_cell(task, row, change=i > 0) for row in rows]
-        sizes = [max(map(len, parts)) for parts in zip(*cells, strict=True)]
-        lines = [" ".join(p.rjust(n) for p, n in zip(cell, sizes, strict=True) if n) for cell in cells]
-        name = wrapped(task["name"] if i else f"new: {task['name']}", max(18, len(lines[0])))
-        columns.append(([*name, task["metric"]], lines))
-    columns.append((["ms/step"], [_milliseconds(row).rjust(7) for row in rows]))
-    used = sum(2 + max(map(len, [*head, *lines])) for head, lines in columns)
-    labels = [wrapped(_label(row), max(16, 120 - used)) for row in rows]
-    height = max(len(head) for head, _ in columns)
-    grid = [list(line) for line in zip_longest(["method"], *(head for head, _ in columns), fillvalue="")]
-    for k, label in enumerate(labels):
-        grid.append([label[0], *(lines[k] for _, lines in columns)])
-        grid += [[more] for more in label[1:]]
-    widths = [max(map(len, column)) for column in zip_longest(*grid, fillvalue="")]
-    text = ["  ".join(part.ljust(n) for part, n in zip(line, widths, strict=False)).rstrip() for line in grid]
-    return "\n".join([*text[:height], "-" * max(map(len, text)), *text[height:]])
 
 
 def filled(lines: Sequence[str]) -> list[str]:
@@ -213,8 +195,9 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 <body><h1>{title}</h1>
 <p>{escape(what)}</p>
 <p>{escape(alts["curves"])}</p>
-<h2>Results</h2><div class="wide">{_html_table(results)}</div>
+<h2>Results</h2><div class="wide">{html_table(results)}</div>
 {f"<h2>What to choose</h2><ul>{advice}</ul>" if advice else ""}
+{html_verdicts(results)}
 {images}
 {f"<h2>Notes</h2><ul>{remarks}</ul>" if notes else ""}
 <h2>How to read this</h2>
@@ -233,40 +216,3 @@ def _said(results: Results) -> list[str]:
         first.setdefault(run["recipe"]["methods"], run["records"][0])
     said = [(methods, note) for methods, record in first.items() for note in record.get("notes", ())]
     return [f"{methods}: {note}" for methods, note in said if note not in results["notes"]]
-
-
-def _html_table(results: Results) -> str:
-    tasks, rows = results["tasks"], results["summary"]
-    lines = ["<th scope=col>method</th>"]
-    for i, task in enumerate(tasks):
-        role = f"{'watched' if i else 'new'}, {task['metric']}"
-        lines[0] += f"<th scope=col>{escape(task['name'])}<small>{escape(role)}</small></th>"
-    lines[0] += "<th scope=col>ms/step</th>"
-    for row in rows:
-        label = escape(_label(row)).replace("+", "<wbr>+").replace(",", "<wbr>,")  # where a line may break
-        line = f"<th scope=row>{label}</th>"
-        for i, task in enumerate(tasks):
-            *score, change = _cell(task, row, change=i > 0)
-            line += f"<td>{' '.join(filter(None, score))}{f'<b>{change}</b>' if change else ''}</td>"
-        lines.append(f"{line}<td>{_milliseconds(row)}</td>")
-    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _cell(task: Mapping[str, Any], row: Mapping[str, Any], change: bool) -> tuple[str, ...]:
-    """(before, "→", after, spread, change) as text; what is not known or not wanted is empty."""
-    metric, score = task["metric"], row["tasks"][task["name"]]
-    if "diverged" in row["status"]:  # weights that are nan still give an accuracy, which means nothing
-        score = {"before": score["before"], "after": None, "spread": None, "change": None}
-    spread, changed = score["spread"], score["change"]
-    deviation = "" if spread is None else "±" + number(spread, "score" if spread < 10 else metric)
-    sign = "×" if metric == "perplexity" else "+" if changed and changed >= 0.005 else ""
-    told = sign + number(changed, metric) if change and changed is not None else ""
-    return number(score["before"], metric), "→", number(score["after"], metric), deviation, told
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    return row["method"] if row["status"] == ["done"] else f"{row['method']} ({', '.join(row['status'])})"
-
-
-def _milliseconds(row: Mapping[str, Any]) -> str:
-    return "–" if row["seconds_per_step"] is None else number(row["seconds_per_step"] * 1000)

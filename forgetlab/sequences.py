@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.exits import closed_at_exit
+from forgetlab.exits import under_way
 from forgetlab.importance import fisher_diagonal
 from forgetlab.methods import Method
 from forgetlab.models import Model
@@ -54,7 +54,7 @@ def run_sequence(
     methods that add weights.
     """
     _check(tasks)
-    return closed_at_exit(_sequence(model, list(tasks), remedy, steps, {"seed": seed, **options}))
+    return under_way(_sequence(model, list(tasks), remedy, steps, {"seed": seed, **options}), model)
 
 
 def _sequence(
@@ -91,7 +91,7 @@ def run_joint(
     Arguments and errors as in `run_sequence`; it takes len(tasks) · steps steps. Yields the records of `finetune`.
     """
     _check(tasks)
-    return closed_at_exit(_joint(model, list(tasks), steps, {"seed": seed, **options}))
+    return under_way(_joint(model, list(tasks), steps, {"seed": seed, **options}), model)
 
 
 def _joint(model: Model, tasks: list[Task], steps: int, options: dict[str, Any]) -> Generator[Record, None, None]:
@@ -111,18 +111,19 @@ def from_seen(methods: str) -> Remedy:
     return lambda model, seen: make_methods(methods, seen) if seen else []
 
 
-def consolidated(lam: float, gamma: float = 1.0, examples: int = 200) -> Remedy:
+def consolidated(lam: float, gamma: float = 1.0, examples: int = 200, seed: int = 0) -> Remedy:
     """EWC for a sequence: each task's Fisher is measured once, on its data when it was learned; they add up.
 
-    lam: λ. gamma: γ of online EWC, F ← γ F + F_t; 1 is the plain sum. examples: for each Fisher. The one anchor is the
-    start of the stage (Huszár 2018), where Kirkpatrick et al. keep one for each task.
+    lam: λ. gamma: γ of online EWC, F ← γ F + F_t; 1 is the plain sum. examples: for each Fisher, drawn by `seed`: give
+    that of the sequence. The one anchor is the start of the stage (Huszár 2018), where Kirkpatrick et al. keep one for
+    each task.
     """
     made: list[OnlineEWC] = []
 
     def methods(model: Model, seen: Sequence[Task]) -> Sequence[Method]:
         if not seen:  # a new sequence
             made.clear()
-        elif fisher := fisher_diagonal(model, seen[-1], examples=examples):
+        elif fisher := fisher_diagonal(model, seen[-1], examples=examples, seed=seed):
             made[0].consolidate(fisher) if made else made.append(OnlineEWC(fisher, lam, gamma))
         return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.func import grad_and_value, vmap
 
 from forgetlab import memory
 from forgetlab.errors import ForgetlabError
+from forgetlab.exits import refuse_second, under_way
 from forgetlab.functional import eager_attention, with_weights
 from forgetlab.methods import Method, Part, Run
 from forgetlab.metrics import parameter_drift
@@ -76,9 +77,17 @@ def finetune_stacked(
         raise ForgetlabError(f"{odd[0].name} with beta, or no pull on the weights, runs one by one: use finetune")
     for variant in variants:
         check_arguments(model, task, (), watch, variant.lr, steps, batch_size, every, clip, limit)
+    refuse_second(model)
     for one in (task, *watch):
         one.prepare(model, seed)
-    return _Stacked(model, task, variants, watch, steps, batch_size, seed, clip, limit).records(every)
+
+    def runs() -> Generator[list[Record | None], None, None]:
+        refuse_second(model)  # one may have begun since the call
+        for one in (task, *watch):
+            one.prepare(model, seed)
+        yield from _Stacked(model, task, variants, watch, steps, batch_size, seed, clip, limit).records(every)
+
+    return under_way(runs(), model)
 
 
 class _Stacked:
@@ -99,8 +108,9 @@ class _Stacked:
         old = {n: p for n, p in model.named_parameters() if n in model.known_names}
         self.anchor = {n: p.detach().clone() for n, p in old.items()}
         generator = torch.Generator().manual_seed(seed)
-        self.run = Run(model, task, steps, batch_size, variants[0].lr, self.anchor, old, generator, watch=watch)
-        self.torch_state = TorchState(model, model.device, seed)
+        lr = variants[0].lr
+        self.run = Run(model, task, steps, batch_size, lr, self.anchor, old, generator, watch=watch, seed=seed)
+        self.torch_state = TorchState(model, seed)
         self.rates = torch.tensor([v.lr for v in variants], device=model.device)
         self.over = [False] * len(variants)
         self.train_seconds = 0.0

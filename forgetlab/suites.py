@@ -13,8 +13,9 @@ from torch import Tensor
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models import Model
-from forgetlab.own_data import MACHINE_TEXT, task_from
+from forgetlab.own_data import task_from
 from forgetlab.own_probes import Generation
+from forgetlab.source_names import MACHINE_TEXT
 from forgetlab.tasks import Classification, Scores, Suite, Tally, Task, score_of_sums
 
 Source = str | PathLike[str]

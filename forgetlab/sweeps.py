@@ -22,6 +22,7 @@ from forgetlab.locks import locked
 from forgetlab.paths import inputs, sha256
 from forgetlab.recipes import Recipe
 from forgetlab.results import DRAFT, digest, read_json, write_json
+from forgetlab.source_names import source_files
 from forgetlab.workers import Pool, Run
 
 FOLDER, MANIFEST, LOCK = "runs", "sweep.json", "lock"
@@ -140,7 +141,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
     content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
     model = Path(recipe.model).expanduser()
-    files = [Path(name) for name in (recipe.new, *recipe.watch)]
+    files = source_files((recipe.new, *recipe.watch))
     files += [path for path in sorted(model.glob("*")) if path.suffix != ".md"]  # a vocabulary is any kind of file
     shared = {"recipe": content, "files": {str(path): sha256(path) for path in files if path.is_file()}}
     return json.loads(json.dumps({**shared, "shipped data": inputs(), "forgetlab": forgetlab.__version__}))

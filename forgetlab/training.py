@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from forgetlab import compiling, memory
 from forgetlab.checks import flag, listed, number, whole
 from forgetlab.errors import ForgetlabError
-from forgetlab.exits import closed_at_exit
+from forgetlab.exits import refuse_second, under_way
 from forgetlab.loading import pick_device
 from forgetlab.measuring import measured
 from forgetlab.methods import Group, Method, Run, grouped
@@ -55,19 +55,22 @@ def finetune(
     steps: optimizer steps. lr: learning rate. batch_size: examples per step, split over `accumulation` passes.
     every: steps between records; there is one before the first step and one at the end.
     device: where to train (None: where the model is). precision: "bfloat16" and "float16" use autocast.
-    clip: the largest gradient norm (0: no clipping). limit: test examples per score (None: all).
+    clip: the largest gradient norm (0: no clipping). limit: test items per score (None: all), a fixed sample by class.
     compile: train through torch.compile, with the same results but for rounding and the draws of dropout; where no
     compiler works the run goes on without, and a note says so.
 
     Returns a generator of Records; closing it ends the run and leaves the model in eval mode as trained so far.
     A loss that is not finite ends the run with a record of status "diverged"; `model.restore()` undoes everything.
-    On the CPU the same arguments give the same numbers, bit for bit.
+    The run begins with the first `next`, from the weights of that moment, and is open until the generator is at its
+    end or closed. A model has one open run at a time; `model.restore()` closes it.
+    On the CPU the same arguments give the same numbers, bit for bit. Every draw comes from `seed`; torch's global
+    generator is touched only where the model drops out in training (dropout knows no other), with its state put back.
     Where a step runs out of memory, its batch and all later ones are taken in two halves, and a note says so. The
     examples, their masks and the optimizer steps stay the same and the halves' gradients add up to the whole batch's
     (halves are weighted by their predictions); only rounding, the draws of dropout and, where texts differ in length,
     the weights of places in a method's own term (LwF, KLAnchor) differ.
-    Raises ForgetlabError, before anything is touched, for arguments that cannot work; and later where half a batch is
-    still too much for the memory.
+    Raises ForgetlabError, before anything is touched, for arguments that cannot work and for a model with an open run;
+    and later where half a batch is still too much for the memory.
     """
     check_arguments(model, task, methods, watch, lr, steps, batch_size, every, clip, limit)
     whole("accumulation", accumulation)
@@ -78,6 +81,7 @@ def finetune(
     if batch_size % accumulation:
         raise ForgetlabError(f"batch_size {batch_size} cannot be split evenly over {accumulation} passes")
     to = model.device if device is None else pick_device(device)
+    refuse_second(model)
     heads = set(model.heads)
     try:
         for one in (task, *watch):
@@ -92,8 +96,11 @@ def finetune(
         for one in watch
         if isinstance(one, Classification | Tagging) and one.head not in heads and one.head != _head_of(task)
     ]
-    notes += task.remarks(model, "train") + [note for one in (task, *watch) for note in one.remarks(model, "test")]
-    loop = _Loop(
+    notes += task.remarks(model, "train") + [
+        note for one in (task, *watch) for note in one.remarks(model, "test", limit=limit)
+    ]
+    loop = partial(
+        _Loop,
         model,
         task,
         methods,
@@ -110,7 +117,17 @@ def finetune(
         compile,
         notes,
     )
-    return closed_at_exit(loop.records(every))
+    return under_way(_begin(model, (task, *watch), seed, loop, every), model)
+
+
+def _begin(
+    model: Model, tasks: Sequence[Task], seed: int, loop: Callable[[], _Loop], every: int
+) -> Generator[Record, None, None]:
+    """A run from the model as it is at the first `next`: since the call another run may have come and gone."""
+    refuse_second(model)
+    for one in tasks:
+        one.prepare(model, seed)
+    yield from loop().records(every)
 
 
 def check_arguments(
@@ -201,11 +218,12 @@ class _Loop:
             self.methods,
             watch=watch,
             notes=notes,
+            seed=seed,
         )
         self.rates: list[float] = []
         self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0
-        self.torch_state = TorchState(model, model.device, seed)
+        self.torch_state = TorchState(model, seed)
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
         self.passes = Passes(self.run, accumulation, self.scaler, notes)

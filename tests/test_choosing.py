@@ -1,4 +1,4 @@
-"""The search for strengths on made-up scores and a made-up clock, and what is recommended, by hand."""
+"""The search for strengths on made-up scores and a made-up clock."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from forgetlab.choosing import End, Pair, Search, recommend
+from forgetlab.choosing import End, Pair, Search
 from forgetlab.comparing import seconds, spoken
 from forgetlab.errors import ForgetlabError
-from forgetlab.frontier import Dot
 
 SEEDS = (0, 1, 2)
 
@@ -115,68 +114,6 @@ def test_the_order_depends_on_what_was_found_only() -> None:
         Search(["l2sp", "ewc", "frozen", "si"], SEEDS, 0.95, world).run()
         orders.append(world.asked)
     assert orders[0] == orders[1]
-
-
-def dot(spec: str, kept: list[float], new: list[float], diverged: int = 0) -> Dot:
-    return {"name": spec, "spec": spec, "family": "none", "kept": kept, "new": new, "diverged": diverged}
-
-
-PLAIN = dot("none", [0.30, 0.32, 0.34], [0.99, 0.99, 0.99])
-REPLAY = dot("replay", [0.97, 0.98, 0.99], [0.95, 0.96, 0.97])
-FROZEN = dot("frozen", [1.0, 1.0, 1.0], [0.04, 0.05, 0.06])
-EWC = dot("ewc", [0.90, 0.90, 0.90], [0.965, 0.965, 0.965])
-
-
-def test_what_keeps_enough_and_learns_most_is_recommended_with_its_evidence() -> None:
-    lines = recommend([PLAIN, FROZEN, REPLAY, EWC], 0.95)
-    assert lines[0] == (
-        "To keep ≥ 95 % of the old scores: replay (keeps 98 ±1 %, learns 0.96 ±0.01 of the new task; 3 seeds)."
-    )
-    assert lines[-1] == "Plain fine-tuning: keeps 32 ±2 %, learns 0.99 ±0.00 of the new task; 3 seeds."
-    assert len(lines) == 2
-    lower = recommend([PLAIN, FROZEN, REPLAY, EWC], 0.9)
-    assert lower[0].startswith("To keep ≥ 90 % of the old scores: ewc (")
-    assert lower[1].startswith("Within the spread of that, so that the choice between them may be luck: replay (")
-
-
-def test_where_nothing_keeps_enough_the_nearest_is_named() -> None:
-    lines = recommend([PLAIN, EWC], 0.95)
-    assert lines[0].startswith(
-        "Nothing that was tried keeps ≥ 95 % of the old scores: ewc comes nearest (keeps 90 ±0 %"
-    )
-
-
-def test_what_keeps_all_and_learns_nothing_is_called_that() -> None:
-    assert "next to nothing" in recommend([PLAIN, FROZEN], 0.95)[0]
-    weak = [dot("none", [0.99] * 2, [0.0, 0.02]), dot("frozen", [1.0] * 2, [0.0, 0.0])]
-    assert recommend(weak, 0.95)[0].startswith("Nothing learns the new task here (0.01 of it at most)")
-
-
-def test_no_remedy_is_better_than_plain_fine_tuning() -> None:
-    worse = dot("l2sp", [0.31, 0.33, 0.35], [0.9, 0.9, 0.9])
-    assert recommend([PLAIN, worse], 0.95)[-1].startswith("No remedy beats plain fine-tuning here")
-    harmless = dot("none", [0.98, 0.99, 1.0], [0.95, 0.96, 0.97])
-    assert recommend([harmless, REPLAY], 0.95)[-1].startswith("No remedy is needed for that")
-    better = dot("replay", [0.98, 0.99, 1.0], [0.99, 0.99, 0.99])
-    assert not any("No remedy" in line for line in recommend([harmless, better], 0.95))
-
-
-def test_one_seed_is_said_and_a_lucky_one_does_not_win() -> None:
-    assert any(
-        "One seed only" in line for line in recommend([dot("none", [0.3], [0.9]), dot("ewc", [1.0], [0.9])], 0.9)
-    )
-    lucky = dot("mas", [0.99], [0.999])
-    assert recommend([PLAIN, REPLAY, lucky], 0.95)[0].split("scores: ")[1].startswith("replay")
-    assert recommend([PLAIN, EWC, lucky], 0.95)[0].split("scores: ")[1].startswith("mas (keeps 99 %")
-
-
-def test_an_edge_diverged_seeds_and_nothing_watched_are_said() -> None:
-    near = dot("replay", [0.94, 0.96, 0.98], [0.9, 0.9, 0.9], diverged=1)
-    (first, *_) = recommend([PLAIN, near], 0.95)
-    assert "1 more diverged" in first
-    assert first.endswith("Its spread reaches below 95 %.")
-    assert recommend([dot("none", [], [], diverged=3)], 0.95)[0].startswith("Every run diverged")
-    assert "Nothing was watched" in recommend([PLAIN], 0.95, watched=False)[0]
 
 
 def test_times_in_words() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+import random
 import re
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -30,6 +35,7 @@ from forgetlab.interpolation import WeightInterpolation
 from forgetlab.methods import Method, Run
 from forgetlab.models import Model
 from forgetlab.paths import data_folder
+from forgetlab.records import Record
 from forgetlab.regularizers import EWC, L2SP, SI, KLAnchor
 from forgetlab.replay import ExperienceReplay
 from forgetlab.schedules import GradualUnfreezing, LayerwiseRates, Warmup
@@ -365,7 +371,7 @@ def test_a_half_written_checkpoint_is_passed_over(left: str, tmp_path: Path) -> 
     newest = tmp_path / f"checkpoint-{whole.state.global_step}"
     state = newest / "trainer_state.json"
     state.unlink() if not left else state.write_text(left)
-    with pytest.warns(UserWarning, match=rf"{newest.name} in .*: only half written, so that the run goes on from"):
+    with pytest.warns(UserWarning, match=rf"in .*, {newest.name}: only half written, so that the run goes on from"):
         again = trained(tmp_path, CASES["ewc"](), resume=True, **saving)
     ours, theirs = weights(again), weights(whole)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -375,7 +381,7 @@ def test_no_checkpoint_to_resume_from(tmp_path: Path) -> None:
     with pytest.raises(ForgetlabError, match="holds no checkpoint to resume from: train without"):
         trained(tmp_path, [], resume=True)
     (tmp_path / "checkpoint-2").mkdir(parents=True)
-    with pytest.raises(ForgetlabError, match=r"no checkpoint to resume from \(checkpoint-2 in .*: only half written\)"):
+    with pytest.raises(ForgetlabError, match=r"no checkpoint to resume from \(checkpoint-2: only half written\)"):
         trained(tmp_path, [], resume=True)
 
 
@@ -386,8 +392,151 @@ def test_a_resume_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
         trained(tmp_path, CASES["l2sp and rates"](), resume=True, **saving)
     plain = tmp_path / "checkpoint-3"
     (plain / "forgetlab.json").unlink()
-    with pytest.raises(ForgetlabError, match="holds no state of forgetlab"):
+    with pytest.raises(ForgetlabError, match="forgetlab.json is missing; resume from another checkpoint"):
         trained(tmp_path, CASES["ewc"](), resume=str(plain), **saving)
+    (plain / "forgetlab-files.json").unlink()
+    with pytest.raises(ForgetlabError, match="holds no state of forgetlab: was it saved by a ForgettingTrainer"):
+        trained(tmp_path, CASES["ewc"](), resume=str(plain), **saving)
+
+
+class Inert(Method):
+    """Any settings, and no effect."""
+
+    name = "inert"
+
+    def __init__(self, **given: Any) -> None:
+        self.__dict__.update(given)
+
+
+def settled(methods: Sequence[Method]) -> Any:
+    return json.loads(json.dumps(checkpoints.settings(methods)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (lambda: EWC(fisher(), 1e4), lambda: EWC(fisher(), 10.0), "ewc: lam=10000.0, this run has ewc: lam=10.0"),
+        (lambda: L2SP(0.5), lambda: L2SP(0.5, proximal=True), "l2sp: proximal=False, this run has l2sp: proximal=True"),
+        (
+            lambda: ExperienceReplay([task(OLD)], ratio=0.5),
+            lambda: ExperienceReplay([task(OLD, size=100)], ratio=0.5),
+            "replay: old=.*, this run has replay: old=.*100 examples",
+        ),
+        (lambda: EWC(fisher(), 1.0), lambda: EWC({n: 2 * f for n, f in fisher().items()}, 1.0), "ewc: given=tensors "),
+        (lambda: Inert(rates=[1, 2]), lambda: Inert(rates=[1, 3]), r"inert: rates=\[1, 2\], this run has inert"),
+        (lambda: Inert(), lambda: Inert(x=None, y=1), "inert: y=None, this run has inert: y=1"),
+    ],
+)
+def test_other_settings_of_a_method_are_told(one: Any, other: Any, told: str) -> None:
+    assert checkpoints.differing(settled([one()]), settled([one()])) == ""
+    found = checkpoints.differing(settled([one()]), settled([other()]))
+    assert re.search(told, found), found
+
+
+def test_a_resume_with_other_settings_is_refused_in_words_that_name_both(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, [L2SP(0.5)], **saving)
+    with pytest.raises(ForgetlabError, match=r"made with l2sp: lam=0.5, this run has l2sp: lam=0.25: resume with"):
+        trained(tmp_path, [L2SP(0.25)], resume=True, **saving)
+    model = small_model(causal=True)
+    for changed, message in (
+        ({"limit": 8}, "made with limit=16, this run has limit=8"),
+        ({"watch": [task(OLD), task("causal-lm")]}, "watched causal-lm:news, this one watches causal-lm too"),
+    ):
+        usual = {"methods": [L2SP(0.5)], "watch": [task(OLD)], "limit": 16}
+        trainer = InOrder(
+            model,
+            arguments(tmp_path, **saving),
+            train_dataset=rows_of(model, NEW, BATCH * STEPS),
+            data_collator=collate,
+            **{**usual, **changed},
+        )
+        with pytest.raises(ForgetlabError, match=message):
+            trainer.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_at_its_end_does_nothing_more(stopped: bool, tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 1, "logging_steps": 1}
+    methods: Any = (lambda: [SafetyBrake(0.0)]) if stopped else CASES["ewc"]
+    model = lambda: load("tiny-gpt", device="cpu") if stopped else small_model(causal=True)  # noqa: E731
+    whole = trained(tmp_path, methods(), model(), **saving)
+    assert (whole.state.global_step < STEPS) == stopped == bool(whole.stopped)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = trained(tmp_path, methods(), model(), resume=True, **saving)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert again.state.global_step == whole.state.global_step
+    theirs, ours = weights(whole), weights(again)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert (again.records[-1].status, again.records[-1].step) == (whole.records[-1].status, whole.records[-1].step)
+    assert again.records[-1].scores[OLD] == whole.records[-1].scores[OLD]
+    assert again.records[-1].drift == whole.records[-1].drift
+    assert again.records[-1].loss == whole.records[-1].loss
+    assert again.stopped == whole.stopped
+
+
+def test_a_run_at_its_end_goes_on_where_more_steps_are_asked_for(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, CASES["ewc"](), **saving)
+    assert trained(tmp_path, CASES["ewc"](), resume=True, max_steps=STEPS + 2, **saving).state.global_step == STEPS + 2
+
+
+def test_no_damage_to_a_checkpoint_gives_other_weights(tmp_path: Path) -> None:
+    """Any file cut short, with a bit turned, gone, or a folder in its place: the checkpoint before it is taken.
+
+    Without the digests, as where a run was killed just before they were written, what is cut short is said in words.
+    """
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    whole = weights(trained(tmp_path / "whole", CASES["si"](), **saving))
+    unread = ("config.json", "generation_config.json", "training_args.bin")
+    chance, files = random.Random(0), [path.name for path in (tmp_path / "whole" / "checkpoint-4").iterdir()]
+    assert {"forgetlab.json", "forgetlab.safetensors", "model.safetensors", "optimizer.pt"} <= {*files}
+    for name in sorted(files):
+        for damage in ("short", "bit", "words", "folder", "gone"):
+            out = tmp_path / "cut"
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(tmp_path / "whole", out)
+            file = out / "checkpoint-4" / name
+            content = file.read_bytes()
+            file.unlink()
+            place = chance.randrange(len(content))
+            if damage == "short":
+                file.write_bytes(content[:place])
+            elif damage == "bit":
+                file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            elif damage == "words":
+                file.write_text('{"global_step": "many"}')
+            elif damage == "folder":
+                file.mkdir()
+            wrong = checkpoints.fault(out / "checkpoint-4")
+            if (name, damage) == ("forgetlab-files.json", "gone"):  # never written
+                assert wrong == ""
+                continue
+            assert wrong
+            with pytest.warns(UserWarning, match="checkpoint-4: .* goes on from checkpoint-2"):
+                assert checkpoints.newest(out) == str(out / "checkpoint-2")
+            if damage == "short" and name not in (checkpoints.FILES, *unread):
+                (out / "checkpoint-4" / checkpoints.FILES).unlink()
+                with pytest.raises(ForgetlabError, match="checkpoint-4"):
+                    trained(out, CASES["si"](), resume=str(out / "checkpoint-4"), **{**saving, "max_steps": 6})
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    (tmp_path / "again" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="checkpoint-4: optimizer.pt is damaged"):
+        again = weights(trained(tmp_path / "again", CASES["si"](), resume=True, **saving))
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
+
+
+def test_a_state_of_other_shapes_is_said(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, CASES["si"](), **saving)
+    folder = tmp_path / "checkpoint-3"
+    tensors = load_file(folder / "forgetlab.safetensors")
+    for name in [name for name in tensors if name == "generator"]:
+        tensors[name] = tensors[name][:10]
+    save_file(tensors, folder / "forgetlab.safetensors")
+    checkpoints.seal(folder)
+    with pytest.raises(ForgetlabError, match="checkpoint-3 is damaged, or of another model or version"):
+        trained(tmp_path, CASES["si"](), resume=str(folder), **saving)
 
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -423,25 +572,41 @@ def test_the_trainer_logs_what_it_logs_without_us(tmp_path: Path) -> None:
     assert [logs for logs in trained(tmp_path, []).state.log_history if "loss" in logs] == theirs
 
 
-@pytest.mark.parametrize("evaluated", [True, False])
-def test_the_loss_of_a_record_is_that_on_the_evaluation_set_where_there_is_one(evaluated: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_loss_of_a_record_is_that_of_the_steps_before_it(accumulation: int, tmp_path: Path) -> None:
+    """What the Trainer itself logs at the same step."""
+    trainer = trained(tmp_path, [], gradient_accumulation_steps=accumulation, max_steps=6 // accumulation)
+    logged = {logs["step"]: logs["loss"] for logs in trainer.state.log_history if "loss" in logs}
+    found = {record.step: record.loss for record in trainer.records[1:]}
+    assert found.pop(3, None) is None or accumulation == 2  # the last step is looked at, and not logged
+    assert trainer.records[0].loss is None
+    assert found == pytest.approx(logged, rel=1e-6)
+    assert len(found) == 3 // accumulation
+    assert trainer.records[-1].scores["train"]["loss"] == trainer.records[-1].loss
+
+
+def test_the_score_of_the_new_task_is_the_evaluation_at_the_same_step(tmp_path: Path) -> None:
+    """Evaluated every second step and looked at at every one: what was not evaluated then is not known."""
+    seen: list[tuple[int, float]] = []
+
+    class Reads(Method):
+        def should_stop(self, record: Record, run: Run) -> None:
+            seen.append((record.step, record.scores["train"]["loss"]))
+
     model = small_model(causal=True)
     trainer = InOrder(
         model,
-        arguments(tmp_path, eval_strategy="steps" if evaluated else "no", eval_steps=2, logging_steps=1),
+        arguments(tmp_path, eval_strategy="steps", eval_steps=2, logging_steps=1),
         train_dataset=rows_of(model, NEW, BATCH * STEPS),
         eval_dataset=rows_of(model, OLD, BATCH),
         data_collator=collate,
-        watch_every=2,
+        methods=[Reads()],
     )
     trainer.train()
-    logged = {
-        key: {logs["step"]: logs[key] for logs in trainer.state.log_history if key in logs}
-        for key in ("loss", "eval_loss")
-    }
-    found = {record.step: record.loss for record in trainer.records[2:]}  # nothing is logged before the second
-    key, ago = ("eval_loss", 2) if evaluated else ("loss", 1)
-    assert found == {step: logged[key][step - ago] for step in (4, 6)}
+    logged = {logs["step"]: logs["eval_loss"] for logs in trainer.state.log_history if "eval_loss" in logs}
+    assert sorted(logged) == [2, 4, 6]
+    assert {step: score for step, score in seen if score == score} == logged
+    assert [step for step, score in seen if score != score] == [0, 1, 3, 5]
 
 
 def test_a_look_leaves_every_part_in_the_mode_it_was_in(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def body(kind: str, vocabulary: int = 47) -> nn.Module:
         config = hf.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=20, **marks)
         return hf.DistilBertForMaskedLM(config)
     if kind == "gpt2":
+        marks |= {"end_mark": True}  # as if pre-trained with end tokens; the others were not
         return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=20, **marks))
     if kind == "neox":
         return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**wide, hidden_dropout=0.1, attention_dropout=0.1))
@@ -178,10 +179,11 @@ def tagged(texts: tuple[str, ...]) -> Tagging:
 
 def predictions(model: Model, task: Task) -> Iterator[tuple[Tensor, list[int]]]:
     """(logits of the places of one text, targets), text after text, from the words themselves."""
-    pad, longest = 0, max(len(t.split()) for t in TEXTS) + 2
+    pad, longest = 0, max(len(t.split()) for t in TEXTS) + 2 - (model.causal and not model.end_mark)
     for i, text in enumerate(TEXTS if task.train.words is None else [" ".join(row) for row in task.train.words]):
         ids = [WORDS.index(w) + 7 for w in text.split()]
-        whole = [5, *ids, 6] if isinstance(task, CausalLM) else ids if model.causal else [2, *ids, 3]
+        end = [6] if model.end_mark else []
+        whole = [5, *ids, *end] if isinstance(task, CausalLM) else ids if model.causal else [2, *ids, 3]
         shown = list(whole)
         if isinstance(task, MaskedLM):
             shown[1:-1:2] = [4] * len(shown[1:-1:2])

@@ -355,6 +355,25 @@ def test_two_comparisons_into_one_folder_and_an_end_that_the_system_asks_for(
     assert not (tmp_path / "out" / "runs" / "lock").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
+@pytest.mark.parametrize("what", ["compare", "trainer"])
+def test_killed_at_random_moments_and_resumed_gives_the_same_bits(what: str) -> None:
+    """Two runs of each; `make crash` makes many."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crashing", what, "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 runs, " in done.stdout
+    assert ", 0 kills" not in done.stdout
+
+
 # -- the cache --------------------------------------------------------------------------------------
 
 

@@ -291,23 +291,23 @@ def test_figures_leave_pyplot_and_the_readers_style_alone():
 
 
 @pytest.mark.parametrize(
-    ("value", "metric", "text"),
+    ("value", "scale", "text"),
     [
-        (0.514, "accuracy", "0.51"),
-        (-0.154, "f1", "−0.15"),
-        (-0.001, "f1", "0.00"),
-        (2.312, "perplexity", "2.31"),
-        (40.0, "perplexity", "40.0"),
-        (402.3, "perplexity", "402"),
-        (999.9, "perplexity", "1,000"),
-        (12345.6, "perplexity", "12,346"),
-        (2.5e7, "perplexity", "2.5e+07"),
-        (None, "accuracy", "–"),
-        (float("nan"), "perplexity", "–"),
+        (0.514, "points", "0.51"),
+        (-0.154, "points", "−0.15"),
+        (-0.001, "points", "0.00"),
+        (2.312, "ratio", "2.31"),
+        (40.0, "ratio", "40.0"),
+        (402.3, "ratio", "402"),
+        (999.9, "ratio", "1,000"),
+        (12345.6, "ratio", "12,346"),
+        (2.5e7, "ratio", "2.5e+07"),
+        (None, "points", "–"),
+        (float("nan"), "ratio", "–"),
     ],
 )
-def test_number(value, metric, text):
-    assert plots.number(value, metric) == text
+def test_number(value, scale, text):
+    assert plots.number(value, scale) == text
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_summary_by_hand() -> None:
     lost["records"][-1]["status"] = "diverged"
     row = summarise([run("none", (0.9, 30.0)), lost], tasks)[0]
     assert row["status"] == ["diverged", "done"]
-    assert row["tasks"]["b"] == {"before": 3.0, "after": None, "spread": None, "change": None}
+    unknown = dict.fromkeys(("after", "spread", "error", "change", "told", "kept"))
+    assert row["tasks"]["b"] == {"before": 3.0, **unknown}
     assert row["tasks"]["a"]["after"] is None  # the 0.5 of a broken model is no score
 
 

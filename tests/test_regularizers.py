@@ -6,6 +6,7 @@ import torch
 
 from forgetlab import ForgetlabError, finetune, task
 from forgetlab.architectures import Frozen
+from forgetlab.importance import kept
 from forgetlab.methods import Method, Run
 from forgetlab.models import Model
 from forgetlab.regularizers import EWC, L2SP, MAS, SI, OnlineEWC, quadratic
@@ -433,10 +434,12 @@ def test_an_importance_is_measured_once_for_every_lambda(method, monkeypatch: py
     measure = method._of_task
     monkeypatch.setattr(method, "_of_task", lambda *given: calls.append(1) or measure(*given))
 
-    def last(lam: float, anew: bool = False, examples: int = 8) -> torch.Tensor:
+    def last(lam: float, anew: bool = False, examples: int = 8, seed: int = 0) -> torch.Tensor:
         model.restore()
         watched = task("entities") if anew else old
-        list(finetune(model, task("sentiment"), methods=[method([watched], lam, examples=examples)], steps=3))
+        list(
+            finetune(model, task("sentiment"), methods=[method([watched], lam, examples=examples)], steps=3, seed=seed)
+        )
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     old.prepare(model)
@@ -453,4 +456,11 @@ def test_an_importance_is_measured_once_for_every_lambda(method, monkeypatch: py
         model.heads["entities"].linear.bias += 0.1
     model.remember()
     last(10.0)
-    assert len(calls) == 5  # only the latest is kept, and another head is another function
+    assert len(calls) == 4  # several are kept of a small model, and another head is another function
+    for seed in (1, 0, 1):
+        last(10.0, seed=seed)
+    assert len(calls) == 5
+    monkeypatch.setattr(kept, "ROOM", 0)
+    for seed in (2, 1):
+        last(10.0, seed=seed)
+    assert len(calls) == 7  # of a large one the latest alone

@@ -99,18 +99,45 @@ def flat(text):
 
 
 def test_the_table_holds_the_numbers(results):
-    *_, none, replay = flat(report.table(results))
-    assert none == "none 0.50 → 0.94 ±0.03 2.00 → 38.0 ±2.83 ×19.0 0.80 → 0.65 ±0.03 −0.15 12.3"
-    assert replay == "replay:ratio=0.3 0.50 → 0.90 ±0.00 2.00 → 2.50 ±0.14 ×1.25 0.80 → 0.82 ±0.01 +0.02 12.3"
+    *_, before, none, replay, legend = flat(report.table(results))
+    assert before == "before 0.50 2.00 0.80"
+    assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.65 ±0.03 −0.15 12.3"
+    assert replay == "replay:ratio=0.3 0.90 ±0.00 2.50 ±0.14 ×1.25 0.82 ±0.01 +0.02 12.3"
+    assert legend.startswith("±: standard deviation over seeds")
+
+
+def test_the_error_of_the_items_stands_beside_the_spread(results):
+    new, lm, entities = results["summary"][1]["tasks"].values()
+    new |= {"error": 0.012, "told": True}
+    lm |= {"error": 0.083, "told": False}
+    entities |= {"error": 0.021, "told": False, "spread": None}
+    *_, replay, _, question = flat(report.table(results))
+    assert replay == "replay:ratio=0.3 0.90 ±0.00/0.01 2.50 ±0.14/0.08 ×1.25? 0.82 ±–/0.02 +0.02? 12.3"
+    assert question == "?: cannot be told from no change"
+
+
+def test_methods_that_start_unlike_have_their_own_before(results):
+    results["summary"][1]["tasks"]["entities"]["before"] = 0.7
+    *_, before, none, replay, _ = flat(report.table(results))
+    assert before == "before 0.50 2.00"
+    assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.80 → 0.65 ±0.03 −0.15 12.3"
+    assert "0.70 → 0.82" in replay
+
+
+def test_the_direction_and_the_sign_are_the_tasks_own(results):
+    results["tasks"][1] |= {"metric": "word_surprise", "scale": "ratio"}
+    results["tasks"][2] |= {"metric": "perplexity", "scale": "points"}
+    none = flat(report.table(results))[-3]
+    assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.65 ±0.03 −0.15 12.3"
 
 
 def test_the_table_names_tasks_metrics_and_columns_are_aligned(results):
     lines = report.table(results).splitlines()
     assert flat(lines[0])[0] == "method new: sentiment masked-lm entities ms/step"
     assert flat(lines[1])[0] == "accuracy perplexity f1"
-    for word in ("→", "±"):
-        places = [[m.start() for m in re.finditer(word, line)] for line in lines[3:]]
-        assert places[0] == places[1]
+    places = [[m.start() for m in re.finditer("±", line)] for line in lines[4:6]]
+    assert places[0] == places[1]
+    assert len(places[0]) == 3
     assert lines[0].index("masked-lm") == lines[1].index("perplexity") == lines[3].index("2.00")
 
 
@@ -130,8 +157,8 @@ def test_a_diverged_run_has_no_scores_afterwards(results):
         "none", score(0.5, 0.5, 0.0, 0.0), score(2.0, None, None, None), score(0.8, 0.0, 0.0, -0.8), ["diverged"]
     )
     results["summary"][0]["seconds_per_step"] = None
-    *_, none, _ = flat(report.table(results))
-    assert none == "none (diverged) 0.50 → – 2.00 → – 0.80 → – –"
+    none = flat(report.table(results))[-3]
+    assert none == "none (diverged) – – – –"
 
 
 def test_three_watched_tasks_and_long_names_fit_in_120_columns(results):

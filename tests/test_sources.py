@@ -71,7 +71,9 @@ def test_headers_without_a_usual_name(tmp_path):
     assert (found.texts, found.labels) == (TEXTS, LABELS)
     assert "label column 'verdict': it has few different values" in found.notes
     numbered = [(text, str(number)) for number, (text, _) in enumerate(ROWS * 2)]
-    assert read(write_csv(tmp_path, "data.csv", [("utterances", "id"), *numbered])).texts == TEXTS * 2
+    path = write_csv(tmp_path, "data.csv", [("utterances", "id"), *numbered])
+    refused(path, "no label column among 'utterances', 'id'; name it: .*, or kind=text for texts alone")
+    assert read(path, kind="text").texts == TEXTS * 2
 
 
 def test_headers_of_numbers_and_of_excel(tmp_path):
@@ -81,7 +83,7 @@ def test_headers_of_numbers_and_of_excel(tmp_path):
         "data.csv",
         [("Quality", "#1 ID", "#1 String"), ("1", "72", TEXTS[0]), ("0", "73", TEXTS[1])],
     )
-    assert read(path).texts == TEXTS[:2]
+    assert read(path, kind="text").texts == TEXTS[:2]
     path = write(tmp_path, "data.csv", 'id,"What they\nsaid"\n1,a fine day\n')
     refused(path, "unknown column 'label'; known: What they said, id", text="what they said", label="label")
     assert read(write(tmp_path, "data.csv", "sep=;\ntext;label\nwell, yes;a\n")).texts == ("well, yes",)
@@ -190,12 +192,14 @@ def test_one_column_is_text(tmp_path):
         assert (found.kind, found.texts) == ("text", ("Hello, you.", "Fine."))
 
 
-def test_text_only_when_told_or_when_nothing_looks_like_labels(tmp_path):
+def test_several_columns_are_text_only_when_told(tmp_path):
     path = write_csv(tmp_path, "data.csv", [("text", "label"), *ROWS])
     found = read(path, kind="text")
     assert (found.kind, found.texts, found.labels) == ("text", TEXTS, None)
     rows = [("id", "review"), *((str(i), text) for i, text in enumerate(TEXTS))]
-    assert read(write_csv(tmp_path, "ids.csv", rows)).kind == "text"
+    path = write_csv(tmp_path, "ids.csv", rows)
+    refused(path, "no label column among 'id', 'review'")
+    assert read(path, kind="text").texts == TEXTS
 
 
 def test_missing_label_lists_the_columns(tmp_path):

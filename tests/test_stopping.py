@@ -28,7 +28,7 @@ class Scripted(Task):
         self.name, self.metric, self.higher_is_better = name, metric, metric != "perplexity"
         self.scores, self.next = scores, 0
 
-    def remarks(self, model, *splits):
+    def remarks(self, model, *splits, limit=None):
         return []
 
     def scored(self, model, limit=None):

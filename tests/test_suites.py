@@ -11,9 +11,10 @@ from sklearn.metrics import matthews_corrcoef
 from forgetlab import ForgetlabError, finetune, load, sources, suite, task
 from forgetlab.likelihood import option_log_probabilities
 from forgetlab.models import Model
-from forgetlab.own_data import is_hub_name, task_from
+from forgetlab.own_data import task_from
 from forgetlab.own_probes import Generation, MultipleChoice, variety
 from forgetlab.probes import KShot, MinimalPairs, Writing
+from forgetlab.source_names import is_hub_name
 from forgetlab.sources import Examples
 from forgetlab.suites import GLUE, MatthewsClassification, glue, matthews_correlation
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging
@@ -282,7 +283,7 @@ def test_a_text_suite(folder: Path, gpt: Model, bert: Model) -> None:
         (None, ['{"choices": ["a", "b"], "answer": 2}'], "line 1: the answer is 2; expected an index from 0 to 1"),
         (None, ['{"choices": ["a", "b"], "answer": true}'], "the answer is True; expected an index"),
         ("choices", ['{"choices": ["a", "b"], "answer": 0}', "oops"], "line 2: expected one JSON object on each line"),
-        ("choices", [""], "is empty; expected one JSON object on each line"),
+        ("choices", [""], "is empty"),
         (None, [""], "is empty"),
         ("minimal-pairs", ['{"good": "a b", "bad": ""}'], "line 1: expected .*'bad' is ''"),
         ("minimal-pairs", ['{"good": "a b"}'], "line 1: expected .*'bad' is None"),
@@ -300,7 +301,7 @@ def test_what_does_not_fit(folder: Path, bert: Model, gpt: Model) -> None:
         Generation().prepare(bert)
     with pytest.raises(ForgetlabError, match="writing needs a causal language model"):
         Writing().prepare(bert)
-    with pytest.raises(ForgetlabError, match="there is no file gone.jsonl"):
+    with pytest.raises(ForgetlabError, match="no file gone.jsonl"):
         task_from("gone.jsonl", gpt, kind="choices")
     with pytest.raises(ForgetlabError, match="no file gone.csv"):
         task_from("gone.csv", gpt)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
 from forgetlab.checks import flag, whole
 from forgetlab.methods import Run, Setting
+from forgetlab.models import Model
 
 
 class Adapters(Additive):
@@ -36,17 +37,18 @@ class Adapters(Additive):
 
     def make(self, run: Run, key: str) -> Addition:
         stack = blocks(run.model)
-        addition = _Stack(len(stack), run.model.config.hidden_size, self.width, run.generator).to(run.model.device)
-        for block, adapter in zip(stack, addition.layers, strict=True):
-            assert isinstance(adapter, _Adapter)
-            addition.handles.append(block.register_forward_hook(adapter.after))
-        return addition
+        return _Stack(len(stack), run.model.config.hidden_size, self.width, run.generator).to(run.model.device)
 
 
 class _Stack(Addition):
     def __init__(self, count: int, hidden: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Adapter(hidden, width, generator) for _ in range(count))
+
+    def attach(self, model: Model) -> None:
+        for block, adapter in zip(blocks(model), self.layers, strict=True):
+            assert isinstance(adapter, _Adapter)
+            self.handles.append(block.register_forward_hook(adapter.after))
 
     def switch(self, on: bool) -> None:
         self.on = on

@@ -13,6 +13,7 @@ from forgetlab.architectures.frozen import Addition, Additive, blocks, linear
 from forgetlab.checks import whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run, Setting
+from forgetlab.models import Model
 
 
 class ProgressiveColumns(Additive):
@@ -43,10 +44,7 @@ class ProgressiveColumns(Additive):
         hidden = model.config.hidden_size
         width = self.width or hidden
         heads = math.gcd(width, model.config.num_attention_heads)
-        column = _Column(len(stack), hidden, width, heads, model.causal, run.generator).to(model.device)
-        column.handles += [block.register_forward_pre_hook(column.see, with_kwargs=True) for block in stack]
-        column.handles.append(model.backbone.register_forward_hook(column.speak, with_kwargs=True))
-        return column
+        return _Column(len(stack), hidden, width, heads, model.causal, run.generator).to(model.device)
 
 
 class _Column(Addition):
@@ -59,6 +57,11 @@ class _Column(Addition):
         self.norm = nn.LayerNorm(width)
         self.out = linear(width, hidden, generator, zero=True)
         self.seen: list[Tensor] = []
+
+    def attach(self, model: Model) -> None:
+        for block in blocks(model):
+            self.handles.append(block.register_forward_pre_hook(self.see, with_kwargs=True))
+        self.handles.append(model.backbone.register_forward_hook(self.speak, with_kwargs=True))
 
     def see(self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A hook before each block of the old column: keep h_{l−1}."""

@@ -50,6 +50,9 @@ class Addition(nn.Module):
         self.made_by = ""
         self.handles: list[Any] = []
 
+    def attach(self, model: Model) -> None:
+        """Change the model so that the weights can take part; `remove` undoes it, also where it was broken off."""
+
     def weights(self) -> list[nn.Parameter]:
         """The weights that were added."""
         return list(self.parameters())
@@ -76,7 +79,7 @@ class Additive(Frozen):
     _model: Model | None = None
 
     def make(self, run: Run, key: str) -> Addition:
-        """Change the model's structure; `key` names the addition. Raises before anything is changed."""
+        """The addition that `key` names, with the model as it was; its `attach` changes the structure."""
         raise NotImplementedError
 
     def setup(self, run: Run) -> None:
@@ -91,10 +94,12 @@ class Additive(Frozen):
             for p in old.weights():
                 p.requires_grad_(False)  # the loop gives it back after the run
         if key not in present:
-            present[key] = self.make(run, key)
-            present[key].made_by = repr(self)
-            model.add_module(f"{self.name}:{key}", present[key])
+            added = self.make(run, key)
+            added.made_by = repr(self)
             model.on_restore(partial(remove, self.name, key))  # not a method: self holds the model
+            model.add_module(f"{self.name}:{key}", added)
+            added.attach(model)
+            present[key] = added
         for p in present[key].weights():
             p.requires_grad_(True)
         for name, addition in present.items():

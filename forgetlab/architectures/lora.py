@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from forgetlab.architectures.frozen import Addition, Additive, remove
@@ -13,6 +15,7 @@ from forgetlab.checks import flag, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.methods import Run, Setting
 from forgetlab.models import Model
+from forgetlab.seeds import stream
 
 # the query and value projections of families that peft does not know, such as DistilBERT
 QUERY_VALUE = (
@@ -62,22 +65,18 @@ class LoRA(Additive):
         self.shared = flag("shared", shared)
 
     def make(self, run: Run, key: str) -> Addition:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
+        from peft import LoraConfig
         from transformers.pytorch_utils import Conv1D
 
-        backbone, targets = run.model.backbone, self._targets(run.model)
+        backbone = run.model.backbone
         config = LoraConfig(
             r=self.r,
             lora_alpha=cast(int, self.alpha),  # peft takes any number
             lora_dropout=self.dropout,
-            target_modules=targets,
+            target_modules=self._targets(run.model),
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in backbone.modules()),  # GPT-2 keeps W transposed
         )
-        # draws A from torch's global generator, which during a run is the run's own
-        inject_adapter_in_model(config, backbone, adapter_name=(name := f"lora:{key}"))
-        del backbone.peft_config  # a second injection would warn of it
-        return _Layers(backbone, [m for m in backbone.modules() if isinstance(m, LoraLayer) and name in m.lora_A], name)
+        return _Layers(backbone, config, f"lora:{key}", stream(f"lora:{key}", run.seed))
 
     def merge(self) -> None:
         """Fold what is on now into the weights and take LoRA away: W ← W + (α / r) B A. The model can then be saved.
@@ -110,16 +109,37 @@ class LoRA(Additive):
 
 
 class _Layers(Addition):
-    """The layers that peft put in place of linear ones; the weights stay where peft keeps them."""
+    """The layers that peft put in place of linear ones; the weights stay where peft keeps them.
+
+    config: peft's. key: the adapter's name there. generator: draws A.
+    """
 
     backbone: nn.Module
-    wrapped: list[Any]
 
-    def __init__(self, backbone: nn.Module, layers: list[Any], key: str) -> None:
+    def __init__(self, backbone: nn.Module, config: Any, key: str, generator: torch.Generator) -> None:
         super().__init__()
-        self.key = key
-        # not as children, or each weight would have two names
-        self.__dict__["backbone"], self.__dict__["wrapped"] = backbone, layers
+        self.key, self._config, self._generator = key, config, generator
+        self.__dict__["backbone"] = backbone  # not as a child, or each weight would have two names
+
+    def attach(self, model: Model) -> None:
+        from peft import inject_adapter_in_model
+
+        with torch.device("meta"):  # without values yet: peft would draw them from torch's global generator
+            inject_adapter_in_model(self._config, self.backbone, adapter_name=self.key)
+        del self.backbone.peft_config  # a second injection would warn of it
+        for layer in self.wrapped:
+            base = layer.get_base_layer().weight
+            for part in (layer.lora_A, layer.lora_B):
+                part[self.key].to_empty(device=base.device).to(base.dtype)
+            a = torch.empty(layer.lora_A[self.key].weight.shape)  # on the CPU: the same draws on every device
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=self._generator)  # variance 1 / (3 in)
+            with torch.no_grad():
+                layer.lora_A[self.key].weight.copy_(a)
+                layer.lora_B[self.key].weight.zero_()
+
+    @property
+    def wrapped(self) -> list[Any]:
+        return [m for m in self.backbone.modules() if self.key in getattr(m, "lora_A", ())]
 
     def weights(self) -> list[nn.Parameter]:
         return [part[self.key].weight for layer in self.wrapped for part in (layer.lora_A, layer.lora_B)]
@@ -139,6 +159,8 @@ class _Layers(Addition):
         self.switch(False)  # or peft would switch another one on in its place
         for layer in self.wrapped:
             layer.delete_adapter(self.key)
+        if hasattr(self.backbone, "peft_config"):
+            del self.backbone.peft_config
         for name, layer in list(self.backbone.named_modules()):
             if hasattr(layer, "lora_A") and not layer.lora_A:
                 parent, _, child = name.rpartition(".")

@@ -26,6 +26,7 @@ from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.importance import per_example
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
 from forgetlab.models import Model, evaluating
+from forgetlab.seeds import stream
 from forgetlab.tasks import Task
 
 Estimator = Literal["auto", "exact", "sample", "empirical", "gnb", "batched"]
@@ -71,7 +72,7 @@ def fisher_diagonal(
     whole("draws", draws)
     whole("batch_size", batch_size)
     reader = _reader(model, task, examples, batch_size, seed, logits)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("labels", seed)
     most = max(int(torch.bincount(reader.owners(batch), minlength=1).max()) for batch in reader.batches())
 
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:

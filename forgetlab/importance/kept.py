@@ -1,4 +1,4 @@
-"""Importances that are measured once: they depend on the weights before the run, not on λ or the run's seed."""
+"""Importances that are measured once: they depend on the weights before the run and on its seed, not on λ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from forgetlab.importance.fisher import Importance
 from forgetlab.models import Model
 from forgetlab.tasks import Task
 
-_KEPT: WeakKeyDictionary[Task, tuple[str, Importance]] = WeakKeyDictionary()  # of each task the latest
+ROOM = 64e6  # bytes that are kept of a task: some seeds of a small model, of a large one the latest alone
+_KEPT: WeakKeyDictionary[Task, dict[str, Importance]] = WeakKeyDictionary()  # of each task the latest, the newest last
 
 
 def once(model: Model, task: Task, how: object, compute: Callable[[], Importance]) -> Importance:
@@ -29,8 +30,10 @@ def once(model: Model, task: Task, how: object, compute: Callable[[], Importance
     added = [(name, part.on) for name, part in model.named_children() if isinstance(part, Addition)]
     digest.update(repr(added).encode())
     key = digest.hexdigest()
-    known, importance = _KEPT.get(task, ("", {}))
-    if known != key:
-        importance = compute()
-        _KEPT[task] = key, importance
+    kept = _KEPT.setdefault(task, {})
+    importance = kept.pop(key) if key in kept else compute()
+    kept[key] = importance
+    each = sum(value.nbytes for value in importance.values())
+    while len(kept) > max(1, ROOM // max(1, each)):
+        del kept[next(iter(kept))]
     return importance

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.models import Model
+from forgetlab.seeds import stream
 from forgetlab.tasks import Task
 
 Batch = Any  # a mapping of tensors for a task, else what the caller's batches are
@@ -38,7 +39,7 @@ class Reader:
 
 def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int) -> Reader:
     """`examples` training texts of a task in a random order given by `seed`, in batches of similar length."""
-    task.prepare(model)
+    task.prepare(model, seed)
     if task.size() == 0:
         raise ForgetlabError(f"the task {task.name} has no training data to measure importance on")
     generator = torch.Generator().manual_seed(seed)
@@ -46,7 +47,7 @@ def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int)
     chosen = chosen[torch.argsort(task.encoded(model, "train").lengths[chosen], stable=True)]
 
     def batches() -> Iterator[Batch]:
-        masks = torch.Generator().manual_seed(seed)
+        masks = stream("masks", seed)
         for index in chosen.split(batch_size):
             yield task.batch(model, index, masks)
 

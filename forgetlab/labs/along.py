@@ -17,6 +17,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import COLORS, INK, number
 from forgetlab.recipes import Recipe
 from forgetlab.remedies import make_methods
@@ -76,7 +77,7 @@ def _work(runs: Runs, settings: Settings) -> Iterator[State]:
     bench = runs.bench(Recipe(new="sentiment", watch=OLD))
     bench.model.restore()
     watch = bench.watch
-    cosines = GradientCosine(watch, every=EVERY, seed=settings["seed"])
+    cosines = GradientCosine(watch, every=EVERY)
     methods = [cosines, *make_methods(settings["remedy"], watch)]
     state: State = {"tasks": [{"name": t.name, "metric": t.metric, "floor": t.floor} for t in (bench.new, *watch)]}
     records: list[dict[str, Any]] = []
@@ -135,7 +136,7 @@ def _alt(state: State, layer: str) -> str:
     ends = []
     for task in state["tasks"][1:]:
         values = score_lines(state)[task["name"]][task["name"]][1]
-        ends.append(f"{task['name']} {number(values[0], task['metric'])} → {number(values[-1], task['metric'])}")
+        ends.append(f"{task['name']} {number(values[0], scale(task))} → {number(values[-1], scale(task))}")
     return f"Steps in conflict ({layer}): {', '.join(shares)}. {', '.join(ends)}."
 
 

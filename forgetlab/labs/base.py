@@ -85,6 +85,8 @@ class Lab(Living):
         parts = [compat.note(intro)] if intro else []
         parts += [compat.row(*self.training.values(), *self.view.values()), compat.row(*self.buttons.values())]
         super().__init__([*parts, self.message, self.picture, self.line])
+        if not instant:
+            compat.answer_while_busy(self.buttons["Stop"], spare=True)
         self._guarded(self._open)
 
     # -- what a user does ---------------------------------------------------------------------------

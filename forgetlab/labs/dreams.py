@@ -61,7 +61,7 @@ def recipe(settings: Settings) -> Recipe:
 def dream(settings: Settings) -> State:
     """The first texts of those that the run replays: same writer, same seed."""
     how = {"temperature": settings["temperature"], "top_p": settings["top_p"]}
-    texts = write(load("tiny-gpt"), min(AT_ONCE, settings["size"]), seed=settings["seed"], **how)
+    texts = write(load("tiny-gpt", device="cpu"), min(AT_ONCE, settings["size"]), seed=settings["seed"], **how)
     first = [[text, fluency([text]) == 1] for text in texts[:SHOWN]]
     return {"dreams": first, "fluency": fluency(texts), "different": len(set(texts)), "looked_at": len(texts)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.frontier_view import Plot
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs
-from forgetlab.paths import data_folder
+from forgetlab.paths import carried
 from forgetlab.recipes import Recipe
 from forgetlab.remedies import METHODS, with_strength
 
@@ -69,9 +68,9 @@ def show(driver: Driver | None = None) -> Lab:
 
 
 def dots() -> list[frontier.Dot]:
-    """What the benchmark measured: its own file in a checkout, else what the lab's opening result holds."""
+    """What the benchmark measured: its own file, else what the lab's opening result holds."""
     try:
-        return frontier.read_benchmark(data_folder().parent / "benchmarks" / "results" / "remedies.json")
+        return frontier.read_benchmark(carried("benchmarks/results") / "remedies.json")
     except ForgetlabError:
         return (results.get("lab-frontier", OPENING) or {}).get("dots", [])
 
@@ -81,10 +80,7 @@ def _work(runs: Runs, settings: Settings) -> Iterator[State]:
     common: Any = {name: settings[name] for name in ("lr", "steps", "seed")}
     measured = dots()
     for now in runs(Recipe(new=NEW, watch=OLD, methods=spec, every=max(1, common["steps"] // 5), limit=128, **common)):
-        metrics = {task["name"]: task["metric"] for task in now["tasks"]}
-        first, last = now["records"][0], now["records"][-1]
-        before, after = ({t: r["scores"][t][m] for t, m in metrics.items()} for r in (first, last))
-        after = {task: math.nan if score is None else score for task, score in after.items()}  # an endless perplexity
+        last = now["records"][-1]
         run = {
             "spec": spec,
             "step": last["step"],
@@ -93,9 +89,8 @@ def _work(runs: Runs, settings: Settings) -> Iterator[State]:
             "kept": None,
             "new": None,
         }
-        if last["status"] != "diverged":
-            share = frontier.kept({task: before[task] for task in OLD}, after, ("masked-lm",))
-            run |= {"kept": round(share, 4), "new": round(after[NEW], 4)}
+        if (end := frontier.shares(now["records"], now["tasks"])) is not None:
+            run |= {"kept": round(end[0], 4), "new": round(last["scores"][NEW]["accuracy"], 4)}
         state: State = {"dots": measured, "run": run, "progress": f"{spec}: {now['progress']}"}
         if "message" in now:
             state["message"] = f"{spec}: {now['message']}"

@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.frontier import Dot, best_within, pareto
+from forgetlab.frontier import Dot, best_within
 from forgetlab.labs.curves import MARKERS
 from forgetlab.methods import Family
+from forgetlab.metrics.retention import pareto
 from forgetlab.plots import COLORS, FAINT, HALO, INK, number
 
 LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}

@@ -29,7 +29,8 @@ def show(driver: Driver | None = None) -> Lab:
 
     def work(settings: Settings) -> Iterator[State]:
         names, steps, curve = ORDERS[settings["order"]], settings["steps"], list[list[float]]()
-        remedy, seed = REMEDIES[settings["method"]](), settings["seed"]
+        seed = settings["seed"]
+        remedy = REMEDIES[settings["method"]](seed)
         chain = [task(name) for name in names]
         for record in run_sequence(model(), chain, remedy, steps=steps, seed=seed, every=max(1, steps // 6), limit=96):
             curve.append([record.step, *(round(score, 4) for score in record.scores)])

@@ -9,21 +9,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from forgetlab import compat, sources
-from forgetlab.catalog import DESCRIPTIONS
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab import compat
 from forgetlab.labs import ask_view
 from forgetlab.labs.base import Lab, Settings, State
 from forgetlab.labs.curves import Curves
 from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, score_lines, score_panels, told
+from forgetlab.labs.runs import Runs, device, score_lines, score_panels, told
 from forgetlab.labs.shown import encoded, image
-from forgetlab.own_data import MACHINE_TEXT
+from forgetlab.metrics.retention import scale
+from forgetlab.own_data import check_source
 from forgetlab.plots import UNITS, number
 from forgetlab.recipes import Bench, Recipe, prepare, summarise
 from forgetlab.remedies import make_methods
+from forgetlab.source_names import parted, source_files
 
-LONGEST = 1000  # characters of a name
 REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}
 
 
@@ -73,7 +72,8 @@ def show(driver: Driver | None = None) -> Lab:
         presets={label: {"methods": spec} for label, spec in REMEDIES.items()},
         intro="model: tiny-bert, tiny-gpt, a folder or a hub id. new data, watch (several, with commas): a CSV, JSONL "
         "or text file, a task (sentiment, masked-lm, …), or real text of this machine: python-docs, python-source, "
-        "licences. Columns: empty to find them. methods: none, ewc:lam=100, replay:ratio=0.3+l2sp, …",
+        "licences. Columns: empty to find them; of a watched file: cola.tsv:text=3,label=1. methods: none, "
+        "ewc:lam=100, replay:ratio=0.3+l2sp, …",
         driver=driver,
     )
 
@@ -81,10 +81,11 @@ def show(driver: Driver | None = None) -> Lab:
 def recipe(settings: Settings) -> Recipe:
     """The run that the controls describe."""
     given = {name: value.strip() for name, value in settings.items() if isinstance(value, str)}
+    model = given["model"] or "tiny-bert"
     return Recipe(
-        model=given["model"] or "tiny-bert",
+        model=model,
         new=given["new"],
-        watch=tuple(filter(None, (name.strip() for name in given["watch"].split(",")))),
+        watch=tuple(parted(given["watch"])),
         methods=given["methods"] or "none",
         steps=settings["steps"],
         lr=settings["lr"],
@@ -93,6 +94,7 @@ def recipe(settings: Settings) -> Recipe:
         limit=128,
         text=given["text"] or None,
         label=given["label"] or None,
+        device=device(model),
     )
 
 
@@ -101,13 +103,7 @@ def check(settings: Settings) -> None:
     run = recipe(settings)
     make_methods(run.methods, None)
     for name in filter(None, (run.new, *run.watch)):
-        if name in MACHINE_TEXT or name.partition(":")[0] in DESCRIPTIONS or files(name) == [Path(name).expanduser()]:
-            continue
-        if len(name) > LONGEST:
-            raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file")
-        if any(mark in name for mark in "./\\"):
-            sources.read(name)  # says what is wrong, and the nearest name
-        raise unknown("task or file", name, [*DESCRIPTIONS, *MACHINE_TEXT])
+        check_source(name)
 
 
 def filed(settings: Settings) -> Settings:
@@ -115,17 +111,15 @@ def filed(settings: Settings) -> Settings:
     run = recipe(settings | {"methods": "", "steps": 1})
     stamps = [
         [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        for name in filter(None, (run.model, run.new, *run.watch))
-        for path in files(name)
+        for path in (*files(run.model), *source_files((run.new, *run.watch)))
     ]
     return {**settings, "files": stamps} if stamps else dict(settings)
 
 
 def files(name: str) -> list[Path]:
-    """The file of this name, or the files of the folder (a model's); none where there is neither."""
-    with suppress(OSError, RuntimeError):  # a name too long for a file, a home that is not known
-        path = Path(name).expanduser()
-        return [path] if path.is_file() else [file for file in sorted(path.iterdir()) if file.is_file()]
+    """The files of a model's folder; none where there is no folder of this name."""
+    with suppress(OSError, RuntimeError, ValueError):  # a name too long, a home that is not known, a NUL
+        return [file for file in sorted(Path(name).expanduser().iterdir()) if file.is_file()]
     return []
 
 
@@ -146,8 +140,8 @@ def summary(state: State) -> str:
 
 
 def _scores(task: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str, ...]:
-    metric, change = task["metric"], score["change"]
-    sign = "×" if metric == "perplexity" else "+" if change is not None and change >= 0.005 else ""
-    changed = "–" if change is None else sign + number(change, metric)
-    name = f"{escape(task['name'])}<br>{escape(UNITS.get(metric, metric))}"
-    return name, number(score["before"], metric), number(score["after"], metric), changed
+    on, change = scale(task), score["change"]
+    sign = "×" if on == "ratio" else "+" if change is not None and change >= 0.005 else ""
+    changed = "–" if change is None else sign + number(change, on)
+    name = f"{escape(task['name'])}<br>{escape(UNITS.get(task['metric'], task['metric']))}"
+    return name, number(score["before"], on), number(score["after"], on), changed

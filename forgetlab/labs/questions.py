@@ -43,13 +43,13 @@ QUESTIONS: dict[str, tuple[str, str, Labeller]] = {
     ),
 }
 
-REMEDIES: dict[str, Callable[[], Remedy | None]] = {  # made anew for each run
-    "none": lambda: None,
-    "l2sp": lambda: from_seen("l2sp:lam=0.1"),
-    "ewc": lambda: consolidated(3e4, examples=100),
-    "online-ewc": lambda: consolidated(3e4, gamma=0.5, examples=100),
-    "lwf": lambda: from_seen("lwf"),
-    "replay": lambda: from_seen("replay:ratio=0.5,memory=100"),
+REMEDIES: dict[str, Callable[[int], Remedy | None]] = {  # made anew for each run, from its seed
+    "none": lambda seed: None,
+    "l2sp": lambda seed: from_seen("l2sp:lam=0.1"),
+    "ewc": lambda seed: consolidated(3e4, examples=100, seed=seed),
+    "online-ewc": lambda seed: consolidated(3e4, gamma=0.5, examples=100, seed=seed),
+    "lwf": lambda seed: from_seen("lwf"),
+    "replay": lambda seed: from_seen("replay:ratio=0.5,memory=100"),
 }
 
 

@@ -17,6 +17,7 @@ from forgetlab.labs.curves import Curves, Lines, Panel
 from forgetlab.labs.runner import Driver
 from forgetlab.labs.runs import Runs, score_lines, score_panels, told
 from forgetlab.labs.so_far import Point, SoFar, scatter
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import number
 from forgetlab.recipes import Recipe
 
@@ -56,7 +57,7 @@ def run(runs: Runs, with_remedy: Recipe) -> Iterator[State]:
 def _compared(state: State) -> State:
     """The state with a message on both runs."""
     last = score_lines({**state, "records": state["plain"][-1:]}, PLAIN)
-    ends = [f"{t['name']} {number(last[t['name']][PLAIN][1][0], t['metric'])}" for t in state["tasks"]]
+    ends = [f"{t['name']} {number(last[t['name']][PLAIN][1][0], scale(t))}" for t in state["tasks"]]
     return {**state, "message": f"{told(state)} Without the remedy it ends at {', '.join(ends)}."}
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from forgetlab.labs.curves import Lines, Panel
+from forgetlab.loading import shipped_models
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import UNITS, number
-from forgetlab.recipes import Bench, Recipe, prepare
+from forgetlab.recipes import Bench, Recipe, facts_of, prepare
 
 State = dict[str, Any]
+
+
+def device(model: str) -> str:
+    """Where a lab runs a model: one so small as the shipped ones has answered before a GPU has started."""
+    return "cpu" if model in shipped_models() else "auto"
 
 
 class Runs:
@@ -22,20 +30,18 @@ class Runs:
         """The model and tasks of a recipe."""
         what = (recipe.model, recipe.new, recipe.watch, recipe.similarity)
         if what not in self._benches:
-            self._benches[what] = prepare(recipe)
+            self._benches[what] = prepare(replace(recipe, device=device(recipe.model)))
         return self._benches[what]
 
     def __call__(self, recipe: Recipe, bench: Bench | None = None) -> Iterator[State]:
         """States {"records": so far, "tasks": …, "progress": …, "message": at the end}. bench: one of the lab's own."""
         bench = bench or self.bench(recipe)
-        tasks = [
-            {"name": t.name, "metric": t.metric, "floor": t.floor, "higher_is_better": t.higher_is_better}
-            for t in (bench.new, *bench.watch)
-        ]
+        tasks = [facts_of(task, bench.model, recipe.limit) for task in (bench.new, *bench.watch)]
         records: list[dict[str, Any]] = []
         for record in bench.run(recipe):
             records.append(record.as_dict())
-            state = {"tasks": tasks, "records": list(records), "progress": f"step {record.step} of {recipe.steps}"}
+            progress = f"step {record.step} of {recipe.steps}, on {bench.model.device.type}"
+            state = {"tasks": tasks, "records": list(records), "progress": progress}
             if record.status != "running":
                 state["message"] = told(state)
             yield state
@@ -58,9 +64,9 @@ def score_panels(tasks: Sequence[Mapping[str, Any]]) -> list[Panel]:
             task["name"],
             f"{'watched' if i else 'new'}: {task['name']}",
             UNITS.get(task["metric"], task["metric"]),
-            log=task["metric"] == "perplexity",
+            log=scale(task) == "ratio",
             floor=task["floor"],
-            limits=None if task["metric"] == "perplexity" else (-0.03, 1.05),
+            limits=None if scale(task) == "ratio" else (-0.03, 1.05),
         )
         for i, task in enumerate(tasks)
     ]
@@ -73,7 +79,7 @@ def told(state: Mapping[str, Any]) -> str:
         return f"Diverged: {last['message']}."
     parts = []
     for task in state["tasks"]:
-        before, after = (number(_score(r, task), task["metric"]) for r in (first, last))
+        before, after = (number(_score(r, task), scale(task)) for r in (first, last))
         parts.append(f"{task['name']} {before} → {after}")
     how = f" ({last['message']})" if last["message"] else ""
     return f"After {last['step']} steps: {', '.join(parts)}{how}."

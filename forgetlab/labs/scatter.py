@@ -76,7 +76,7 @@ def work(runs: Runs, settings: Settings) -> Iterator[State]:
     bench, seed = runs.bench(recipe), settings["seed"]
     model, (old_task,) = bench.model, bench.watch
     model.restore()
-    state: State = {"old": old_task.name, "metric": old_task.metric}
+    state: State = {"old": old_task.name, "metric": old_task.metric, "scale": old_task.scale}
     yield state | {"progress": f"Fisher of {old_task.name} …"}
     old = body(fisher_diagonal(model, old_task, examples=EXAMPLES, draws=1, seed=seed))
     before = body(model.snapshot())

@@ -13,6 +13,7 @@ from forgetlab.drawing import moves
 from forgetlab.importance.quadrants import KINDS
 from forgetlab.labs.quadrants_view import LOOKS, Scatter, percent
 from forgetlab.labs.shown import OLD_RUNS, Settings, State
+from forgetlab.metrics.retention import scale
 from forgetlab.plots import COLORS, FAINT, INK, UNITS, at_log, number
 from forgetlab.simulators import GROUPS
 
@@ -138,7 +139,7 @@ class View:
             line.set_data(range(len(curve)), np.array(curve, float))
             values += curve
         known = [value for value in values if value is not None]
-        if state["metric"] != "perplexity":
+        if scale(state) != "ratio":
             self.curve.set(yscale="linear", ylim=(-0.03, 1.05))
         elif known:
             self.curve.set(yscale="log", ylim=(min(known) / 1.15, max(known) * 1.15))
@@ -162,12 +163,12 @@ def told(state: State, k: str) -> str:
         return f"Diverged: {state['diverged']}. There is no Fisher to take, and nothing to put back."
     if "after" not in state:
         return "Nothing is measured yet."
-    before, after = (number(state[when][0], state["metric"]) for when in ("before", "after"))
+    before, after = (number(state[when][0], scale(state)) for when in ("before", "after"))
     text = f"Learning sentiment takes {state['old']} ({state['metric']}) from {before} to {after}."
     curves, place = state.get("put back", {order: [] for order in ORDERS}), list(SHARES).index(k)
     if min(map(len, curves.values())) <= place or not SHARES[k]:
         return text
-    most, chance, least = (number(curves[order][place], state["metric"]) for order in ORDERS)
+    most, chance, least = (number(curves[order][place], scale(state)) for order in ORDERS)
     new = [number(score, "score") for score in (state["after"][1], state["new put back"][place])]
     return (
         f"{text} With the {k} of the weights that matter most to it put back it is {most} "

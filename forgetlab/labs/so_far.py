@@ -45,7 +45,7 @@ def ends(state: State, records: str = "records") -> tuple[float, float] | None:
     """
     if not state[records] or state[records][-1]["status"] in ("running", "diverged"):
         return None
-    lost, new = plots._end(state["tasks"], [plots._line(state[records], task)[1] for task in state["tasks"]])
+    lost, new = plots._end(state["tasks"], state[records])
     return (1 - lost, new) if isfinite(lost) and isfinite(new) else None
 
 

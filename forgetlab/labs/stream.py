@@ -33,7 +33,7 @@ def show(driver: Driver | None = None) -> Lab:
 
     def work(settings: Settings) -> Iterator[State]:
         names, seed = TASKS[: settings["length"]], settings["seed"]
-        chain, remedy = [task(name) for name in names], REMEDIES[settings["method"]]()
+        chain, remedy = [task(name) for name in names], REMEDIES[settings["method"]](seed)
         state: State = {"names": list(names), "method": settings["method"], "curve": [], "R": [], "joint": None}
         for record in run_sequence(model(), chain, remedy, steps=STEPS, seed=seed, every=STEPS // 2, limit=64):
             if record.record.status == "diverged":

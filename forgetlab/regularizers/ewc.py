@@ -24,7 +24,8 @@ class EWC(Quadratic):
     L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
 
     fisher: {name: tensor} from `fisher_diagonal` (several tasks: their sum), or the old tasks themselves, of which it
-    is then computed at the start with `estimator`, `examples` and `draws`. The other arguments: see Quadratic.
+    is then computed at the start with `estimator`, `examples`, `draws` and the run's seed. The other arguments: see
+    Quadratic.
     Raises ForgetlabError for a Fisher of another model (it names the parameter) and for tasks without training data.
     Source: Kirkpatrick et al. 2017, eq. 3. Differs from much public code by the per-example Fisher and the factor ½.
     """
@@ -53,12 +54,18 @@ class EWC(Quadratic):
     def importance(self, run: Run) -> Importance:
         if isinstance(self._given, Mapping):
             return dict(self._given)
-        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws
+        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws, run.seed
         return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return fisher_diagonal(
-            run.model, task, estimator=self.estimator, examples=self.examples, draws=self.draws, batch_size=32
+            run.model,
+            task,
+            estimator=self.estimator,
+            examples=self.examples,
+            draws=self.draws,
+            batch_size=32,
+            seed=run.seed,
         )
 
     def combine(self, parts: Sequence[Importance]) -> Importance:
@@ -141,4 +148,4 @@ class MAS(EWC):
         super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
 
     def _of_task(self, run: Run, task: Task) -> Importance:
-        return mas_importance(run.model, task, examples=self.examples)
+        return mas_importance(run.model, task, examples=self.examples, seed=run.seed)

@@ -102,7 +102,7 @@ class LwF(OutputPenalty):
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(f"no outputs to keep: {names} given, a task with a head expected")
         self.lam = number("lam", lam)
-        self.temperature = number("temperature", temperature, above=True)
+        self.temperature = number("temperature", temperature, 0, 1000, above=True)
         self.t_squared = flag("t_squared", t_squared)
 
     @property

@@ -12,7 +12,9 @@ from forgetlab.checks import number, whole
 from forgetlab.importance import Importance
 from forgetlab.methods import Part, Run
 from forgetlab.regularizers.quadratic import Lam, Quadratic
+from forgetlab.seeds import stream
 from forgetlab.tasks import Task, trainable
+from forgetlab.torch_state import apart
 
 
 class SI(Quadratic):
@@ -22,7 +24,7 @@ class SI(Quadratic):
     Ω += relu(ω / (Δ² + ξ)), with Δ how far the weight went in all. L = L_task + (λ/2) Σ_i Ω_i (θ_i − θ*_i)².
 
     The same object goes through the runs of a sequence. old: for a model whose earlier path is unknown, tasks to walk
-    at the first start: `walk` steps on all of them together, which are undone once ω is known.
+    at the first start: `walk` steps on all of them together, drawn by the run's seed, which are undone once ω is known.
     lam, strength, proximal: see Quadratic. xi: ξ > 0 keeps Ω finite. Raises ForgetlabError for numbers out of range.
     What it has gathered it keeps: after `model.restore()` begin with a new one.
     Source: Zenke, Poole & Ganguli 2017, eq. 3–5. Differs from the paper by the factor ½, and by the walk.
@@ -82,13 +84,12 @@ class SI(Quadratic):
 
     def _walk(self, run: Run) -> tuple[Importance, Importance]:
         """(ω, Δ) of some steps on the old tasks; the weights are put back."""
-        own = replace(run, generator=torch.Generator().manual_seed(0), _orders={})
+        own = replace(run, generator=stream("the walk of SI", run.seed), _orders={})
         weights = list(run.weights.values())
         required = [p.requires_grad for p in weights]
         path = [torch.zeros_like(p) for p in weights]
         optimizer = torch.optim.AdamW(weights, lr=run.lr, weight_decay=0.0)
-        devices = [run.model.device] if run.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        with apart(run.model), torch.enable_grad():
             run.model.train().requires_grad_(True)
             try:
                 for _ in range(self.walk):

@@ -36,7 +36,7 @@ class Replay(Method, ABC):
         self._past = self.recall(run) if self.ratio else []  # ratio 0 is the naive run, bit for bit
         self._seen = self._replayed = self._turn = 0
         for task, _ in self._past:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         new, *rest = parts
@@ -76,7 +76,8 @@ class ExperienceReplay(Replay):
     comes from the memory, from 0 (the naive run) to below 1; the batch keeps its size, so a higher ratio means fewer
     new examples. Where ratio × batch size is not whole, the batches take turns so that the share is exact over the run.
     memory: examples kept of each task. sampling: "reservoir" (uniform) or "balanced" (as many of each class).
-    With several tasks, each batch replays one of them, in turn.
+    With several tasks, each batch replays one of them, in turn. Texts have the marks that their task trains with: a
+    causal one the end token only where the model's pre-training had it (`Model.end_mark`).
     Raises ForgetlabError for a bad ratio, memory or sampling, and where no task can be replayed.
     Source: Rolnick et al. 2019 (experience replay for continual learning); the memories are `reservoir` and
     `class_balanced`, drawn once before the first step.
@@ -115,7 +116,7 @@ class Multitask(Method):
 
     def setup(self, run: Run) -> None:
         for task in self._old:
-            task.prepare(run.model)
+            task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
         return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]

@@ -33,6 +33,8 @@ class GenerativeReplay(Replay):
 
     old: the tasks to keep; their data are not read, and of tasks with a head the model must have the head already.
     Tasks on pairs of texts, and those that cannot be trained, are left out.
+    A causal model's texts are replayed with the begin token in front and, where its pre-training had one
+    (`Model.end_mark`) and the writer set it, the end token behind.
     ratio: as of ExperienceReplay. size: texts to write, shared by the tasks. max_tokens: the longest text.
     temperature: above 0; below 1 the texts are more alike. top_p: in (0, 1]; nucleus sampling, 1 takes every word.
     writer: a causal Model, or what `load` takes; None is the model itself, or "tiny-gpt" for an encoder of the
@@ -58,7 +60,7 @@ class GenerativeReplay(Replay):
     ) -> None:
         super().__init__(ratio)
         self.size = whole("size", size)
-        self.temperature = number("temperature", temperature, above=True)
+        self.temperature = number("temperature", temperature, 0, 1000, above=True)
         self.top_p = number("top_p", top_p, 0, 1, above=True)
         self.max_tokens = whole("max_tokens", max_tokens)
         if not isinstance(writer, Model | str | os.PathLike | None):
@@ -139,6 +141,8 @@ def _relived(old: Task, texts: tuple[str, ...], ended: Tensor, model: Model) -> 
     if isinstance(old, MaskedLM):
         return MaskedLM(old.name, examples, examples)
     task = CausalLM(old.name, examples, examples)
+    if not model.end_mark:
+        return task
     encoded = task.encoded(model, "train")
     open_ended = (~ended).nonzero().squeeze(1)
     encoded.lengths[open_ended] -= 1  # no end mark where the writer set none

@@ -1,7 +1,7 @@
 """Where data comes from: files in the usual formats, the hub, and the text that every Python machine holds."""
 
 from forgetlab.sources.examples import Examples, Kind, split
-from forgetlab.sources.files import read
+from forgetlab.sources.files import file_path, read, read_rows
 from forgetlab.sources.hub_data import KNOWN, hub, hub_sides
 from forgetlab.sources.hub_data import PREFIX as HUB_PREFIX
 from forgetlab.sources.machine import machine_text
@@ -14,10 +14,12 @@ __all__ = [
     "Column",
     "Examples",
     "Kind",
+    "file_path",
     "hub",
     "hub_sides",
     "machine_text",
     "passages",
     "read",
+    "read_rows",
     "split",
 ]

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources.notes import count, skipped
-from forgetlab.sources.tables import USUAL_NAMES, Column, Rows, Table, fold_name, is_number, usual_width
+from forgetlab.sources.tables import USUAL_NAMES, Column, Rows, Table, fold_name, is_number, too_wide, usual_width
 
 _NONE = "\x1f"  # the delimiter of a single column: a character that no text has
 _END = "\ue000end"
+MOST_MARKS = 20
 
 
 def csv_table(path: Path, content: str, columns: Sequence[Column], must: bool) -> Table | None:
@@ -29,6 +30,7 @@ def csv_table(path: Path, content: str, columns: Sequence[Column], must: bool) -
     if mark is None:
         return None
     first = _first_line(content)
+    too_wide(path, first.count(mark) + 1)
     named = _is_header(first.split(mark), asked)
     rows, width, _ = _rows(content, mark, len(next(csv.reader([first], delimiter=mark))) if named else 0)
     unclosed = [line for line, row in rows if not row]
@@ -56,9 +58,10 @@ def _delimiter(content: str, suffix: str, asked: set[str], must: bool) -> str | 
         return _NONE
     tabs = suffix in (".tsv", ".tab")
     common = "\t,;|" if tabs else ",;\t|"
-    others = sorted(set(re.findall(r"[^\w\s\\\"'.-]", first)) - {*common})  # taken only between column names
+    # Any other mark is taken only between column names, where few marks stand.
+    others = sorted(set(re.findall(r"[^\w\s\\\"'.-]", first[:10_000])) - {*common})
     found = []
-    for mark in [*common, *others]:
+    for mark in [*common, *others[:MOST_MARKS]]:
         if mark not in first:
             continue
         rows, width, share = _rows(sample, mark)
@@ -81,13 +84,13 @@ def _rows(content: str, mark: str, width: int = 0) -> tuple[Rows, int, float]:
     A last row whose quote is never closed comes back without cells.
     """
     quotings = ((True, None), (True, "\\"), (False, None)) if '"' in content else ((False, None),)
-    tries = []
+    best: tuple[float, int, Rows, int] = (-1.0, 0, [], 0)
     for quotes, escape in quotings:
         rows = _split(content, mark, quotes, escape)
         cells = width or usual_width(rows)
         good = sum(len(row) == cells for _, row in rows)
-        tries.append((good / max(len(rows), 1), good, rows, cells))
-    share, _, rows, cells = max(tries, key=lambda item: item[:2])
+        best = max(best, (good / max(len(rows), 1), good, rows, cells), key=lambda one: one[:2])
+    share, _, rows, cells = best
     return rows, cells, share
 
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import replace
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.sources.conll import looks_like_conll, read_conll
 from forgetlab.sources.csv_tables import csv_table
 from forgetlab.sources.examples import Examples, Kind, take
-from forgetlab.sources.json_tables import json_table, json_tags, starts_with_object
+from forgetlab.sources.json_tables import json_items, json_table, json_tags, starts_with_object
 from forgetlab.sources.notes import count
 from forgetlab.sources.paragraphs import passages
+from forgetlab.sources.prefixed import prefixed_table
 from forgetlab.sources.tables import Column, examples_in
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 CSV_SUFFIXES = {".csv", ".tsv", ".tab", ".psv"}
+LARGEST = 1_000_000_000  # bytes: in memory it becomes several times as much
 CONLL_SUFFIXES = {".conll", ".conllu", ".iob", ".iob2", ".bio"}
 
 
 def read(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     text: Column = None,
     label: Column = None,
@@ -45,7 +50,7 @@ def read(
         raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
     if (pair is not None and kind not in (None, "pairs")) or (label is not None and kind == "text"):
         raise ForgetlabError(f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out')
-    path = Path(path).expanduser()
+    path = file_path(path)
     content, notes = _decode(path, _load(path))
     found = _parse(path, content, text, label, pair, kind)
     if kind == "text" and found.words is not None:
@@ -72,6 +77,8 @@ def _parse(path: Path, content: str, text: Column, label: Column, pair: Column, 
         return read_conll(path, lines, text, label)
     if is_json:
         return examples_in(path, json_table(path, content), text, label, pair, kind)
+    if kind in (None, "labelled") and pair is None and (begun := prefixed_table(path, lines)) is not None:
+        return examples_in(path, begun, text, label, pair, kind)
     content = re.sub(r"\Asep=.\n", "\n", content)  # Excel's first line
     is_table = is_table or suffix in CSV_SUFFIXES
     if is_table or kind != "text":
@@ -79,6 +86,35 @@ def _parse(path: Path, content: str, text: Column, label: Column, pair: Column, 
         if table is not None:
             return examples_in(path, table, text, label, pair, kind)
     return Examples("text", tuple(passages(content)))
+
+
+def read_rows(path: str | PathLike[str]) -> list[tuple[str, Any]]:
+    """The values in a file of JSON, of its list or of its lines, each with where it stands, such as "line 3".
+
+    A line that is not JSON gives None; another file has no rows at all. Raises ForgetlabError for a file that cannot
+    be read or is not text.
+    """
+    path = file_path(path)
+    content, _ = _decode(path, _load(path))
+    if path.suffix.lower() not in JSON_SUFFIXES and not starts_with_object(content):
+        return []
+    unit, items = json_items(content)
+    return [(f"{unit} {number}", item) for number, item in items]
+
+
+def file_path(path: str | PathLike[str]) -> Path:
+    """A path with "~" in full; raises ForgetlabError for a home that is not known, and for names that no file has."""
+    try:
+        found = Path(path).expanduser()
+        os.stat(found)
+    except RuntimeError:
+        raise ForgetlabError(f"no file {path}: whose home folder {Path(path).parts[0]} is, is not known here") from None
+    except ValueError:
+        raise ForgetlabError(f"no file {shown(str(path))}: a file's name has no NUL and no half characters") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ForgetlabError(f"no file {shown(str(path))}: no file has so long a name") from None
+    return found
 
 
 _BOMS = [
@@ -117,6 +153,10 @@ def _load(path: Path) -> bytes:
             raise ForgetlabError(f"no file {path}; {hint}")
         if not path.is_file():
             raise ForgetlabError(f"{path} is not an ordinary file")
+        if (size := path.stat().st_size) > LARGEST:
+            raise ForgetlabError(
+                f"{path} has {size / 1e9:.1f} GB; at most {LARGEST / 1e9:g} GB are read: give a part of it"
+            )
         return path.read_bytes()
     except OSError as error:
         raise ForgetlabError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error

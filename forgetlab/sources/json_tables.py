@@ -10,7 +10,7 @@ from typing import Any
 
 from forgetlab.sources.examples import Examples, Kind
 from forgetlab.sources.notes import skipped
-from forgetlab.sources.tables import LABEL_NAMES, TEXT_NAMES, Column, Table, fold_name
+from forgetlab.sources.tables import LABEL_NAMES, TEXT_NAMES, Column, Table, fold_name, too_wide
 from forgetlab.sources.tagged_rows import tagged
 
 Objects = list[tuple[int, dict[str, Any]]]  # with the line or entry that each is
@@ -20,6 +20,7 @@ def json_table(path: Path, content: str) -> Table:
     """The objects, with a column for each of their keys."""
     objects, notes, unit = _objects(path, content)
     names = list(dict.fromkeys(name for _, item in objects for name in item))
+    too_wide(path, len(names))
     nested = frozenset(name for _, item in objects for name, value in item.items() if isinstance(value, list | dict))
     rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
     return Table(names, rows, notes, nested=nested, unit=unit)
@@ -38,17 +39,20 @@ def json_tags(path: Path, content: str, words: Column, tags: Column, kind: Kind 
 
 def _objects(path: Path, content: str) -> tuple[Objects, list[str], str]:
     """The objects of a list or of lines, notes on what was left out, and what they are numbered by."""
-    whole = _parsed(content)
-    if isinstance(whole, list | dict):
-        unit, items = "entry", list(enumerate(whole if isinstance(whole, list) else [whole], 1))
-    else:
-        lines = enumerate(content.split("\n"), 1)
-        unit, items = "line", [(i, _parsed(line)) for i, line in lines if line.strip()]
+    unit, items = json_items(content)
     items = [(i, {"text": item} if isinstance(item, str) else item) for i, item in items]
     objects = [(i, item) for i, item in items if isinstance(item, dict)]
     bad = [i for i, item in items if not isinstance(item, dict)]
     notes = skipped(path, bad, len(items), unit, 'objects such as {"text": "…", "label": "…"}')
     return objects, notes, unit
+
+
+def json_items(content: str) -> tuple[str, list[tuple[int, Any]]]:
+    """("entry", the numbered values of a list) or ("line", those of the lines), None for a line that is not JSON."""
+    whole = _parsed(content)
+    if isinstance(whole, list) or (isinstance(whole, dict) and "\n" in content.strip()):
+        return "entry", list(enumerate(whole if isinstance(whole, list) else [whole], 1))
+    return "line", [(i, _parsed(line)) for i, line in enumerate(content.split("\n"), 1) if line.strip()]
 
 
 def starts_with_object(content: str) -> bool:
@@ -64,7 +68,14 @@ def _parsed(content: str) -> Any:
         return None
 
 
+def whole_text(text: str) -> str:
+    """The text without half surrogate pairs, which JSON allows and no encoding of text does."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, str):  # JSON allows half a surrogate pair, which is no text
-        return re.sub("[\ud800-\udfff]", "\ufffd", value).strip()
+    if isinstance(value, str):
+        return whole_text(value).strip()
+    if isinstance(value, list | dict):
+        return "[…]" if value else ""  # such a column is not read
     return "" if value is None or value != value else json.dumps(value)  # pandas writes NaN for what is missing

@@ -30,24 +30,27 @@ def passages(content: str) -> list[str]:
 def _pieces(block: str) -> Iterable[str]:
     total = _length(block)
     aim = total / -(-total // PASSAGE_WORDS)  # even pieces, rather than full ones and a scrap
-    piece, length = "", 0
-    for unit in _units(block, _CUTS):
-        if length and (length >= aim or length + _length(unit) > PASSAGE_WORDS):
-            yield piece
-            piece, length = "", 0
-        piece = f"{piece} {' '.join(unit.split())}".strip()
-        length += _length(unit)
+    piece: list[str] = []
+    length = 0
+    for unit, words in _units(block, total, _CUTS):
+        if length and (length >= aim or length + words > PASSAGE_WORDS):
+            yield " ".join(piece)
+            piece, length = [], 0
+        piece += unit.split()
+        length += words
     if piece:
-        yield piece
+        yield " ".join(piece)
 
 
-def _units(block: str, cuts: Sequence[re.Pattern[str]]) -> Iterable[str]:
-    """The block in units that a piece never divides: sentences, else lines, else words."""
-    if _length(block) <= PASSAGE_WORDS or not cuts:
-        yield block
-        return
-    for part in cuts[0].findall(block):
-        yield from _units(part, cuts[1:])
+def _units(block: str, words: int, cuts: Sequence[re.Pattern[str]]) -> Iterable[tuple[str, int]]:
+    """The block, of so many words, in units that a piece never divides, with their words: sentences, lines, words."""
+    if words <= PASSAGE_WORDS or not cuts:
+        yield block, words
+    elif len(cuts) == 1:  # no word is too long
+        yield from ((word := found[0], max(1, len(word) // 10)) for found in cuts[0].finditer(block))
+    else:
+        for found in cuts[0].finditer(block):
+            yield from _units(found[0], _length(found[0]), cuts[1:])
 
 
 def _length(block: str) -> int:

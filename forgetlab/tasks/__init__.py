@@ -4,9 +4,9 @@ Four kinds can be trained: a class for each text (or pair of texts), a tag for e
 language modelling. `probes.py` has the ones that are only scored.
 """
 
-from forgetlab.tasks.base import Scores, Task, as_tasks, trainable
+from forgetlab.tasks.base import Scores, Task, as_tasks, sampled, trainable
 from forgetlab.tasks.labelled import Classification, Tagging
-from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, in_pieces
+from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, first_unscored, in_pieces
 from forgetlab.tasks.suite import Suite
 from forgetlab.tasks.tally import Tally, score_of_sums
 
@@ -21,7 +21,9 @@ __all__ = [
     "Tally",
     "Task",
     "as_tasks",
+    "first_unscored",
     "in_pieces",
+    "sampled",
     "score_of_sums",
     "trainable",
 ]

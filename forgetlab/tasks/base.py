@@ -14,6 +14,7 @@ from torch import Tensor
 from forgetlab.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 from forgetlab.errors import ForgetlabError
 from forgetlab.memory import free, out_of_memory
+from forgetlab.metrics.retention import Scale
 from forgetlab.models import Model, evaluating
 from forgetlab.sources import Examples
 from forgetlab.tasks.tally import Tally, score_of_sums, stratified
@@ -39,6 +40,7 @@ class Task(ABC):
 
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    scale: ClassVar[Scale] = "points"  # "ratio": changes are factors, and shares are taken in nats
     kind: ClassVar[str]
     has_loss: ClassVar[bool] = True
 
@@ -47,16 +49,19 @@ class Task(ABC):
         self.train = train
         self.test = test
         self.floor = floor
-        self._encoded: _PerTokenizer[dict[str, Encoded]] = _PerTokenizer()
-        self._ready: _PerTokenizer[dict[tuple[int | None, str], list[dict[str, Tensor]]]] = _PerTokenizer()
+        self._encoded: _PerTokenizer[dict[tuple[str, bool], Encoded]] = _PerTokenizer()
+        self._ready: _PerTokenizer[dict[tuple[int | None, str, bool], list[dict[str, Tensor]]]] = _PerTokenizer()
         self.rows_at_once = EVALUATION_BATCH  # in scoring; halved where the memory ends
 
     def prepare(self, model: Model, seed: int = 0) -> None:  # noqa: B027, a probe needs no head
         """Make the model ready for the task: its head, from `seed` if new. Raises where the two do not fit."""
 
-    def remarks(self, model: Model, *splits: str) -> list[str]:
-        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know."""
-        notes = []
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        """What is worth saying of the data on this model, in words: texts that were cut, words it does not know.
+
+        splits: "train", "test" or both. limit: of the scores, which are then of a sample.
+        """
+        notes = sampled(self, limit) if "test" in splits else []
         for split in splits:
             encoded = self.encoded(model, split)
             if encoded.truncated:
@@ -70,13 +75,15 @@ class Task(ABC):
 
     def encoded(self, model: Model, split: str) -> Encoded:
         """The examples of "train" or "test" as tensors for this model's tokenizer; encoded once."""
-        known = self._encoded.setdefault(model.tokenizer, {})
-        if split not in known:
+        known, key = self._encoded.setdefault(model.tokenizer, {}), (split, model.end_mark)
+        if key not in known:
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            known[split] = encode(examples, model.tokenizer, model.max_length, end_mark=self.kind == "causal-lm")
-        return known[split]
+            causal = self.kind == "causal-lm"
+            end = causal and model.end_mark
+            known[key] = encode(examples, model.tokenizer, model.max_length, begin=causal, end=end)
+        return known[key]
 
     def size(self) -> int:
         """How many training examples there are."""
@@ -139,7 +146,7 @@ class Task(ABC):
 
         "rows": (places,) to which of the scored items, counted from 0, each prediction belongs.
         """
-        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device))
+        known, key = self._ready.setdefault(model.tokenizer, {}), (limit, str(model.device), model.end_mark)
         if key not in known:
             generator = torch.Generator().manual_seed(0)  # masks of a test set are the same for every model
             ready, sample = [], self.sample(limit)
@@ -159,8 +166,10 @@ class Task(ABC):
         own = (owners >= lo) & (owners < hi)
         longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
         some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
-        if "places" in some:  # of the flattened batch, which is narrower now
-            some["places"] = (some["places"] // length - lo) * longest + some["places"] % length
+        if "ends" in batch:
+            some["ends"] = batch["ends"][(batch["ends"] >= lo * length) & (batch["ends"] < hi * length)]
+        for name in {"places", "ends"} & some.keys():  # of the flattened batch, which is narrower now
+            some[name] = (some[name] // length - lo) * longest + some[name] % length
         return some
 
     @abstractmethod
@@ -202,6 +211,13 @@ def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
     if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
         raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
     return old
+
+
+def sampled(task: Task, limit: int | None) -> list[str]:
+    """How many of a task's test items are scored, where it is not all of them."""
+    if limit is None or (of := task.items()) is None or limit >= of:
+        return []
+    return [f"{task.name}: {limit} of {of} test items are scored, the same ones at every look"]
 
 
 def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:

@@ -24,6 +24,7 @@ class LanguageModel(Task):
 
     metric = "perplexity"
     higher_is_better = False
+    scale = "ratio"
 
     def prepare(self, model: Model, seed: int = 0) -> None:
         wanted = "masked" if self.kind == "masked-lm" else "causal"
@@ -37,23 +38,34 @@ class LanguageModel(Task):
 
     def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for batch in self.test_batches(model, limit):
-            hidden, done = model.hidden(batch).flatten(0, 1)[batch["places"]], 0
-            for some, targets in in_pieces(model, hidden, batch["targets"]):
+            hidden, done = model.hidden(batch).flatten(0, 1), 0
+            for some, targets in in_pieces(model, hidden[batch["places"]], batch["targets"]):
                 rows = batch["rows"][done : done + len(targets)]
                 done += len(targets)
                 yield {"targets": targets, "rows": rows}, model.lm_logits(some).float()
+            if "ends" in batch:
+                ends = torch.full_like(batch["ends"], model.tokenizer.eos_token_id)
+                for some, targets in in_pieces(model, hidden[batch["ends"]], ends):
+                    yield {"targets": targets}, model.lm_logits(some).float()  # no item's: scored apart
 
     def scores_of(
         self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
     ) -> tuple[Scores, Tally | None]:
-        nll, rows = [], []
+        nll, rows, ends = [], [], []
         for batch, logits in predictions:
-            nll.append(F.cross_entropy(logits, batch["targets"], reduction="none"))
-            rows.append(batch["rows"])
+            losses = F.cross_entropy(logits, batch["targets"], reduction="none")
+            if "rows" in batch:
+                nll.append(losses)
+                rows.append(batch["rows"])
+            else:
+                ends.append(losses)
         losses = torch.cat(nll)
+        if not len(losses):
+            raise ForgetlabError(f"{self.name}: none of its test texts has a token that can be predicted")
         tally = Tally(("nll", "tokens"), by_item([losses, torch.ones_like(losses)], torch.cat(rows), count))
         sums = tally.items.sum(0)
-        return {"perplexity": float(self.main_score(sums)), "loss": float(sums[0] / sums[1])}, tally
+        scores = {"perplexity": float(self.main_score(sums)), "loss": float(sums[0] / sums[1])}
+        return scores | ({"end": float(torch.cat(ends).mean())} if ends else {}), tally
 
     def guesser(self, model: Model, limit: int | None = None) -> float | None:
         """Perplexity of the unigram model of this tokenizer, counted on the scored texts themselves."""
@@ -68,16 +80,39 @@ class LanguageModel(Task):
 
 
 class CausalLM(LanguageModel):
-    """Predict each token from the ones before it, the end of the text included."""
+    """Predict each token of a text from the ones before it.
+
+    The begin token stands in front; where the tokenizer has none, the first token is not predicted.
+    The end token closes a text, in training and in the perplexity, where the model's pre-training had it
+    (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
+    texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
+    """
 
     kind = "causal-lm"
 
+    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
+        notes = super().remarks(model, *splits, limit=limit)
+        if "test" in splits:
+            notes += first_unscored(self.name, model)
+        if "train" in splits and not model.end_mark and model.tokenizer.eos_token_id is not None:
+            notes.append(
+                f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
+                "pre-trained with one (end_mark in its config would)"
+            )
+        return notes
+
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = self.encoded(model, split).take(index)
+        encoded = self.encoded(model, split)
+        batch = encoded.take(index)
         ids = batch["input_ids"]
         following = F.pad(batch["attention_mask"][:, 1:], (0, 1)).bool()  # places whose next token is real
         targets = F.pad(ids[:, 1:], (0, 1))[following]
-        return batch | {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
+        batch |= {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
+        if split == "test" and not model.end_mark and model.tokenizer.eos_token_id is not None:
+            whole = ~encoded.cut[index]
+            last = torch.arange(len(index)) * ids.shape[1] + encoded.lengths[index] - 1
+            batch["ends"] = last[whole]  # the places that the end token would follow
+        return batch
 
 
 class MaskedLM(LanguageModel):
@@ -131,6 +166,13 @@ class MaskedLM(LanguageModel):
     def _seen(self, model: Model, limit: int | None, targets: Tensor) -> Tensor:
         ids = self.encoded(model, "test").columns["input_ids"][self.sample(limit)]
         return ids[text_tokens(ids, model.tokenizer)].bincount()
+
+
+def first_unscored(name: str, model: Model) -> list[str]:
+    """A remark where texts are scored from their second token on: the causal model has no begin token."""
+    if not model.causal or model.tokenizer.bos_token_id is not None:
+        return []
+    return [f"{name}: {model.name} has no begin token, so each text is scored from its second token on"]
 
 
 def in_pieces(model: Model, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

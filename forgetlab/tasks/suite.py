@@ -24,11 +24,11 @@ class Suite:
         return {task.name: task.score(model, limit) for task in self.tasks}
 
     def table(self, before: Mapping[str, Scores], after: Mapping[str, Scores]) -> str:
-        """Two evaluations side by side as plain text, with the change and, for perplexity, the ratio."""
+        """Two evaluations side by side as plain text, with the change, a ratio on the scale "ratio"."""
         lines = [f"{'task':<20}{'metric':<12}{'before':>9}{'after':>9}{'change':>9}"]
         for task in self.tasks:
             old, new = before[task.name][task.metric], after[task.name][task.metric]
-            change = f"×{new / old:.2f}" if task.metric == "perplexity" else f"{new - old:+.3f}"
+            change = f"×{new / old:.2f}" if task.scale == "ratio" else f"{new - old:+.3f}"
             lines.append(f"{task.name:<20}{task.metric:<12}{_number(old):>9}{_number(new):>9}{change:>9}")
         return "\n".join(lines)
 

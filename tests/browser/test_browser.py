@@ -19,8 +19,10 @@ CELLS = [
     "import os\nfrom forgetlab import labs\nprint(f'kernel {os.getpid()}')",
     "labs.cloud.show()",
     "labs.watch.show()",
+    "import torch\nfrom pathlib import Path\n"
+    "while not Path('over').exists():\n    torch.rand(200, 200) @ torch.rand(200, 200)",
 ]
-CLOUD, WATCH = 1, 2
+CLOUD, WATCH, BUSY = 1, 2, 3
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +36,22 @@ def server(tmp_path: Path) -> Iterator[Server]:
     yield started
     if started.process.poll() is None:
         started.close()
+
+
+def busy(notebook: Notebook) -> None:
+    """Run the last cell, which computes until there is a file named over; do not wait for it."""
+    notebook.page.evaluate(
+        "i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i;"
+        " window.jupyterapp.commands.execute('notebook:run-cell'); }",
+        BUSY,
+    )
+    notebook.page.wait_for_function(
+        f"() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[{BUSY}].innerText === '[*]:'"
+    )
+
+
+def computes(notebook: Notebook) -> bool:
+    return notebook.cells.nth(BUSY).locator(".jp-InputPrompt").inner_text() == "[*]:"
 
 
 def alive(process: int) -> bool:
@@ -59,7 +77,8 @@ def test_labs_by_keyboard_and_pointer_and_on_a_narrow_page(server: Server) -> No
     write(server.root / "labs.ipynb", CELLS)
     with browser() as page:
         notebook = Notebook(page, server, "labs.ipynb")
-        notebook.run_all()
+        for cell in range(BUSY):
+            notebook.run_cell(cell)
         assert notebook.errors() == []
         kernel = int(re.search(r"kernel (\d+)", notebook.cells.nth(0).inner_text())[1])  # type: ignore[index]
         assert alive(kernel)
@@ -92,6 +111,18 @@ def test_labs_by_keyboard_and_pointer_and_on_a_narrow_page(server: Server) -> No
         watch.until(lambda: "A kept result" in watch.says, "kept result")
         assert watch.alt == words
         assert watch.source != fresh
+
+        busy(notebook)  # from here on a cell computes
+        seen = cloud.source
+        cloud.move("correlation", "ArrowLeft")
+        cloud.until(lambda: cloud.source != seen, "new figure while a cell computes")
+        watch.press("Train")
+        watch.until(lambda: "A kept result" not in watch.says, "begin of the training while a cell computes")
+        watch.press("Stop")
+        watch.until(lambda: "Stopped" in watch.says or "After 20 steps" in watch.says, "end of the training")
+        assert computes(notebook)
+        (server.root / "over").touch()
+        cloud.until(lambda: not computes(notebook), "end of the cell")
 
         cloud.narrow(360)
         for lab in (cloud, watch):

@@ -55,6 +55,10 @@ class Page:
         found = re.search('alt="([^"]*)"', self.picture)
         return unescape(found[1]) if found else ""
 
+    def drawn(self, before: str) -> bool:
+        """Whether a picture is there that is not the one before, nor that one faintly while a run is prepared."""
+        return self.picture != before and "opacity" not in self.picture
+
     @property
     def line(self) -> str:
         return str(self.kernel.widgets[self.notes["line"]]["value"])
@@ -143,7 +147,7 @@ def test_every_lab_opens_moves_and_resets(kernel: Kernel, name: str) -> None:
     if not instant and page.lab == "own":  # its moves only check
         page.until("Press Train")
         page.press("Train")
-    page.kernel.wait(lambda: page.picture != shown, what=f"a new picture of {name}")
+    page.kernel.wait(lambda: page.drawn(shown), what=f"a new picture of {name}")
     assert re.search('<img alt="[^"]{20,}"|aria-label="[^"]{10,}"', page.picture)
     assert not page.says.startswith("error")
     assert page.line != begin
@@ -292,6 +296,26 @@ def test_a_subshell_runs_a_lab_as_the_main_thread_does(watch: Page) -> None:
     watch.until("what was reached stays")
 
 
+def test_moves_train_and_stop_are_answered_while_a_cell_computes(watch: Page) -> None:
+    """By messages that ask for a thread of their own, as JupyterLab's do; the cell computes until it may end."""
+    kernel = watch.kernel
+    subshell = kernel.subshell()
+    if not subshell:
+        pytest.skip("this kernel has no subshells")
+    kernel.taken(watch.paste(SHORT))
+    watch.until(SHORT_DONE)
+    over = kernel.terminal.parent / "over"
+    loop = f"while not Path({str(over)!r}).exists():\n    sum(range(10_000))"
+    cell = kernel.client.execute(f"from pathlib import Path\n{loop}")
+    watch.move("steps", 300, subshell)
+    watch.until("step [1-9]")
+    for answer in ("Stop", "Train", "Stop"):
+        watch.press(answer, subshell)
+        watch.until("step [1-9]" if answer == "Train" else "what was reached stays")
+    over.touch()
+    kernel.taken(cell)
+
+
 # -- as on Colab ------------------------------------------------------------------------------------
 
 
@@ -322,7 +346,7 @@ def test_synchronous_other_labs(patient: Kernel, name: str) -> None:
     page = Page(patient, name)
     shown = page.picture
     page.move("seed", 1)
-    page.kernel.wait(lambda: page.picture != shown, what="a new picture")
+    page.kernel.wait(lambda: page.drawn(shown), what="a new picture")
     if name == "pull":
         patient.interrupt()
         page.until("what was reached stays")

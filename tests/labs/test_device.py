@@ -1,0 +1,30 @@
+"""Where there is a GPU, the small models stay on the CPU: they have answered before it has started."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from forgetlab.labs import own, watch
+from forgetlab.labs.runs import Runs
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that cannot be used: whatever is moved there fails."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_shipped_model_runs_on_the_cpu_and_the_lab_says_so() -> None:
+    settings = {"lr": 1e-3, "steps": 2, "similarity": 1.0, "seed": 0}
+    states = list(Runs()(watch.recipe(settings)))
+    assert states[0]["progress"] == "step 0 of 2, on cpu"
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_model_of_ones_own_may_use_the_gpu() -> None:
+    names = ("new", "watch", "methods", "text", "label")
+    settings = {"steps": 20, "lr": 1e-3, "seed": 0, **dict.fromkeys(names, "")}
+    assert own.recipe({**settings, "model": ""}).device == "cpu"
+    assert own.recipe({**settings, "model": "./my-model"}).device == "auto"
