@@ -208,7 +208,7 @@ def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pyt
     assert state["dots"] == room.read_benchmark("benchmarks/results/remedies.json")
     assert state["run"]["spec"] == "ewc:strength=0.01"
     bench = _bench(frontier.OLD)
-    recipe = original(methods="ewc:lam=0.3", steps=20, every=4, limit=16, batch_size=8)
+    recipe = original(methods="ewc:strength=0.01", steps=20, every=4, limit=16, batch_size=8)
     first, *_, last = [record.scores for record in bench.run(recipe)]
     unigram = bench.watch[0].guesser(bench.model, 16)
     nats = math.log(unigram / last["masked-lm"]["perplexity"]) / math.log(unigram / first["masked-lm"]["perplexity"])
