@@ -61,7 +61,7 @@ def flag(name: str, value: object) -> bool:
     try:
         if value in (0, 1):
             return bool(value)
-    except (TypeError, ValueError, RuntimeError):  # an array: it has no one truth
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):  # an array has no one truth, a signalling NaN none
         pass
     raise ForgetlabError(f"{name} must be true or false (or 1 or 0), got {shown(value)}")
 

@@ -24,9 +24,12 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.measuring import measured
 from forgetlab.methods import Method, Part, Run, grouped
+from forgetlab.metrics.retention import kept
 from forgetlab.models import Model, evaluating, lm_kind_of
+from forgetlab.recipes import facts_of
 from forgetlab.records import Record, Status, plain_tallies
 from forgetlab.resuming import Resuming
+from forgetlab.summary import error_before
 from forgetlab.tasks import Task
 
 
@@ -40,9 +43,10 @@ class ForgettingTrainer(Resuming):
     watch_every: steps between scores (None: `args.logging_steps`), besides those before the first step and after the
     last. limit: test examples per score (None: all).
 
-    Scores go where the Trainer logs: "watch/entities/f1", "kept/entities" (share of the score before, ≤ 1 where
-    something is lost), "penalty/ewc", "drift". `records` holds them as finetune's Records. A method that stops the run
-    says why in `stopped`. The penalty's gradient is added once per optimizer step, before clipping.
+    Scores go where the Trainer logs: "watch/entities/f1", "kept/entities" (the share of what was known above a guesser,
+    `metrics.retention.kept`; not there where there is nothing to lose), "penalty/ewc", "drift". `records` holds them as
+    finetune's Records. A method that stops the run says why in `stopped`. The penalty's gradient is added once per
+    optimizer step, before clipping.
     With replay, the batch is used whole and its loss gets the share that replay leaves it.
     Checkpoints hold the state of the methods; resume with the same methods, or a ForgetlabError names the difference.
     A record's `loss` is the mean over the training steps since the last one. The score of the new task, which
@@ -76,7 +80,8 @@ class ForgettingTrainer(Resuming):
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
         self.records: list[Record] = []
-        self._first: dict[str, float] = {}  # the first score of each watched task, of a resumed run too
+        # of each watched task the first score with its error, and a guesser's score; of a resumed run too
+        self._first: dict[str, Sequence[Any]] = {}
         self.stopped = ""
         self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
         for task in self.watch:
@@ -347,10 +352,14 @@ class ForgettingTrainer(Resuming):
         logs = {"drift": record.drift}
         for task in self.watch:
             now = record.scores[task.name][task.metric]
-            start = self._first.setdefault(task.name, now)
+            if task.name not in self._first:
+                facts = facts_of(task, self._begin().model, self.limit)
+                self._first[task.name] = (now, error_before(facts, record.as_dict()), facts["guess"])
+            start, error, guess = self._first[task.name]
+            how: Any = {"scale": task.scale, "higher_is_better": task.higher_is_better}
             logs[f"watch/{task.name}/{task.metric}"] = now
-            kept = (now / start if task.higher_is_better else start / now) if start and now else math.nan
-            logs[f"kept/{task.name}"] = kept
+            if (share := kept(start, now, guess, error=error, **how)) is not None:
+                logs[f"kept/{task.name}"] = share
         return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
 
 

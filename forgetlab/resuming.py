@@ -33,7 +33,7 @@ class Resuming(Trainer):
     stopped: str
     _run: Run | None
     _settings: list[list[Any]] | None  # of the methods, before their setup
-    _first: dict[str, float]
+    _first: dict[str, Sequence[Any]]
     _loss: Tensor
     _loss_steps: int
     _start: float
@@ -71,7 +71,7 @@ class Resuming(Trainer):
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)  # it removes older checkpoints, which until here are needed
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
+        if self.args.should_save and folder.is_dir():  # the Trainer keeps the latest by the clock, which may jump
             checkpoints.seal(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -43,7 +43,7 @@ def kept_of(task: Facts, records: Sequence[Mapping[str, Any]]) -> float | None:
         task.get("guess"),
         scale=scale(task),
         higher_is_better=higher_is_better(task),
-        error=_error_before(task, records[0]),
+        error=error_before(task, records[0]),
     )
 
 
@@ -166,7 +166,7 @@ def _told(task: Facts, runs: Sequence[Run], drawn: Array | None) -> bool | None:
     return difference(moves, float(moved.mean(axis=0).std())).word != "cannot be told"
 
 
-def _error_before(task: Facts, first: Mapping[str, Any]) -> float:
+def error_before(task: Facts, first: Mapping[str, Any]) -> float:
     """Half the 95 % interval of the score before, on its scale; 0 where there is no tally."""
     if (items := _items(first, task)) is None:
         return 0.0

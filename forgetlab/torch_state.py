@@ -42,6 +42,8 @@ class TorchState:
 
     The generators are set for models that drop out only. They are the process's: another thread that draws from them
     meanwhile gets other numbers, and so does the run.
+    The number of threads is each thread's own: one that is at work keeps its number and its bits. One that first uses
+    torch while a run is at work begins with the run's number.
     A small model on the CPU takes one thread for each piece of work: the numbers then do not depend on how many cores
     there are, or how many processes share them. What a second core is good for is another piece (`spare_threads`).
     """

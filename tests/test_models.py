@@ -281,7 +281,7 @@ def test_checkpoints_that_cannot_be_opened(tmp_path: Path, bert: Model) -> None:
         ("cut", "safetensors file is damaged or cut short"),
         ("empty", "is not a transformers checkpoint: it has no config.json"),
         ("odd", "cannot be opened as a transformers checkpoint"),
-        ("heads", "the named heads cannot be read"),
+        ("heads", "its heads.json holds no JSON"),
         ("absent/one", "there is no folder"),
     ]:
         with pytest.raises(ForgetlabError, match=message) as caught:

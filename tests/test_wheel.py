@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 import pytest
 
+from forgetlab.teaching.lessons import home
 from tests.notebooks import bare
 from tests.notebooks.execute import lessons
 
@@ -74,6 +75,11 @@ def test_lab_puts_the_lessons_into_a_folder_and_opens_the_first(installed: Mappi
         server.communicate(timeout=60)
     assert {path.name for path in mine.parent.glob("*.ipynb")} == {path.name for path in lessons()}
     assert mine.read_text() == "my work"
+
+
+def test_a_checkout_serves_its_own_lessons_and_copies_none(tmp_path: Path) -> None:
+    assert home(tmp_path / "unused") == bare.ROOT
+    assert not any(tmp_path.iterdir())
 
 
 def fetched(address: str) -> bytes:

@@ -2,8 +2,9 @@
 
 Three drivers. "inline": to the end, then return (tests, plain execution). "cooperative": an asyncio task that gives
 way to the kernel after each piece; the default in JupyterLab. Its run ends at the kernel's interrupt too, unless it
-is in a subshell thread, which interrupts do not reach. "synchronous": to the end as well, but the kernel's
-interrupt stops it and keeps what was reached; the default on Colab, where updates from tasks are not rendered.
+is in a subshell thread, as JupyterLab asks for: interrupts do not reach one, only `stop` does. "synchronous": to the
+end as well, but the kernel's interrupt stops it and keeps what was reached; the default on Colab, where updates from
+tasks are not rendered.
 """
 
 from __future__ import annotations

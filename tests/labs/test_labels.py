@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import re
@@ -11,6 +12,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,3 +256,50 @@ def test_a_lab_on_a_page_stays() -> None:
     control.value = 4  # moved on the page
     assert "16 reached" in message.value
     kept().close()  # type: ignore[union-attr]
+
+
+# -- which thread of a kernel answers ---------------------------------------------------------------
+
+
+class Comm:
+    """As ipykernel 7.4 has it: the thread of the last publish, whatever the page asks for."""
+
+    def __init__(self, lock: Any = None) -> None:
+        self.kernel = SimpleNamespace(_main_asyncio_lock=lock)
+
+    def _reply_subshell_for(self, data: Any, default: Any) -> Any:
+        return None
+
+
+def test_a_page_is_answered_in_the_thread_that_it_asks_for() -> None:
+    lock = asyncio.Lock()
+    part, stop = SimpleNamespace(comm=Comm(lock)), SimpleNamespace(comm=Comm(lock))
+    whole = SimpleNamespace(comm=Comm(lock), children=(part,))
+    assert part.comm._reply_subshell_for({}, "asked") is None
+    compat.answer_while_busy(whole)
+    compat.answer_while_busy(stop, spare=True)
+    assert [one.comm._reply_subshell_for({}, "asked") for one in (whole, part)] == ["asked"] * 2
+    assert stop.comm._reply_subshell_for({}, "asked") is None  # no cell computes
+    asyncio.run(lock.acquire())
+    assert stop.comm._reply_subshell_for({}, "asked") == "asked"
+    stop.comm.kernel = None
+    assert stop.comm._reply_subshell_for({}, "asked") == "asked"
+
+
+def test_another_kernel_answers_as_it_does() -> None:
+    class Other(Comm):
+        def _reply_subshell_for(self, message: Any) -> Any:  # type: ignore[override]
+            return "its own"
+
+    changed, without = SimpleNamespace(comm=Other()), SimpleNamespace(comm=SimpleNamespace())
+    for part in (changed, without, SimpleNamespace(comm=None)):
+        compat.answer_while_busy(part)
+    assert changed.comm._reply_subshell_for({}) == "its own"
+    assert not hasattr(without.comm, "_reply_subshell_for")
+
+
+def test_every_part_of_a_lab_answers_so() -> None:
+    lab = make_lab()
+    parts = compat._parts(lab)
+    assert {lab, lab.message, lab.picture, *lab.buttons.values(), *lab.training.values()} <= set(parts)
+    assert len(set(parts)) == len(parts)

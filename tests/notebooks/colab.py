@@ -28,7 +28,7 @@ import glob, importlib.metadata, sys  # set-up: adds forgetlab where it is missi
 ways = "forgetlab is missing: upload forgetlab-….whl beside this notebook, or open a lesson by its Open in Colab badge"
 before = {d.name: d.version for d in importlib.metadata.distributions()}
 if "forgetlab" not in before:
-    place = glob.glob("forgetlab-*.whl") or sys.exit(ways)
+    place = glob.glob("forgetlab-*-any.whl") or sys.exit(ways)
     get_ipython().system(f'"{sys.executable}" -m pip install --quiet --no-deps "{place[0]}"')
 from forgetlab.notebook import setup
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from forgetlab.frontier import pareto
+from forgetlab.metrics.retention import pareto
 from forgetlab.teaching.exercises.choosing import check_pareto, check_spread
 
 

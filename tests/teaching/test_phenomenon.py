@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -17,15 +18,17 @@ from tests.teaching import checks
 from tests.teaching.checks import Function
 
 
-def kept_share(before: Any, after: Any, higher_is_better: Any) -> Any:
-    ratio = after / before if higher_is_better else before / after
-    return min(ratio, 1.0)
+def kept_share(before: Any, after: Any, guess: Any, nats: Any) -> Any:
+    if nats:
+        before, after, guess = math.log(before), math.log(after), math.log(guess)
+    share = (after - guess) / (before - guess)
+    return min(max(share, 0.0), 1.0)
 
 
-def worst_hit(before: Any, after: Any, higher_is_better: Any) -> Any:
+def worst_hit(before: Any, after: Any, guess: Any, nats: Any) -> Any:
     worst, least = "", 2.0
     for name in before:
-        kept = kept_share(before[name], after[name], higher_is_better[name])
+        kept = kept_share(before[name], after[name], guess[name], nats[name])
         if kept < least:
             worst, least = name, kept
     return worst
@@ -90,20 +93,29 @@ def absolute(steps: Any, scores: Any, share: Any) -> Any:
     return next((step for step, score in zip(steps, scores, strict=True) if score < share), -1)
 
 
-def by_difference(before: Any, after: Any, better: Any) -> Any:
+def uncut(before: Any, after: Any, guess: Any, nats: Any) -> Any:
+    if nats:
+        return math.log(guess / after) / math.log(guess / before)
+    return (after - guess) / (before - guess)
+
+
+def by_difference(before: Any, after: Any, guess: Any, nats: Any) -> Any:
     return max(before, key=lambda name: abs(before[name] - after[name]))
 
 
 WRONG: list[tuple[Function, Function, str]] = [
-    (check_kept_share, lambda b, a, h: min(1, a / b), "after by before"),
-    (check_kept_share, lambda b, a, h: min(1, b / max(a, 1e-12)), "before by after"),
-    (check_kept_share, lambda b, a, h: a / b if h else b / a, "cap the share"),
-    (check_kept_share, lambda b, a, h: 1 - kept_share(b, a, h), "share that was lost"),
-    (check_kept_share, lambda b, a, h: (a - b) if h else (b - a), "You subtract"),
+    (check_kept_share, lambda b, a, g, n: min(1, b / a) if n else min(1, a / b), "plain ratio"),
+    (check_kept_share, lambda b, a, g, n: kept_share(b, a, g, False), "logarithm of all three"),
+    (check_kept_share, lambda b, a, g, n: uncut(b, a, g, n), "at 1 and at 0"),
+    (check_kept_share, lambda b, a, g, n: max(0, uncut(b, a, g, n)), "cap the share"),
+    (check_kept_share, lambda b, a, g, n: min(1, uncut(b, a, g, n)), "less than nothing"),
+    (check_kept_share, lambda b, a, g, n: 1 - kept_share(b, a, g, n), "share that was lost"),
+    (check_kept_share, lambda b, a, g, n: math.log(a / b) if n else a - b, "You subtract the scores"),
     (check_worst_hit, by_difference, "largest difference"),
-    (check_worst_hit, lambda b, a, h: min(b, key=lambda n: a[n] / b[n]), "turn it round"),
-    (check_worst_hit, lambda b, a, h: max(b, key=lambda n: kept_share(b[n], a[n], h[n])), "kept most"),
-    (check_worst_hit, lambda b, a, h: sorted(a, key=lambda n: a[n])[0], "lowest score now"),
+    (check_worst_hit, lambda b, a, g, n: min(b, key=lambda t: b[t] / a[t] if n[t] else a[t] / b[t]), "plain ratios"),
+    (check_worst_hit, lambda b, a, g, n: min(b, key=lambda t: a[t] / b[t]), "after / before for every task"),
+    (check_worst_hit, lambda b, a, g, n: max(b, key=lambda t: kept_share(b[t], a[t], g[t], n[t])), "kept most"),
+    (check_worst_hit, lambda b, a, g, n: sorted(a, key=lambda t: a[t])[0], "lowest score now"),
     (check_first_loss, lambda x, y, s: x.index(f) if (f := first_loss(x, y, s)) in x else -1, "place in the list"),
     (check_first_loss, absolute, "`share` itself"),
     (check_first_loss, lambda x, y, s: x[y.index(min(y))], "lowest score"),

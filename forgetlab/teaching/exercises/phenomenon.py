@@ -2,68 +2,92 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from forgetlab.metrics.retention import kept
 from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 Scores = Mapping[str, float]
-Better = Mapping[str, bool]
+Nats = Mapping[str, bool]
 
 
-def check_kept_share(function: Callable[[float, float, bool], float]) -> Verdict:
-    """Judge kept_share(before, after, higher_is_better) → the share of a score that is left, 0 to 1."""
-    cases = [(0.8, 0.6, True), (2.8, 28.0, False), (0.5, 0.6, True), (3.0, 2.5, False), (1.0, 0.0, True)]
+def check_kept_share(function: Callable[[float, float, float, bool], float]) -> Verdict:
+    """Judge kept_share(before, after, guess, nats) → the share of what was known above a guesser, 0 to 1."""
+    cases = [
+        (0.8, 0.6, 0.5, False),
+        (3.0, 12.0, 48.0, True),
+        (0.7, 0.8, 0.5, False),
+        (0.8, 0.45, 0.5, False),
+        (3.0, 2.5, 48.0, True),
+        (1.0, 0.5, 0.0, False),
+        (2.8, 400.0, 142.0, True),
+    ]
     mistakes: dict[str, Callable[..., Any]] = {
-        "You divide after by before for every score. A perplexity that grows tenfold then counts as kept ten times "
-        "over: where lower is better, the ratio has to be turned round.": lambda b, a, h: min(a / b, 1.0),
-        "You divide before by after for every score. That is right where lower is better; an accuracy or F1 needs "
-        "the ratio the other way round.": lambda b, a, h: min(b / a, 1.0) if a else 1.0,
+        "You take the plain ratio of the scores. A coin toss then still keeps more than half of an accuracy: measure "
+        "both scores from the guesser's.": lambda b, a, g, n: min(b / a if n else a / b, 1.0),
+        "You subtract perplexities as they are. One of 400 after one of 3 swamps all else: where `nats` is true, take "
+        "the logarithm of all three first.": lambda b, a, g, n: _cut((a - g) / (b - g)),
+        "A score that improved gives more than 1, or one that is worse than guessing less than 0. A gain must not make "
+        "up for another skill's loss: cut the share off at 1 and at 0.": lambda b, a, g, n: _share(b, a, g, n),
         "A score that improved gives more than 1. A gain is no kept share: it must not make up for another skill's "
-        "loss, so cap the share at 1.": lambda b, a, h: a / b if h else b / a,
-        "That is the share that was lost. The exercise asks for the share that was kept.": lambda b, a, h: (
-            1 - _kept(b, a, h)
+        "loss, so cap the share at 1.": lambda b, a, g, n: max(_share(b, a, g, n), 0.0),
+        "A score that is worse than guessing gives less than 0. Nothing is left then, and less than nothing cannot be: "
+        "cut the share off at 0.": lambda b, a, g, n: min(_share(b, a, g, n), 1.0),
+        "That is the share that was lost. The exercise asks for the share that was kept.": (
+            lambda b, a, g, n: 1 - _kept(b, a, g, n)
         ),
-        "You subtract. Points of accuracy and points of perplexity have no common size: take the ratio of the two "
-        "scores instead.": lambda b, a, h: a - b if h else b - a,
+        "You leave the guesser out below the line: divide by what was known above it before.": lambda b, a, g, n: _cut(
+            (_on(a, n) - _on(g, n)) / _on(b, n)
+        ),
+        "You subtract the scores. Points of accuracy and nats have no common size: divide by what there was to lose.": (
+            lambda b, a, g, n: _on(a, n) - _on(b, n)
+        ),
     }
-    praise = "One scale for every score: 1 is all kept, 0 is all lost, and a gain hides nothing."
+    praise = "One scale for every score: 1 is all kept, 0 is no better than guessing, and a gain hides nothing."
     return diagnose(function, cases, _kept, mistakes, praise)
 
 
-def check_worst_hit(function: Callable[[Scores, Scores, Better], str]) -> Verdict:
-    """Judge worst_hit(before, after, higher_is_better) → the name of the task that kept the smallest share."""
-    better = {"masked-lm": False, "entities": True, "acceptability": True}
+def check_worst_hit(function: Callable[[Scores, Scores, Scores, Nats], str]) -> Verdict:
+    """Judge worst_hit(before, after, guess, nats) → the name of the task that kept the smallest share."""
+    nats = {"masked-lm": True, "entities": False, "acceptability": False}
+    guess = {"masked-lm": 142.0, "entities": 0.0, "acceptability": 0.5}
 
     def table(*values: float) -> dict[str, float]:
-        return dict(zip(better, values, strict=True))
+        return dict(zip(nats, values, strict=True))
 
     cases = [
-        (table(2.8, 1.0, 0.8), table(4.0, 0.4, 0.7), better),
-        (table(2.8, 1.0, 0.8), table(28.0, 0.5, 0.6), better),
-        (table(3.0, 1.0, 0.2), table(3.3, 0.6, 0.05), better),
-        (table(2.8, 0.9, 0.3), table(28.0, 0.8, 0.29), better),
+        (table(2.8, 1.0, 0.8), table(4.0, 0.4, 0.75), guess, nats),
+        (table(2.8, 1.0, 0.8), table(28.0, 0.5, 0.72), guess, nats),
+        (table(3.0, 1.0, 0.3), table(3.3, 0.6, 0.28), guess | {"acceptability": 0.1}, nats),
+        (table(3.0, 1.0, 0.8), table(3.3, 0.6, 0.6), guess, nats),
+        (table(2.8, 0.9, 0.8), table(90.0, 0.5, 0.75), guess, nats),
     ]
     mistakes: dict[str, Callable[..., Any]] = {
         "You take the largest difference. A perplexity can change by 25 and an accuracy by 1 at most, so the "
-        "language model nearly always “wins”: compare shares instead.": lambda b, a, h: max(
+        "language model nearly always “wins”: compare shares instead.": lambda b, a, g, n: max(
             b, key=lambda name: abs(a[name] - b[name])
         ),
-        "You compare after / before for every task. For the perplexity the worst task then has the largest ratio, "
-        "not the smallest: turn it round where lower is better.": lambda b, a, h: min(
-            b, key=lambda name: a[name] / b[name]
+        "You compare the plain ratios of the scores. An accuracy of two classes never falls far below a half, though "
+        "all may be lost: measure each score from its guesser's.": lambda b, a, g, n: min(
+            b, key=lambda name: b[name] / a[name] if n[name] else a[name] / b[name]
         ),
-        "That is the task that kept most. Ask for the smallest kept share.": lambda b, a, h: max(
-            b, key=lambda name: _kept(b[name], a[name], h[name])
+        "You compare after / before for every task. A perplexity rises where a skill is lost: take the kept share of "
+        "each.": lambda b, a, g, n: min(b, key=lambda name: a[name] / b[name]),
+        "That is the task that kept most. Ask for the smallest kept share.": lambda b, a, g, n: max(
+            b, key=lambda name: _kept(b[name], a[name], g[name], n[name])
         ),
         "That is the task with the lowest score now. A task that was poor before may have lost nothing: compare "
-        "with its own start.": lambda b, a, h: min(a, key=a.__getitem__),
+        "with its own start.": lambda b, a, g, n: min(a, key=a.__getitem__),
     }
     praise = "Shares make an F1, an accuracy and a perplexity comparable, so the worst hit has a name."
-    right: Callable[..., str] = lambda b, a, h: min(b, key=lambda name: _kept(b[name], a[name], h[name]))  # noqa: E731
+    right: Callable[..., str] = lambda b, a, g, n: min(  # noqa: E731
+        b, key=lambda name: _kept(b[name], a[name], g[name], n[name])
+    )
     return diagnose(function, cases, right, mistakes, praise)
 
 
@@ -126,9 +150,23 @@ def check_side_effect(function: Callable[[Tensor, Tensor, float], float]) -> Ver
 SHAPES = (((4,), 0.1), ((3, 2), 0.01), ((5,), 1.0))
 
 
-def _kept(before: float, after: float, higher_is_better: bool) -> float:
-    ratio = after / before if higher_is_better else before / after
-    return min(max(ratio, 0.0), 1.0)
+def _kept(before: float, after: float, guess: float, nats: bool) -> float:
+    share = kept(before, after, guess, scale="ratio" if nats else "points", higher_is_better=not nats)
+    assert share is not None  # every case starts better than its guesser
+    return share
+
+
+def _share(before: float, after: float, guess: float, nats: bool) -> float:
+    """Not cut off."""
+    return (_on(after, nats) - _on(guess, nats)) / (_on(before, nats) - _on(guess, nats))
+
+
+def _on(score: float, nats: bool) -> float:
+    return math.log(score) if nats else score
+
+
+def _cut(share: float) -> float:
+    return min(max(share, 0.0), 1.0)
 
 
 def _side_effect(new: Tensor, old: Tensor, lr: float) -> Tensor:
