@@ -50,7 +50,7 @@ results: $(INSTALLED)        ## run every lab at its opening settings: what the 
 notebooks: $(INSTALLED)      ## execute every lesson and write it back
 	$(BIN)/python -m tests.notebooks.execute
 
-# The badges and the set-up cells point at a repository: make colab REPO=https://github.com/OWNER/NAME
+# Badges, set-up cells and links point at a repository: make colab REPO=https://github.com/OWNER/NAME
 colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
 

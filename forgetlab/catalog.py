@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from forgetlab.checks import a_seed, number, whole
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models import Model
 from forgetlab.paths import data_folder
@@ -50,6 +51,8 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
         raise unknown("task", name, DESCRIPTIONS)
     if split not in ("test", "heldout"):
         raise unknown("split", split, ("test", "heldout"))
+    similarity, seed = number("similarity", similarity, 0, 1), a_seed(seed)
+    size = None if size is None else whole("size", size)
     full_name = name if similarity == 1.0 else f"{name}@{similarity:g}"
 
     def rows(source: str, part: str, count: int | None = None) -> list[Row]:

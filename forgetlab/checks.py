@@ -12,7 +12,7 @@ MOST = 2**63 - 1  # of a whole number: what torch and files can hold
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
-    """`value`, numpy's too, as a whole number of `least` or more; raises ForgetlabError for anything else.
+    """`value`, numpy's too, as a whole number from `least` to MOST; raises ForgetlabError for anything else.
 
     >>> import numpy as np
     >>> whole("steps", np.int64(10))
@@ -20,8 +20,15 @@ def whole(name: str, value: object, least: int = 1) -> int:
     """
     if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= MOST:
         return int(value)
-    wanted = "above 0" if least == 1 else f"of {least} or more"
+    wanted = "of 64 bits" if least == -MOST else "above 0" if least == 1 else f"of {least} or more"
+    if isinstance(value, Integral) and int(value) > MOST:
+        wanted += f" and {MOST:.0e} or less"
     raise ForgetlabError(f"{name} must be a whole number {wanted}, got {shown(value)}")
+
+
+def a_seed(value: object) -> int:
+    """`value`, numpy's too, as a seed that torch's generators take; raises ForgetlabError for anything else."""
+    return whole("seed", value, -MOST)
 
 
 def number(

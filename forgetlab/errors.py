@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 2000  # characters of a message: a value of a megabyte is no help
 SHOWN = 200  # characters of what was given, and names of what works: more would hide the rest of a message
 
 
@@ -16,7 +17,8 @@ class ForgetlabError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("".join(c if c.isprintable() else " " for c in str(message)))
+        line = "".join(c if c.isprintable() else " " for c in str(message))
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - SHOWN]} … {line[-SHOWN:]}")
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> ForgetlabError:

@@ -24,14 +24,16 @@ from forgetlab.models import Model
 from forgetlab.probes import Probe
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
+from forgetlab.tasks.tally import stratified
 
 
 class HarnessTask(Probe):
     """A task or group of lm_eval by its name, "arc_easy"; needs `pip install lm-eval` and a causal model.
 
     metric: which of its results is the main one: "acc", "acc_norm", "exact_match", "word_perplexity", …; with a
-    filter as lm_eval writes it, "exact_match,strict-match". limit: examples (None: all), or fewer where a run asks
-    for fewer. few_shot: solved examples in the prompt (None: what the task says). batch_size: texts at once.
+    filter as lm_eval writes it, "exact_match,strict-match". limit: examples of each task (None: all), or fewer where a
+    run asks for fewer: a fixed sample, where lm_eval's own limit takes the first ones.
+    few_shot: solved examples in the prompt (None: what the task says). batch_size: texts at once.
     include: a folder, or several, with YAML files of your own tasks.
     The data come from where the task says, mostly the hub.
     Scores are those of `lm_eval.simple_evaluate`, standard errors left out; its prompts are used as they are.
@@ -57,6 +59,7 @@ class HarnessTask(Probe):
         self.limit = None if limit is None else whole("limit", limit)
         self.few_shot = None if few_shot is None else whole("few_shot", few_shot, least=0)
         self.rows_at_once = whole("batch_size", batch_size)
+        self._sizes: dict[str, int] = {}
         self.include = tuple(map(str, [include] if isinstance(include, str | PathLike) else include or ()))
 
     def prepare(self, model: Model, seed: int = 0) -> None:
@@ -77,7 +80,7 @@ class HarnessTask(Probe):
 
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         count = min((n for n in (self.limit, limit) if n is not None), default=None)
-        return [] if count is None else [f"{self.name}: lm_eval scores its first {count} examples"]
+        return [] if count is None else [f"{self.name}: {count} examples at most are scored, drawn once for every look"]
 
     def items(self) -> int | None:
         return None
@@ -97,7 +100,7 @@ class HarnessTask(Probe):
                     model=wrapped,
                     tasks=[self.name],
                     num_fewshot=self.few_shot,
-                    limit=min(wanted) if wanted else None,
+                    samples=self._drawn(min(wanted)) if wanted else None,
                     task_manager=self._tasks(),
                     bootstrap_iters=0,  # standard errors, which nobody asks for here
                     log_samples=False,
@@ -116,11 +119,28 @@ class HarnessTask(Probe):
             raise unknown(f"metric of {self.name}", self.metric, scores)
         return {self.metric: scores[main], **{name: value for name, value in scores.items() if name != main}}, None
 
+    def _drawn(self, count: int) -> dict[str, list[int]]:
+        """For each task of lm_eval the examples that are scored: its own limit takes the first ones of a file."""
+        if not self._sizes:
+            self._sizes = {task: len(loaded.eval_docs) for task, loaded in _leaves(self._tasks(), self.name)}
+        return {task: stratified([None] * size, count).tolist() for task, size in self._sizes.items()}
+
     def _main(self, scores: Scores) -> str | None:
         """The result that `metric` names: exactly, or else under any filter."""
         return next(
             (n for n in (self.metric, *scores) if n in scores and self.metric in (n, n.partition(",")[0])), None
         )
+
+
+def _leaves(manager: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The tasks with data below a task or group, by name."""
+    waiting = [manager.load_task_or_group(name)]
+    while waiting:
+        for key, value in waiting.pop().items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            else:
+                yield key, value
 
 
 @cache

@@ -19,6 +19,7 @@ from forgetlab.lm_heads import check_lm_head
 from forgetlab.models import HEADS_FILE, HEADS_WEIGHTS, Level, Model, lm_kind_of, quiet_transformers
 from forgetlab.paths import check_shipped, data_folder
 from forgetlab.soundness import check_config, check_model, check_unused, read_json
+from forgetlab.sources import file_path
 
 
 def shipped_models() -> list[str]:
@@ -59,8 +60,8 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
         folder = data_folder() / "models" / source
         check_shipped(folder)
         source = str(folder)
-    elif Path(source).expanduser().is_dir():
-        source = str(Path(source).expanduser())
+    elif (place := file_path(source)).is_dir():
+        source = str(place)
         if not Path(source, "config.json").is_file():
             raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
     elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:

@@ -75,7 +75,6 @@ class Model(nn.Module):
         self.lm_kind = lm_kind_of(body)
         self._pretrained: Weights = {}
         self._trainable: dict[str, bool] = {}
-        self.size = 0  # weights that `restore` brings back
         self._undo: list[Callable[[Model], None]] = []
         self._shared: dict[int, Tensor] | None = None
         self._plain = frozenset(self.state_dict())  # names of the body's own weights
@@ -197,7 +196,7 @@ class Model(nn.Module):
         refuse_second(self)
         self._pretrained = self.snapshot()
         self._trainable = {name: p.requires_grad for name, p in self.named_parameters()}
-        self.size = sum(p.numel() for p in self.parameters())
+        self.size = sum(p.numel() for p in self.parameters())  # weights, heads among them, that it had then
         self._undo.clear()
 
     @torch.no_grad()

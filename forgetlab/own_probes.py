@@ -14,6 +14,7 @@ from forgetlab.models import Model
 from forgetlab.probes import ByLikelihood, Probe, answers, blocks, chance, sample
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
+from forgetlab.tasks.tally import stratified
 
 
 class MultipleChoice(ByLikelihood):
@@ -135,13 +136,13 @@ class Generation(Probe):
     def _start(self, model: Model, count: int) -> torch.Tensor:
         begin = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
         ids = model.tokenizer(list(self.prompts or ()), add_special_tokens=False)["input_ids"]
-        long = [[*begin, *row[: self.prompt_tokens]] for row in ids if len(row) >= self.prompt_tokens][:count]
+        long = [[*begin, *row[: self.prompt_tokens]] for row in ids if len(row) >= self.prompt_tokens]
         if not long:
             raise ForgetlabError(
                 f"{self.name}: no prompt has {self.prompt_tokens} tokens; expected longer texts, or prompt_tokens="
                 f"{max(map(len, ids))}"
             )
-        return torch.tensor(long)
+        return torch.tensor(long)[stratified([None] * len(long), count)]
 
     def items(self) -> int:
         return self.count

@@ -20,6 +20,7 @@ from forgetlab.advice import pick
 from forgetlab.errors import ForgetlabError
 from forgetlab.frontier import dots
 from forgetlab.results import sync_folder
+from forgetlab.sources import file_path
 from forgetlab.sweeps import only_runs
 from forgetlab.tables import html_table, html_verdicts
 from forgetlab.tables import table as table
@@ -71,7 +72,7 @@ def filled(lines: Sequence[str]) -> list[str]:
 
 def check_folder(folder: str | Path) -> None:
     """Raise ForgetlabError where a report may not be written: a file, or a folder that holds something else."""
-    folder = Path(folder)
+    folder = file_path(folder)
     try:
         there = [path.name for path in folder.glob("*") if not path.name.startswith(DRAFT)]
         fine = folder.is_dir() or not folder.exists()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.random import default_rng  # numpy imports it at first use only, some 15 ms
 from numpy.typing import ArrayLike, NDArray
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.checks import MOST
+from forgetlab.errors import ForgetlabError, shown, unknown
 
 Array = NDArray[np.float64]
 
@@ -342,7 +343,7 @@ def _numbers(name: str, values: ArrayLike, **limits: float) -> Array:
     except ValueError:
         array = np.asarray(None)
     if array.dtype.kind not in "iuf":
-        raise ForgetlabError(f"{name} must be a number, {wanted}; got {values!r}")
+        raise ForgetlabError(f"{name} must be a number, {wanted}; got {shown(values)}")
     good = np.isfinite(array)
     for key, limit in limits.items():
         good &= _LIMITS[key][1](array, limit)
@@ -359,6 +360,6 @@ def _number(name: str, value: float, **limits: float) -> float:
 
 
 def _whole(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ForgetlabError(f"{name} must be a whole number of {least} or more, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST:
+        raise ForgetlabError(f"{name} must be a whole number of {least} or more, got {shown(value)}")
     return int(value)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab import compiling, memory
-from forgetlab.checks import flag, listed, number, whole
+from forgetlab.checks import a_seed, flag, listed, number, whole
 from forgetlab.errors import ForgetlabError
 from forgetlab.exits import refuse_second, under_way
 from forgetlab.loading import pick_device
@@ -74,6 +74,7 @@ def finetune(
     """
     check_arguments(model, task, methods, watch, lr, steps, batch_size, every, clip, limit)
     whole("accumulation", accumulation)
+    seed = a_seed(seed)
     number("weight_decay", weight_decay)
     flag("compile", compile)
     if precision not in ("float32", "bfloat16", "float16"):

@@ -175,3 +175,12 @@ def test_the_floor_counts_the_end_that_tiny_gpt_was_trained_with() -> None:
     assert tally is not None
     words = [len(one.test.texts[i].split()) + 1 for i in one.sample(40).tolist()]
     assert tally.items[:, 1].tolist() == words
+
+
+def test_a_test_set_in_parts_has_the_ends_of_the_whole() -> None:
+    model = causal("llama")
+    whole, parts = (CausalLM("mine", None, EXAMPLES) for _ in range(2))
+    parts.rows_at_once = 2
+    assert len(parts.test_batches(model, None)) == 3
+    assert parts.evaluate(model) == pytest.approx(whole.evaluate(model), rel=1e-5)
+    assert "end" in parts.evaluate(model)

@@ -10,6 +10,7 @@ import torch
 from forgetlab import ForgetlabError, finetune, load, task
 from forgetlab.harness import HarnessTask
 from forgetlab.models import Model
+from forgetlab.tasks.tally import stratified
 from tests.conftest import small_model
 
 TASK = """
@@ -63,7 +64,9 @@ def test_its_accuracy_is_the_one_counted_option_by_option(folder: Path, monkeypa
     one.prepare(model)
     scores = one.score(model)
     right = 0
-    for row in riddles(20):
+    rows = stratified([None] * 30, 20).tolist()
+    assert rows != list(range(20))
+    for row in (riddles(30)[i] for i in rows):
         context = model.tokenizer(row["question"])["input_ids"]
         totals = []
         for choice in row["choices"]:
@@ -136,6 +139,8 @@ def test_results_under_filters_are_found_by_their_metric() -> None:
     assert HarnessTask("gsm8k", "exact_match")._main(_plain(raw)) == "exact_match,strict-match"
     assert HarnessTask("gsm8k", "exact_match,strict-match")._main(_plain(raw)) == "exact_match,strict-match"
     assert HarnessTask("wikitext", "word_perplexity").higher_is_better is False
+    assert HarnessTask("wikitext", "word_perplexity").scale == "ratio"
+    assert HarnessTask("wikitext", "bits_per_byte").scale == "points"
 
 
 def test_bad_arguments() -> None:

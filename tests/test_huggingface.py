@@ -482,6 +482,7 @@ def test_a_run_at_its_end_goes_on_where_more_steps_are_asked_for(tmp_path: Path)
     assert trained(tmp_path, CASES["ewc"](), resume=True, max_steps=STEPS + 2, **saving).state.global_step == STEPS + 2
 
 
+@pytest.mark.slow
 def test_no_damage_to_a_checkpoint_gives_other_weights(tmp_path: Path) -> None:
     """Any file cut short, with a bit turned, gone, or a folder in its place: the checkpoint before it is taken.
 
@@ -571,6 +572,7 @@ def test_scores_are_logged_where_the_trainer_logs(tmp_path: Path) -> None:
     assert first["drift"] == 0.0 < last["drift"]
     assert last["penalty/ewc"] > 0.0
     assert trainer.records[-1].status == "done"
+    assert [len(r.tallies.get(OLD, ())) for r in trainer.records] == [16, *[0] * (len(trainer.records) - 2), 16]
 
 
 def test_the_trainer_logs_what_it_logs_without_us(tmp_path: Path) -> None:

@@ -325,3 +325,24 @@ def test_wrapped_loses_no_letter_and_keeps_to_the_width():
         broken = plots.wrapped("a_very+long,name" + "x" * 40, width)
         assert max(map(len, broken)) <= width
         assert "".join(broken) == "a_very+long,name" + "x" * 40
+
+
+def test_the_direction_and_the_scale_are_the_tasks_own():
+    words = {"name": "sentiment", "metric": "word_perplexity", "scale": "ratio", "higher_is_better": False}
+    tasks = [words, {**TASKS[2], "higher_is_better": False, "scale": "points"}]
+    records = [
+        {
+            "step": step,
+            "scores": {"sentiment": {"word_perplexity": value}, "entities": {"f1": loss}},
+            "status": status,
+            "drift_per_layer": {"embeddings": 0.0},
+        }
+        for step, value, loss, status in ((0, 90.0, 0.2, "running"), (10, 30.0, 0.4, "done"))
+    ]
+    content = results({"recipe": {"methods": "none"}, "records": records}, tasks=tasks)
+    ax = plots.trade_off(content).axes[0]
+    assert ax.yaxis_inverted()
+    assert ax.get_yscale() == "log"
+    assert [ax.get_yscale() for ax in plots.curves(content).axes] == ["log", "linear"]
+    (line,) = (line for line in ax.lines if len(line.get_xdata()) == 1)
+    assert line.get_xdata()[0] == pytest.approx(0.5)  # a loss that doubled: half of it is kept

@@ -291,17 +291,35 @@ def test_numbers_that_are_not_finite_are_refused(results, tmp_path, quick):
     assert not list(tmp_path.iterdir())
 
 
+class Full:
+    """A file on a disk that is full after half of what is written."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def full_disk(monkeypatch, name):
     """Writing the file of that name stops half-way."""
-    write = Path.write_bytes
-
-    def stop(path, content):
-        if path.name == name:
-            write(path, content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", stop)
+    opened = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, mode="r", *more, **options: (
+            Full(opened(path, mode, *more, **options))
+            if path.name == name and "w" in mode
+            else opened(path, mode, *more, **options)
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -169,6 +169,13 @@ def test_choices_and_pairs_stay_together(models: dict[str, Model]) -> None:
     assert pairs.score(models["tiny-bert"], 20) == alone_pairs.score(models["tiny-bert"])
 
 
+def test_prompts_come_from_the_whole_of_a_sorted_file(gpt: Model) -> None:
+    prompts = ["anna is in the park ."] * 50 + ["boris is in the park ."] * 50
+    starts = Generation(prompts=prompts, count=20)._start(gpt, 20)
+    assert len(starts) == 20
+    assert len(set(starts[:, 1].tolist())) == 2
+
+
 def interval(tally: Tally) -> tuple[float, float]:
     """95 % of Σ a / Σ b over items, by the linearised ratio."""
     a, b = tally.items.T

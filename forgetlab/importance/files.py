@@ -35,7 +35,7 @@ def load_importance(path: str | Path) -> dict[str, Tensor]:
         importance: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise ForgetlabError(f"there is no file {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ForgetlabError(f"{path} cannot be read as safetensors: {error}") from None
     for name, value in importance.items():
         if not bool(torch.isfinite(value).all()):

@@ -196,13 +196,19 @@ class Lab(Living):
         wait = max(REDRAW_SECONDS, 3 * self._draw_seconds)  # drawing takes a quarter of the time at most
         if self.instant or time.perf_counter() - self._last_drawn > wait:
             words = state.get("message", "") if self.instant else state.get("progress", "training …")
-            if self._redraw():
+            begin = time.perf_counter()
+            drawn = self._redraw()
+            self._last_drawn = time.perf_counter()
+            self._draw_seconds = self._last_drawn - begin
+            if drawn:
                 with self._telling:
                     if self._runner.phase != "stopping":
                         self._say(str(words))
 
     def _on_end(self, why: str) -> None:
         if why.startswith("error"):
+            if self._runner.begun:
+                self._redraw()  # what was reached
             self._say_error(why)
         elif not self._runner.begun:
             self._say_error("Stopped before anything was reached.")
@@ -233,7 +239,6 @@ class Lab(Living):
         """Draw the latest result. False where that went wrong: then it is said, and the picture before it stays."""
         if self._shown.result is None:
             return True
-        begin = time.perf_counter()
         try:
             self._shown.draw()
         except Exception as error:  # a lab must show it: the kernel would only log it
@@ -241,8 +246,6 @@ class Lab(Living):
             return False
         finally:
             self._show_labels()
-        self._last_drawn = time.perf_counter()
-        self._draw_seconds = self._last_drawn - begin
         return True
 
     def _on_training(self, change: Any) -> None:

@@ -25,7 +25,7 @@ ORDERS = {
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: order of the tasks, steps for each, a method that protects the earlier ones, seed."""
-    model, task, view = cache(partial(load, "tiny-bert")), cache(question), cache(View)
+    model, task, view = cache(partial(load, "tiny-bert", device="cpu")), cache(question), cache(View)
 
     def work(settings: Settings) -> Iterator[State]:
         names, steps, curve = ORDERS[settings["order"]], settings["steps"], list[list[float]]()

@@ -28,7 +28,11 @@ PANELS = (
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: length of the stream, the method that protects the earlier tasks, seed."""
-    model, task, curves = cache(partial(load, "tiny-bert")), cache(question), cache(partial(Curves, PANELS))
+    model, task, curves = (
+        cache(partial(load, "tiny-bert", device="cpu")),
+        cache(question),
+        cache(partial(Curves, PANELS)),
+    )
     bounds: dict[tuple[int, int], list[float]] = {}  # of a joint model; the method plays no part in it
 
     def work(settings: Settings) -> Iterator[State]:

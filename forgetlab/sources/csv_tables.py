@@ -26,6 +26,8 @@ def csv_table(path: Path, content: str, columns: Sequence[Column], must: bool) -
     Raises ForgetlabError for a quote that is never closed, and where most rows differ in length.
     """
     asked = {fold_name(name) for name in columns if isinstance(name, str) and not name.isdecimal()} - {""}
+    if must:  # before anything is split, which takes time
+        too_wide(path, max(map(_first_line(content).count, ",;\t|")) // 10)
     mark = _delimiter(content, path.suffix.lower(), asked, must)
     if mark is None:
         return None

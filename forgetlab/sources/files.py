@@ -108,12 +108,14 @@ def file_path(path: str | PathLike[str]) -> Path:
         found = Path(path).expanduser()
         os.stat(found)
     except RuntimeError:
-        raise ForgetlabError(f"no file {path}: whose home folder {Path(path).parts[0]} is, is not known here") from None
+        raise ForgetlabError(f"no file or folder {path}: the home of {Path(path).parts[0]} is not known here") from None
     except ValueError:
-        raise ForgetlabError(f"no file {shown(str(path))}: a file's name has no NUL and no half characters") from None
+        raise ForgetlabError(
+            f"no file or folder {shown(str(path))}: names have no NUL and no half characters"
+        ) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ForgetlabError(f"no file {shown(str(path))}: no file has so long a name") from None
+            raise ForgetlabError(f"no file or folder {shown(str(path))}: none has so long a name") from None
     return found
 
 

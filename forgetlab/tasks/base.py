@@ -165,7 +165,8 @@ class Task(ABC):
         owners, length = self.owners(batch), batch["input_ids"].shape[1]
         own = (owners >= lo) & (owners < hi)
         longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
-        some = {k: v[own] if k in ("places", "targets", "rows") else v[lo:hi, :longest] for k, v in batch.items()}
+        flat = ("places", "targets", "rows")
+        some = {k: v[own] if k in flat else v[lo:hi, :longest] for k, v in batch.items() if k != "ends"}
         if "ends" in batch:
             some["ends"] = batch["ends"][(batch["ends"] >= lo * length) & (batch["ends"] < hi * length)]
         for name in {"places", "ends"} & some.keys():  # of the flattened batch, which is narrower now

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
+from forgetlab import labs
 from forgetlab.labs import own, watch
 from forgetlab.labs.runs import Runs
+
+FOLDER = Path(labs.__file__).parent
 
 
 @pytest.fixture
@@ -18,7 +25,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("pretended")
 def test_a_shipped_model_runs_on_the_cpu_and_the_lab_says_so() -> None:
     settings = {"lr": 1e-3, "steps": 2, "similarity": 1.0, "seed": 0}
-    states = list(Runs()(watch.recipe(settings)))
+    states = list(Runs()(replace(watch.recipe(settings), limit=8)))
     assert states[0]["progress"] == "step 0 of 2, on cpu"
 
 
@@ -28,3 +35,10 @@ def test_a_model_of_ones_own_may_use_the_gpu() -> None:
     settings = {"steps": 20, "lr": 1e-3, "seed": 0, **dict.fromkeys(names, "")}
     assert own.recipe({**settings, "model": ""}).device == "cpu"
     assert own.recipe({**settings, "model": "./my-model"}).device == "auto"
+
+
+def test_labs_that_load_a_shipped_model_themselves_say_cpu() -> None:
+    lines = [line for file in FOLDER.rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    loads = [line for line in lines if re.search(r"load\W+\"tiny-", line)]
+    assert len(loads) >= 3
+    assert all('device="cpu"' in line for line in loads)

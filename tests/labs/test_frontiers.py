@@ -126,7 +126,8 @@ def test_along_says_a_diverged_run() -> None:
     lab._shown.result = Result({**state, "records": [*state["records"][:-1], last]}, "live")
     lab.view["layer"].value = "layer 0"
     assert "error" not in _words(lab)
-    assert "masked-lm 2.97 → –" in _alt(lab)
+    start = state["records"][0]["scores"]["masked-lm"]["perplexity"]
+    assert f"masked-lm {start:.2f} → –" in _alt(lab)
     assert "→ –" in _alt(lab).partition("entities 1.00")[2]
 
 

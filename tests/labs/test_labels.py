@@ -109,6 +109,26 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_one_before_with_its_own_label
     assert "36 reached" in lab.message.value
 
 
+def test_the_first_state_of_a_run_is_drawn_at_once_though_the_view_was_moved_before_it() -> None:
+    def work(settings: Any) -> Any:
+        lab.view["shift"].value = settings["n"]
+        for state in squares(settings):
+            yield state
+            assert lab.picture.value
+            seen.append(alt(lab))
+            if settings["n"] == 5 and len(state["values"]) == 3:
+                raise ForgetlabError("no further")
+
+    seen: list[str] = []
+    lab = make_lab(work=work)
+    lab.train()
+    seen.clear()
+    lab.training["n"].value = 5
+    assert seen[0] == "live: up to 0, 1 old, shift 5"
+    assert "no further" in lab.message.value
+    assert alt(lab) == "live: up to 4, 1 old, shift 5"
+
+
 def test_a_driver_that_is_not_there_is_said_and_leaves_nothing_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab()
     lab._runner.driver = None
@@ -164,21 +184,29 @@ def test_the_phases_of_a_run() -> None:
 # -- kept results that are damaged -------------------------------------------------------------------
 
 DEEP = '{"result": ' + '{"a": ' * 100_000 + "1" + "}" * 100_001
-DAMAGED = {
+DAMAGED = {  # a file as it is, or a result that is whole as a file
     "deep": DEEP,
-    "no field": '{"result": {"message": "so it says"}}',
-    "wrong type": '{"result": {"values": 7, "message": "so it says"}}',
-    "nothing": '{"result": {"values": [], "message": ["x"]}}',
-    "null": '{"result": {"values": null}}',
+    "no field": {"message": "so it says"},
+    "wrong type": {"values": 7, "message": "so it says"},
+    "nothing": {"values": [], "message": ["x"]},
+    "null": {"values": None},
 }
 
 
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_result_counts_as_none(how: str, own_cache: Path) -> None:
+    def damage() -> None:
+        content = DAMAGED[how]
+        if isinstance(content, str):
+            file.write_text(content)
+        else:
+            results.put("lab-squares", {"n": 3, "rate": 0.1}, content)
+
     make_lab().train()
     (file,) = own_cache.glob("*.json")
-    file.write_text(DAMAGED[how])
+    damage()
     lab = make_lab()
+    assert (how == "deep") or "counts as none" in lab.message.value
     assert "Press Train" in lab.message.value
     assert (lab.state, lab.source, lab.picture.value) == (None, "", "")
     lab.view["shift"].value = 1
@@ -186,7 +214,7 @@ def test_a_damaged_result_counts_as_none(how: str, own_cache: Path) -> None:
     lab.buttons["Train"].click()
     assert "9 reached" in lab.message.value
     lab.training["n"].value = 4
-    file.write_text(DAMAGED[how])
+    damage()
     lab.training["n"].value = 3  # computed anew
     assert alt(lab) == "live: up to 9, 1 old, shift 1"
     assert json.loads(file.read_text())["result"]["values"] == [0, 1, 4, 9]
@@ -194,11 +222,9 @@ def test_a_damaged_result_counts_as_none(how: str, own_cache: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in labs.LABS if name not in ("cloud", "conflict", "dynamics")])
 def test_every_lab_opens_on_damaged_results(name: str, own_cache: Path) -> None:
-    own_cache.mkdir()
     plain = labs.show(name, driver="inline")
-    where = own_cache / f"{results.key(f'lab-{name}', plain._filed(plain.settings()))}.json"
     for content in ({}, {"tasks": [], "records": []}, {"tasks": 1, "records": {}, "message": 3, "dots": [{}]}):
-        where.write_text(json.dumps({"settings": {}, "result": content}))
+        results.put(f"lab-{name}", plain._filed(plain.settings()), content)
         lab = labs.show(name, driver="inline")
         assert "Press Train" in lab.message.value
         assert "counts as none" in lab.message.value

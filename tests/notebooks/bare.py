@@ -41,6 +41,7 @@ def machine(folder: Path, colab: bool = True) -> Path:
     kernel.mkdir(parents=True)
     argv = [str(folder / "env" / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     own = {"PYTHONPATH": "", "FORGETLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    own["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     spec = {"argv": argv, "display_name": "bare", "language": "python", "env": own}
     (kernel / "kernel.json").write_text(json.dumps(spec))
     return folder / "jupyter"

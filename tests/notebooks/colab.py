@@ -37,7 +37,10 @@ setup(before)"""
 
 def set_up(repository: str) -> str:
     """The set-up cell, the same in all lessons."""
-    return SETUP.replace("sys.exit(ways)", f'["git+https://github.com/{repository}"]') if repository else SETUP
+    if not repository:
+        return SETUP
+    lines = [line for line in SETUP.splitlines() if not line.startswith("ways")]
+    return "\n".join(lines).replace("sys.exit(ways)", f'["git+https://github.com/{repository}"]')
 
 
 def linked(text: str, repository: str) -> str:
