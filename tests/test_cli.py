@@ -183,7 +183,7 @@ def test_a_budget_is_searched_and_taken_up_again(tmp_path: Path) -> None:
     assert {row["seeds"] for row in results["summary"]} == {2}
     tried = [one["methods"] for one in results["search"]]
     assert len(set(tried)) == len(tried) >= 4
-    assert all(one.startswith("l2sp:lam=") for one in tried)
+    assert all(one.startswith("l2sp:strength=") for one in tried)
     assert results["keep"] == 0.9
     assert (tmp_path / "report" / "frontier.png").is_file()
     stamps = {path: path.stat().st_mtime_ns for path in runs_in(tmp_path / "report")}
