@@ -36,13 +36,13 @@ test-colab: $(COLAB)/.installed  ## every lesson and lab on a machine as Google 
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
 
 data: $(INSTALLED)           ## regenerate data/tasks and the manifest, byte for byte
-	$(BIN)/python -m forgetlab.world.write
+	$(BIN)/python -m forgetlab.sources.world.write
 
 # One thread each: the two run side by side, and the result does not depend on how many cores there are.
 pretrain: $(INSTALLED)       ## rebuild the shipped models (minutes), their cards and the manifest
 	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-gpt --out data/models/tiny-gpt & \
 	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-bert --out data/models/tiny-bert && wait
-	$(BIN)/python -m forgetlab.world.write
+	$(BIN)/python -m forgetlab.sources.world.write
 
 results: $(INSTALLED)        ## run every lab at its opening settings: what the labs open on
 	$(BIN)/python -m forgetlab.labs.write

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab import finetune
-from forgetlab.architectures import Frozen
+from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.importance import Importance, fisher_diagonal
-from forgetlab.methods import Method, Run
 from forgetlab.metrics import average_accuracy, backward_transfer
-from forgetlab.recipes import Bench, Recipe, prepare
-from forgetlab.regularizers import EWC, L2SP, OnlineEWC
-from forgetlab.replay import ExperienceReplay
+from forgetlab.remedies.architectures import Frozen
+from forgetlab.remedies.regularizers import EWC, L2SP, OnlineEWC
+from forgetlab.remedies.replay import ExperienceReplay
+from forgetlab.training.method import Method, Run
 
 Data = tuple[Tensor, Tensor]  # inputs (rows, 64), labels (rows,)
 Grid = Mapping[str, tuple[float, ...]]  # method → values of λ

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from forgetlab import finetune, load, task
-from forgetlab.methods import Method, Run
-from forgetlab.models import Model
-from forgetlab.regularizers import EWC, L2SP
+from forgetlab.models.model import Model
+from forgetlab.remedies.regularizers import EWC, L2SP
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification
+from forgetlab.training.method import Method, Run
 
 # batch size, share of the rounds, new task: sentences of the embedded world (14 tokens), or five in a text (46 tokens)
 SIZES = {
@@ -36,7 +36,7 @@ def distilbert() -> Model:
     """A DistilBERT of the usual size with random weights, reading the embedded language."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
-    from forgetlab.pretraining import world_tokenizer
+    from forgetlab.training.pretraining import world_tokenizer
 
     torch.manual_seed(0)
     body = DistilBertForMaskedLM(DistilBertConfig(dropout=0.0, attention_dropout=0.0))

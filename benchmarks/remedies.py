@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from forgetlab.advice import verdicts
-from forgetlab.frontier import benchmark_shares, dots
-from forgetlab.recipes import Bench, Recipe, describe, prepare
+from forgetlab.experiments.frontier import benchmark_shares, dots
+from forgetlab.experiments.recipes import Bench, Recipe, describe, prepare
+from forgetlab.experiments.recommendation import verdicts
 
 # Remedy → the strengths that are tried, "@ rate" where it has a learning rate of its own (few new weights want a
 # higher one). The best is decided by `balance` on seed 0.

@@ -19,16 +19,16 @@ from typing import Any
 import torch
 
 from forgetlab import finetune, load, task
-from forgetlab.drawing import png
+from forgetlab.experiments.recipes import Recipe, device_name, prepare, sweep
 from forgetlab.importance import fisher_diagonal
-from forgetlab.models import Model
-from forgetlab.plots import COLORS
-from forgetlab.pretraining import world_tokenizer
-from forgetlab.recipes import Recipe, device_name, prepare, sweep
-from forgetlab.regularizers import EWC
-from forgetlab.remedies import make_methods
+from forgetlab.models.model import Model
+from forgetlab.plots.drawing import png
+from forgetlab.plots.figures import COLORS
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.remedies.regularizers import EWC
 from forgetlab.sources import Examples
 from forgetlab.tasks import MaskedLM
+from forgetlab.training.pretraining import world_tokenizer
 
 SIZES = ((64, 2), (128, 4), (256, 6), (512, 8), (768, 12))  # width, layers
 LENGTHS = (16, 32, 64, 128, 256, 512)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from forgetlab import workers
-from forgetlab.recipes import Bench, Recipe, device_name, prepare, sweep
+from forgetlab.experiments import workers
+from forgetlab.experiments.recipes import Bench, Recipe, device_name, prepare, sweep
 
 BASE = Recipe(new="sentiment", watch=("masked-lm", "entities", "acceptability"), steps=50, every=10, limit=128)
 RECIPES = [

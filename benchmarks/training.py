@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab import finetune, load, task
-from forgetlab.encoding import IGNORE
+from forgetlab.experiments.recipes import device_name
 from forgetlab.metrics import entity_f1
-from forgetlab.models import Model
-from forgetlab.recipes import device_name
+from forgetlab.models.model import Model
 from forgetlab.tasks import Task
+from forgetlab.tasks.encoding import IGNORE
 
 BATCH, LR, EVERY, LIMIT = 32, 1e-3, 5, 128
 WATCH = ("masked-lm", "entities", "acceptability")

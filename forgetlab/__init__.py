@@ -6,43 +6,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forgetlab.catalog import suite, task
     from forgetlab.errors import ForgetlabError
-    from forgetlab.loading import load
-    from forgetlab.own_data import task_from
-    from forgetlab.recipes import Recipe, sweep
-    from forgetlab.records import Record
-    from forgetlab.training import finetune
+    from forgetlab.experiments.recipes import Recipe, sweep
+    from forgetlab.models.loading import load
+    from forgetlab.tasks.embedded import suite, task
+    from forgetlab.tasks.from_data import task_from
+    from forgetlab.training.loop import finetune
+    from forgetlab.training.record import Record
 
 __version__ = "0.1.0"
 
 # Imported at first use: `import forgetlab` itself costs nothing.
 _HOMES = {
     "ForgetlabError": "errors",
-    "Recipe": "recipes",
-    "Record": "records",
-    "finetune": "training",
-    "load": "loading",
-    "suite": "catalog",
-    "sweep": "recipes",
-    "task": "catalog",
-    "task_from": "own_data",
+    "Recipe": "experiments.recipes",
+    "Record": "training.record",
+    "finetune": "training.loop",
+    "load": "models.loading",
+    "suite": "tasks.embedded",
+    "sweep": "experiments.recipes",
+    "task": "tasks.embedded",
+    "task_from": "tasks.from_data",
 }
 _ROOMS = (
-    "architectures",
+    "experiments",
     "importance",
     "interference",
-    "interpolation",
+    "labs",
     "metrics",
+    "models",
     "plots",
-    "recipes",
-    "regularizers",
-    "replay",
-    "schedules",
+    "remedies",
     "simulators",
     "sources",
-    "stopping",
-    "world",
+    "tasks",
+    "teaching",
+    "training",
 )
 
 __all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task", "task_from"]
@@ -53,6 +52,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"forgetlab.{_HOMES[name]}"), name)
     if name in _ROOMS:
         return import_module(f"forgetlab.{name}")
+    if name == "regularizers":
+        return import_module("forgetlab.remedies.regularizers")
     raise AttributeError(f"module 'forgetlab' has no attribute {name!r}")
 
 

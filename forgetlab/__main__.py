@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from forgetlab.errors import ForgetlabError
 
 if TYPE_CHECKING:
-    from forgetlab.recipes import Recipe
-    from forgetlab.records import Record
+    from forgetlab.experiments.recipes import Recipe
+    from forgetlab.training.record import Record
 
 EXAMPLES = """examples:
   python -m forgetlab compare
@@ -203,8 +203,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from forgetlab import comparing, recipes, report, sweeps
-    from forgetlab.source_names import parted
+    from forgetlab.experiments import comparison, recipes, report, sweeps
+    from forgetlab.tasks.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
@@ -226,12 +226,12 @@ def _compare(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
     )
-    plan = comparing.Plan(
+    plan = comparison.Plan(
         recipe,
         methods=[m.replace(";", ",") for m in re.split(METHODS_APART, options.methods) if m],
         seeds=range(options.seeds),
         out=Path(options.out),
-        budget=comparing.seconds(options.budget) if options.budget is not None else None,
+        budget=comparison.seconds(options.budget) if options.budget is not None else None,
         keep=options.keep,
         resume=options.resume,
         processes=options.processes,
@@ -248,7 +248,7 @@ def _compare(options: argparse.Namespace) -> None:
     progress = _Progress(plan.budget, options.steps * len(plan.names()) * options.seeds)
     with sweeps.opened(plan.out, recipe, plan.resume) as kept:
         try:
-            results = comparing.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
+            results = comparison.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
             _clear()
             results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
             print(report.table(results))
@@ -261,8 +261,9 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from forgetlab import pretraining, sources
-    from forgetlab.source_names import MACHINE_TEXT
+    from forgetlab import sources
+    from forgetlab.tasks.source_names import MACHINE_TEXT
+    from forgetlab.training import pretraining
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -305,8 +306,8 @@ def _demo(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> None:
     import json
 
-    from forgetlab.loading import shipped_models
-    from forgetlab.paths import data_folder
+    from forgetlab.models.loading import shipped_models
+    from forgetlab.sources.shipped import data_folder
 
     for name in shipped_models():
         config = json.loads((data_folder() / "models" / name / "config.json").read_text(encoding="utf-8"))
@@ -315,8 +316,8 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    from forgetlab.catalog import task_names
-    from forgetlab.source_names import MACHINE_TEXT
+    from forgetlab.tasks.embedded import task_names
+    from forgetlab.tasks.source_names import MACHINE_TEXT
 
     for name, text in task_names().items():
         print(f"{name:<16}{text}")
@@ -327,7 +328,7 @@ def _tasks(options: argparse.Namespace) -> None:
 def _methods(options: argparse.Namespace) -> None:
     import inspect
 
-    from forgetlab.remedies import METHODS, settings
+    from forgetlab.remedies.by_name import METHODS, settings
 
     for name, remedy in METHODS.items():
         takes = settings(name)

@@ -10,15 +10,14 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from forgetlab.checks import whole
-from forgetlab.errors import ForgetlabError
-from forgetlab.methods import Method, Part, Run
+from forgetlab.errors import ForgetlabError, whole
 from forgetlab.metrics import layer_of
-from forgetlab.models import Model, evaluating
-from forgetlab.regularizers.quadratic import grads
-from forgetlab.replay import reservoir
-from forgetlab.seeds import stream
+from forgetlab.models.model import Model, evaluating
+from forgetlab.models.seeds import stream
+from forgetlab.remedies.regularizers.quadratic import grads
+from forgetlab.remedies.replay import reservoir
 from forgetlab.tasks import Task, trainable
+from forgetlab.training.method import Method, Part, Run
 
 Gradients = Mapping[str, Tensor | None]
 

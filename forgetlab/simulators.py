@@ -15,8 +15,7 @@ import numpy as np
 from numpy.random import default_rng  # numpy imports it at first use only, some 15 ms
 from numpy.typing import ArrayLike, NDArray
 
-from forgetlab.checks import MOST
-from forgetlab.errors import ForgetlabError, shown, unknown
+from forgetlab.errors import MOST, ForgetlabError, shown, unknown
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from forgetlab.models import Model
-from forgetlab.pretraining import Shape, bert_body, gpt_body, world_tokenizer
+from forgetlab.models.model import Model
+from forgetlab.training.pretraining import Shape, bert_body, gpt_body, world_tokenizer
 
 SLOWEST_FIRST = ("notebooks", "browser", "labs")
 

@@ -24,10 +24,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the numbers of an undisturbed run are to be the same bits
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from forgetlab import checkpoints, comparing, report  # noqa: F401  (loaded here, so that no child does so anew)
 from forgetlab.__main__ import main as command_line
 from forgetlab.errors import ForgetlabError
-from forgetlab.sweeps import files_of_runs
+from forgetlab.experiments import comparison, report  # noqa: F401  (loaded here, so that no child does so anew)
+from forgetlab.experiments.sweeps import files_of_runs
+from forgetlab.training.huggingface import checkpoints
 from tests.test_cli import timeless
 from tests.test_huggingface import OLD, RESUMED, trained, weights
 

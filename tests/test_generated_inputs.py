@@ -20,15 +20,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forgetlab import ForgetlabError, task_from
-from forgetlab.checks import flag, number, whole
-from forgetlab.labs.settings import from_line, to_line
-from forgetlab.methods import Method
-from forgetlab.models import Model
-from forgetlab.own_data import PROBES
-from forgetlab.remedies import METHODS, make_methods
-from forgetlab.remedies import settings as settings_of
-from forgetlab.source_names import parsed, parted
+from forgetlab.errors import flag, number, whole
+from forgetlab.labs.kit.settings import from_line, to_line
+from forgetlab.models.model import Model
+from forgetlab.remedies.by_name import METHODS, make_methods
+from forgetlab.remedies.by_name import settings as settings_of
 from forgetlab.sources import Examples, Kind, read, split
+from forgetlab.tasks.from_data import PROBES
+from forgetlab.tasks.source_names import parsed, parted
+from forgetlab.training.method import Method
 from tests.conftest import often
 
 # --- what files hold ---

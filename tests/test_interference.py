@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from forgetlab import ForgetlabError, finetune, task
-from forgetlab.architectures import Frozen
 from forgetlab.interference import AGEM, GradientCosine, PCGrad, agem, gradient_cosine, pcgrad, task_gradient
-from forgetlab.methods import Method
-from forgetlab.models import Model
-from forgetlab.regularizers import L2SP
+from forgetlab.models.model import Model
+from forgetlab.remedies.architectures import Frozen
+from forgetlab.remedies.regularizers import L2SP
 from forgetlab.tasks import Classification
+from forgetlab.training.method import Method
 from tests.conftest import small_model
 
 

@@ -2,9 +2,10 @@
 
 from forgetlab.importance.files import check_importance, load_importance, save_importance
 from forgetlab.importance.fisher import Estimator, Importance, fisher_diagonal, mas_importance
-from forgetlab.importance.quadrants import Quadrants, put_back, quadrants
+from forgetlab.importance.groups import KINDS, Quadrants, put_back, quadrants
 
 __all__ = [
+    "KINDS",
     "Estimator",
     "Importance",
     "Quadrants",

@@ -21,12 +21,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from forgetlab.checks import whole
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, unknown, whole
 from forgetlab.importance import per_example
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
-from forgetlab.models import Model, evaluating
-from forgetlab.seeds import stream
+from forgetlab.models.model import Model, evaluating
+from forgetlab.models.seeds import stream
 from forgetlab.tasks import Task
 
 Estimator = Literal["auto", "exact", "sample", "empirical", "gnb", "batched"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.models import Model
-from forgetlab.seeds import stream
+from forgetlab.models.model import Model
+from forgetlab.models.seeds import stream
 from forgetlab.tasks import Task
 
 Batch = Any  # a mapping of tensors for a task, else what the caller's batches are

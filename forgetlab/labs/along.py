@@ -11,17 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from forgetlab import compat
+from forgetlab.experiments.recipes import Recipe
 from forgetlab.interference import GradientCosine, Interference
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Curves, Lines, Panel
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, score_lines, score_panels
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs, score_lines, score_panels
 from forgetlab.metrics.retention import scale
-from forgetlab.plots import COLORS, INK, number
-from forgetlab.recipes import Recipe
-from forgetlab.remedies import make_methods
-from forgetlab.training import finetune
+from forgetlab.plots.figures import COLORS, INK, number
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.teaching import compat
+from forgetlab.training.loop import finetune
 
 OLD = ("masked-lm", "entities")
 LAYERS = ("all", "embeddings", "layer 0", "layer 1", "layer 2")

@@ -7,14 +7,15 @@ from copy import deepcopy
 from html import escape
 from typing import Any
 
-from forgetlab import asking, compat
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs import ask_view
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs
-from forgetlab.models import Model
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.views import ask
+from forgetlab.models import asking
+from forgetlab.models.model import Model
+from forgetlab.teaching import compat
 
 SENTENCE = "anna flew to [MASK] ."  # its answers are kept with the results
 LEARNS = {"tiny-bert": ("sentiment", ("masked-lm", "entities")), "tiny-gpt": ("causal-lm:notices", ("causal-lm",))}
@@ -89,13 +90,11 @@ def show(driver: Driver | None = None) -> Lab:
             mine = text != SENTENCE and copies.are_of(asked, last_step(state))
             answers = copies.answers(text, asked) if mine else state["answers"]
         except ForgetlabError as error:
-            return ask_view.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
+            return ask.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
         note = "" if mine or text == SENTENCE else KEPT
         both = (text if mine else SENTENCE, answers["before"], answers["after"], last_step(state))
-        page = ask_view.page(*both, note)
-        return ask_view.card("live" if mine else source, page), ask_view.told(
-            *both
-        )  # the model of this session answers
+        page = ask.page(*both, note)
+        return ask.card("live" if mine else source, page), ask.told(*both)  # the model of this session answers
 
     def answered(text: str, lab: Lab) -> bool:
         """Whether the picture can answer a sentence: ours, or any where the trained model is there."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from forgetlab import compat
-from forgetlab.labs import remedy
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Lines, Points
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import score_lines
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Lines, Points
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import score_lines
+from forgetlab.teaching import compat
 
 LIMIT, BACK = "allowed", "weights put back"
 

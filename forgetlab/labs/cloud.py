@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from forgetlab import compat
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.instant import instant
-from forgetlab.labs.quadrants_view import Scatter, percent
-from forgetlab.labs.runner import Driver
-from forgetlab.plots import FAINT, INK
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.instant import instant
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.views.quadrants import Scatter, percent
+from forgetlab.plots.figures import FAINT, INK
 from forgetlab.simulators import importance_cloud
+from forgetlab.teaching import compat
 
 WEIGHTS = 2000
 LIMITS = ((1e-4, 1e4), (1e-4, 1e4))

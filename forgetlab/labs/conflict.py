@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from forgetlab import compat
-from forgetlab.drawing import moves
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.instant import instant
-from forgetlab.labs.runner import Driver
-from forgetlab.plots import COLORS, FAINT, HALO, INK, number
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.instant import instant
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.plots.drawing import moves
+from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, number
 from forgetlab.simulators import interference
+from forgetlab.teaching import compat
 
 NAMES = {"plain": "plain", "agem": "A-GEM", "pcgrad": "PCGrad", "joint": "joint"}
 # where two arrows coincide both are seen: the wide one lies below

@@ -6,18 +6,18 @@ from textwrap import shorten
 
 from matplotlib.axes import Axes
 
-from forgetlab import compat
-from forgetlab.labs import remedy
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Panel
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.so_far import Point, SoFar, reached
-from forgetlab.loading import load
-from forgetlab.plots import COLORS, INK
-from forgetlab.probes import write
-from forgetlab.recipes import Recipe
-from forgetlab.replay.generative import AT_ONCE
-from forgetlab.world import fluency
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Panel
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.so_far import Point, SoFar, reached
+from forgetlab.models.loading import load
+from forgetlab.plots.figures import COLORS, INK
+from forgetlab.remedies.replay.generative import AT_ONCE
+from forgetlab.sources.world import fluency
+from forgetlab.tasks.probes import write
+from forgetlab.teaching import compat
 
 SHOWN = 5
 WIDEST = 62  # characters that fit across

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from forgetlab import compat
-from forgetlab.drawing import moves
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.instant import instant
-from forgetlab.labs.runner import Driver
-from forgetlab.plots import COLORS, FAINT, INK, number
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.instant import instant
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.plots.drawing import moves
+from forgetlab.plots.figures import COLORS, FAINT, INK, number
 from forgetlab.simulators import two_tasks
+from forgetlab.teaching import compat
 
 STEPS = 100
 FAR = 100.0  # a diverging path is cut here, far outside the picture

@@ -7,15 +7,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from forgetlab import compat, frontier, results
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.frontier_view import Plot
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs
-from forgetlab.paths import carried
-from forgetlab.recipes import Recipe
-from forgetlab.remedies import METHODS, with_strength
+from forgetlab.experiments import frontier, results
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.views.frontier import Plot
+from forgetlab.remedies.by_name import METHODS, with_strength
+from forgetlab.sources.shipped import carried
+from forgetlab.teaching import compat
 
 NEW, OLD = "sentiment", ("masked-lm", "entities", "acceptability")
 SLOW = ("multitask", "pcgrad", "agem")

@@ -11,16 +11,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from forgetlab import compat, metrics
-from forgetlab.encoding import inner_tokens
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.inside_view import DEPTHS, LAYERS, View
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, told
-from forgetlab.models import Model, evaluating
-from forgetlab.plots import number
-from forgetlab.recipes import Bench, Recipe
+from forgetlab import metrics
+from forgetlab.experiments.recipes import Bench, Recipe
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs, told
+from forgetlab.labs.views.inside import DEPTHS, LAYERS, View
+from forgetlab.models.model import Model, evaluating
+from forgetlab.plots.figures import number
 from forgetlab.tasks import Tagging, Task
+from forgetlab.tasks.encoding import inner_tokens
+from forgetlab.teaching import compat
 
 TEXTS = 96
 SHOTS = 20  # names of each kind that a probe is fitted on

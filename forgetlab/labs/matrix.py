@@ -7,14 +7,15 @@ from functools import cache, partial
 
 from matplotlib.figure import Figure
 
-from forgetlab import compat, metrics
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.matrix_view import View
-from forgetlab.labs.questions import REMEDIES, question
-from forgetlab.labs.runner import Driver
-from forgetlab.loading import load
-from forgetlab.plots import number
-from forgetlab.sequences import SequenceRecord, run_sequence
+from forgetlab import metrics
+from forgetlab.experiments.sequences import SequenceRecord, run_sequence
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.questions import REMEDIES, question
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.views.matrix import View
+from forgetlab.models.loading import load
+from forgetlab.plots.figures import number
+from forgetlab.teaching import compat
 
 ORDERS = {
     "register → place → people": ("register", "place", "people"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from forgetlab import compat
-from forgetlab.labs import remedy
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.so_far import Point, SoFar, reached
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.so_far import Point, SoFar, reached
+from forgetlab.teaching import compat
 
 
 def show(driver: Driver | None = None) -> Lab:

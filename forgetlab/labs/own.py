@@ -9,19 +9,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from forgetlab import compat
-from forgetlab.labs import ask_view
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Curves
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, device, score_lines, score_panels, told
-from forgetlab.labs.shown import encoded, image
+from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Curves
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs, device, score_lines, score_panels, told
+from forgetlab.labs.kit.shown import encoded, image
+from forgetlab.labs.views import ask
 from forgetlab.metrics.retention import scale
-from forgetlab.own_data import check_source
-from forgetlab.plots import UNITS, number
-from forgetlab.recipes import Bench, Recipe, prepare, summarise
-from forgetlab.remedies import make_methods
-from forgetlab.source_names import parted, source_files
+from forgetlab.plots.figures import UNITS, number
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.tasks.from_data import check_source
+from forgetlab.tasks.source_names import parted, source_files
+from forgetlab.teaching import compat
 
 REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}
 
@@ -49,7 +49,7 @@ def show(driver: Driver | None = None) -> Lab:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run, "score") for run in (state, *same)]
         figure = views[names].draw(lines[0], lines[1:], source)
-        page = ask_view.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
+        page = ask.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(
@@ -134,7 +134,7 @@ def summary(state: State) -> str:
     )
     remarks = "".join(f"<li>{escape(words)}</li>" for words in (took, *state["notes"]))
     return (
-        ask_view.table("Scores", ("before", "after", "change"), scores)
+        ask.table("Scores", ("before", "after", "change"), scores)
         + f'<ul style="margin:0;padding-left:20px;overflow-wrap:anywhere">{remarks}</ul>'
     )
 

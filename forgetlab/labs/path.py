@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from forgetlab import compat
-from forgetlab.labs import remedy
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Lines, Panel
-from forgetlab.labs.runner import Driver
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Lines, Panel
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.teaching import compat
 
 SCHEDULES = {
     "none": "",

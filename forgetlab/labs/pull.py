@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from forgetlab import compat
-from forgetlab.labs import remedy
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.so_far import Point, SoFar, trade_off
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.so_far import Point, SoFar, trade_off
+from forgetlab.teaching import compat
 
 _FISHER = "lam={lam:g},estimator={estimator},examples={samples}"
 METHODS = {

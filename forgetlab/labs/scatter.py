@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetlab import compat
+from forgetlab.experiments.recipes import Recipe
 from forgetlab.importance import fisher_diagonal, put_back, quadrants
-from forgetlab.importance.quadrants import KINDS
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs
-from forgetlab.labs.scatter_view import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
+from forgetlab.importance.groups import KINDS
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
 from forgetlab.metrics import layer_of
-from forgetlab.recipes import Recipe
+from forgetlab.teaching import compat
 
 EXAMPLES = 100  # of each Fisher
 DOTS = 3000

@@ -8,14 +8,15 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from forgetlab import compat, metrics
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Curves, Lines, Panel
-from forgetlab.labs.questions import REMEDIES, question
-from forgetlab.labs.runner import Driver
-from forgetlab.loading import load
-from forgetlab.plots import number
-from forgetlab.sequences import run_joint, run_sequence
+from forgetlab import metrics
+from forgetlab.experiments.sequences import run_joint, run_sequence
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.questions import REMEDIES, question
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.models.loading import load
+from forgetlab.plots.figures import number
+from forgetlab.teaching import compat
 
 TASKS = ("register", "place", "people", "sentences", "pronoun", "acceptability")
 STEPS = 24  # of each task

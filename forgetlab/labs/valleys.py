@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from forgetlab import compat
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs
-from forgetlab.labs.valleys_view import picture
-from forgetlab.landscape import Plane, weights_of
-from forgetlab.plots import number
-from forgetlab.recipes import Bench, Recipe
+from forgetlab.experiments.recipes import Bench, Recipe
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.views.valleys import picture
+from forgetlab.metrics.landscape import Plane, weights_of
+from forgetlab.plots.figures import number
+from forgetlab.teaching import compat
 
 NEW, OLD = "sentiment", "masked-lm"
 WARM = "warmup:share=0.5"  # at the rates that learn in so few steps, a run without it is thrown out of the valley

@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from forgetlab import compat
-from forgetlab.labs.base import Lab, Settings, State
-from forgetlab.labs.curves import Curves
-from forgetlab.labs.runner import Driver
-from forgetlab.labs.runs import Runs, score_lines, score_panels, told
-from forgetlab.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.curves import Curves
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.runs import Runs, score_lines, score_panels, told
+from forgetlab.teaching import compat
 
 WATCH = ("masked-lm", "entities", "acceptability")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from forgetlab import labs, results
+from forgetlab import labs
 from forgetlab.errors import ForgetlabError
-from forgetlab.labs.base import Lab
-from forgetlab.paths import data_folder
-from forgetlab.world.write import write_manifest
+from forgetlab.experiments import results
+from forgetlab.labs.kit.base import Lab
+from forgetlab.sources.shipped import data_folder
+from forgetlab.sources.world.write import write_manifest
 
 DIGITS = 5
 

@@ -5,6 +5,7 @@ Outputs or weights of a diverged model (nan, inf) give nan or inf, not an error:
 
 from forgetlab.metrics.arrays import Numbers
 from forgetlab.metrics.drift import Drift, Weights, layer_of, parameter_drift
+from forgetlab.metrics.landscape import Place, Plane, weights_of
 from forgetlab.metrics.language import (
     entity_counts,
     entity_f1,
@@ -14,16 +15,13 @@ from forgetlab.metrics.language import (
     perplexity_ratio,
 )
 from forgetlab.metrics.representation import kshot_hits, kshot_probe, linear_cka, output_shift
-from forgetlab.metrics.transfer import (
-    average_accuracy,
-    backward_transfer,
-    forgetting_measure,
-    forward_transfer,
-)
+from forgetlab.metrics.transfer import average_accuracy, backward_transfer, forgetting_measure, forward_transfer
 
 __all__ = [
     "Drift",
     "Numbers",
+    "Place",
+    "Plane",
     "Weights",
     "average_accuracy",
     "backward_transfer",
@@ -41,4 +39,5 @@ __all__ = [
     "parameter_drift",
     "perplexity",
     "perplexity_ratio",
+    "weights_of",
 ]

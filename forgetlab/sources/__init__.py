@@ -6,6 +6,7 @@ from forgetlab.sources.hub_data import KNOWN, hub, hub_sides
 from forgetlab.sources.hub_data import PREFIX as HUB_PREFIX
 from forgetlab.sources.machine import machine_text
 from forgetlab.sources.paragraphs import passages
+from forgetlab.sources.shipped import data_folder
 from forgetlab.sources.tables import Column
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Column",
     "Examples",
     "Kind",
+    "data_folder",
     "file_path",
     "hub",
     "hub_sides",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forgetlab import hub as shared
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.sources import download as shared
 from forgetlab.sources.examples import Examples, Kind, split
 from forgetlab.sources.notes import count
 from forgetlab.sources.tables import Column, Table, examples_in, fold_name

@@ -4,11 +4,12 @@ Four kinds can be trained: a class for each text (or pair of texts), a tag for e
 language modelling. `probes.py` has the ones that are only scored.
 """
 
+from forgetlab.metrics.tally import Tally, score_of_sums
 from forgetlab.tasks.base import Scores, Task, as_tasks, sampled, trainable
+from forgetlab.tasks.encoding import inner_tokens
 from forgetlab.tasks.labelled import Classification, Tagging
 from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, first_unscored, in_pieces
 from forgetlab.tasks.suite import Suite
-from forgetlab.tasks.tally import Tally, score_of_sums
 
 __all__ = [
     "CausalLM",
@@ -23,6 +24,7 @@ __all__ = [
     "as_tasks",
     "first_unscored",
     "in_pieces",
+    "inner_tokens",
     "sampled",
     "score_of_sums",
     "trainable",

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 from forgetlab.errors import ForgetlabError
-from forgetlab.memory import free, out_of_memory
 from forgetlab.metrics.retention import Scale
-from forgetlab.models import Model, evaluating
+from forgetlab.metrics.tally import Tally, score_of_sums, stratified
+from forgetlab.models.memory import free, out_of_memory
+from forgetlab.models.model import Model, evaluating
 from forgetlab.sources import Examples
-from forgetlab.tasks.tally import Tally, score_of_sums, stratified
+from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 
 Scores = dict[str, float]
 T = TypeVar("T")

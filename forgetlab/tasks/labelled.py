@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.encoding import IGNORE, label_ids
 from forgetlab.errors import ForgetlabError
-from forgetlab.models import Level, Model
+from forgetlab.metrics.tally import Tally, by_item
+from forgetlab.models.model import Level, Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
-from forgetlab.tasks.tally import Tally, by_item
+from forgetlab.tasks.encoding import IGNORE, label_ids
 
 
 class Labelled(Task):

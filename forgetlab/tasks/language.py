@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab.encoding import inner_tokens, text_tokens
 from forgetlab.errors import ForgetlabError
-from forgetlab.models import Model
+from forgetlab.metrics.tally import Tally, by_item
+from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
-from forgetlab.tasks.tally import Tally, by_item
+from forgetlab.tasks.encoding import inner_tokens, text_tokens
 
 MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte

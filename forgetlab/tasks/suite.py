@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forgetlab.models import Model
+from forgetlab.models.model import Model
 from forgetlab.tasks.base import Scores, Task
 
 

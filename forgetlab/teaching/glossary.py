@@ -10,10 +10,10 @@ from html import escape
 
 import ipywidgets as widgets
 
-from forgetlab import compat
 from forgetlab.errors import unknown
-from forgetlab.notebook import Living
-from forgetlab.paths import data_folder
+from forgetlab.sources.shipped import data_folder
+from forgetlab.teaching import compat
+from forgetlab.teaching.notebook import Living
 
 LEVELS = ("beginner", "practitioner", "expert")
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.paths import carried
+from forgetlab.sources.shipped import carried
 
 FIRST = "notebooks/00_start_here.ipynb"
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 from forgetlab.errors import ForgetlabError, unknown
-from forgetlab.paths import data_folder
+from forgetlab.sources.shipped import data_folder
 
 Kind = Literal["single", "multiple", "numeric"]
 FINAL = "final"

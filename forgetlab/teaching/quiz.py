@@ -7,8 +7,8 @@ from html import escape
 
 import ipywidgets as widgets
 
-from forgetlab import compat
-from forgetlab.notebook import Living
+from forgetlab.teaching import compat
+from forgetlab.teaching.notebook import Living
 from forgetlab.teaching.questions import FINAL, Judged, Question, find, judge, questions
 
 CLEAR_ALL = "Clear all answers"

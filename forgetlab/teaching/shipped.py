@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from forgetlab.errors import unknown
-from forgetlab.paths import carried
+from forgetlab.sources.shipped import carried
 
 DIGITS = ("method", "lam", "ACC", "BWT", "ΣF")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from forgetlab import ForgetlabError, sources, suite, task_from
-from forgetlab.models import Model
-from forgetlab.recipes import Recipe, prepare
+from forgetlab.experiments.recipes import Recipe, prepare
+from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, MaskedLM, Tagging
 from tests.hub.mirror import Mirror
 
@@ -206,7 +206,7 @@ def test_the_lesson_with_distilbert_runs(
     import torch
 
     from forgetlab import finetune
-    from forgetlab.replay import ExperienceReplay
+    from forgetlab.remedies.replay import ExperienceReplay
     from tests.hub.test_models_from_hub import FAMILIES, write
 
     write(tmp_path / "model", *FAMILIES["distilbert"])

@@ -15,7 +15,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from forgetlab import ForgetlabError, load
-from forgetlab.recipes import Recipe, prepare
+from forgetlab.experiments.recipes import Recipe, prepare
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, MaskedLM
 from tests.hub.mirror import TOKEN, Mirror

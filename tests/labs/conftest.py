@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetlab import results
+from forgetlab.experiments import results
 
 SHIPPED = results.shipped_folder
 

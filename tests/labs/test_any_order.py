@@ -18,10 +18,12 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from forgetlab import ForgetlabError, compat, results
-from forgetlab.labs import runner
-from forgetlab.labs.base import Lab
-from forgetlab.labs.settings import to_line
+from forgetlab import ForgetlabError
+from forgetlab.experiments import results
+from forgetlab.labs.kit import runner
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.settings import to_line
+from forgetlab.teaching import compat
 from tests.conftest import often
 
 NUMBERS = st.integers(1, 8)

@@ -6,9 +6,10 @@ from html import unescape
 import pytest
 import torch
 
-from forgetlab import asking, recipes
+from forgetlab.experiments import recipes
 from forgetlab.labs import ask
-from forgetlab.labs.base import Lab
+from forgetlab.labs.kit.base import Lab
+from forgetlab.models import asking
 
 SHORT = "forgetlab 1 ask: model=tiny-bert, lr=0.01, steps=20, seed=1"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from forgetlab.labs import cloud
-from forgetlab.labs.base import Lab
-from forgetlab.labs.quadrants_view import percent
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.views.quadrants import percent
 
 
 @pytest.fixture(autouse=True)

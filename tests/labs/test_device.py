@@ -11,7 +11,7 @@ import torch
 
 from forgetlab import labs
 from forgetlab.labs import own, watch
-from forgetlab.labs.runs import Runs
+from forgetlab.labs.kit.runs import Runs
 
 FOLDER = Path(labs.__file__).parent
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forgetlab.labs import dynamics
-from forgetlab.labs.base import Lab
+from forgetlab.labs.kit.base import Lab
 
 
 @pytest.fixture(autouse=True)

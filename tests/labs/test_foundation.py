@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from forgetlab import ForgetlabError, compat, results
-from forgetlab.labs.base import Lab
-from forgetlab.labs.runner import Runner, pick_driver
-from forgetlab.labs.settings import from_line, to_line
+from forgetlab import ForgetlabError
+from forgetlab.experiments import results
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.runner import Runner, pick_driver
+from forgetlab.labs.kit.settings import from_line, to_line
+from forgetlab.teaching import compat
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +220,7 @@ def test_an_interrupt_while_another_thread_may_have_its_turn_keeps_the_part(monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("forgetlab.labs.runner.time.sleep", interrupted)
+        patched.setattr("forgetlab.labs.kit.runner.time.sleep", interrupted)
         runner.start(journal.counting("a", 3))
     assert journal.events == ["a0", ("end", "stopped")]
     assert journal.closed == ["a"]

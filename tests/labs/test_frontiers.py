@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from forgetlab import frontier as room
-from forgetlab import labs, results
+from forgetlab import labs
+from forgetlab.experiments import frontier as room
+from forgetlab.experiments import results
+from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.interference import GradientCosine
-from forgetlab.labs import along, frontier, runs, valleys
-from forgetlab.labs.base import Lab
-from forgetlab.labs.frontier_view import Plot
-from forgetlab.labs.shown import Result
-from forgetlab.landscape import weights_of
-from forgetlab.recipes import Bench, Recipe, prepare
-from forgetlab.remedies import make_methods
-from forgetlab.training import finetune
+from forgetlab.labs import along, frontier, valleys
+from forgetlab.labs.kit import runs
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.shown import Result
+from forgetlab.labs.views.frontier import Plot
+from forgetlab.metrics.landscape import weights_of
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.training.loop import finetune
 
 
 @cache
@@ -34,7 +36,7 @@ def _bench(watch: tuple[str, ...]) -> Bench:
 @pytest.fixture(autouse=True)
 def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("forgetlab.results.shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("forgetlab.experiments.results.shipped_folder", lambda: tmp_path / "shipped")
     monkeypatch.setattr(runs, "prepare", lambda recipe: _bench(recipe.watch))
     monkeypatch.setattr(along, "STEPS", 6)
     monkeypatch.setattr(along, "EVERY", 2)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from forgetlab import metrics
+from forgetlab.experiments.recipes import Bench, prepare
 from forgetlab.labs import inside
-from forgetlab.labs.base import Lab
-from forgetlab.labs.shown import Result
-from forgetlab.recipes import Bench, prepare
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.shown import Result
 
 SETTINGS = {"learns": "to judge reviews", "lr": 1e-3, "steps": 20, "seed": 3}
 

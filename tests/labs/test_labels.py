@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
-from forgetlab import ForgetlabError, compat, labs, results
-from forgetlab.labs.base import Lab
-from forgetlab.labs.runner import Runner
+from forgetlab import ForgetlabError, labs
+from forgetlab.experiments import results
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.runner import Runner
+from forgetlab.teaching import compat
 from tests.labs.test_foundation import alt, make_lab, squares
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from forgetlab import ForgetlabError, labs, results
-from forgetlab.labs import remedy
+from forgetlab import ForgetlabError, labs
+from forgetlab.experiments import results
 from forgetlab.labs import write as writing
-from forgetlab.labs.base import Lab
+from forgetlab.labs.kit import remedy
+from forgetlab.labs.kit.base import Lab
 
 
 @pytest.fixture(autouse=True)

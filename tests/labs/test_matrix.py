@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from forgetlab import ForgetlabError
+from forgetlab.experiments.sequences import SequenceRecord
 from forgetlab.labs import matrix
-from forgetlab.labs.base import Lab
-from forgetlab.labs.matrix_view import View
-from forgetlab.labs.questions import QUESTIONS, question
-from forgetlab.sequences import SequenceRecord
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.questions import QUESTIONS, question
+from forgetlab.labs.views.matrix import View
 from tests.conftest import small_model
 
 # one model and one set of tasks for all tests: encoding the texts takes longer than the training here

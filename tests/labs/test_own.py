@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forgetlab import recipes
+from forgetlab.experiments import recipes
 from forgetlab.labs import own
-from forgetlab.labs.base import Lab
-from forgetlab.labs.settings import from_line, to_line
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.settings import from_line, to_line
 from tests.conftest import small_model
 
 MOVIES = [("great", "good"), ("dull", "bad"), ("witty", "good"), ("boring", "bad")]

@@ -15,19 +15,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab import labs
-from forgetlab.architectures import Adapters
-from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull, remedy, runs, so_far
-from forgetlab.labs.base import Lab
-from forgetlab.labs.shown import Result
-from forgetlab.loading import load
-from forgetlab.methods import Method
-from forgetlab.recipes import Bench, Recipe, prepare
-from forgetlab.regularizers import EWC, KLAnchor
-from forgetlab.remedies import make_methods
-from forgetlab.replay import ExperienceReplay, GenerativeReplay
-from forgetlab.schedules import LayerwiseRates
-from forgetlab.stopping import SafetyBrake
-from forgetlab.training import finetune
+from forgetlab.experiments.recipes import Bench, Recipe, prepare
+from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull
+from forgetlab.labs.kit import remedy, runs, so_far
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.shown import Result
+from forgetlab.models.loading import load
+from forgetlab.remedies.architectures import Adapters
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.remedies.regularizers import EWC, KLAnchor
+from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay
+from forgetlab.remedies.schedules import LayerwiseRates
+from forgetlab.remedies.stopping import SafetyBrake
+from forgetlab.training.loop import finetune
+from forgetlab.training.method import Method
 
 SMALL = {"steps": 4, "every": 2, "batch_size": 8, "limit": 16}
 NAMES = ("pull", "mix", "dreams", "freeze", "path", "brake", "anchor")
@@ -51,7 +52,7 @@ def _bench(model: str, new: str, watch: tuple[str, ...]) -> Bench:
 @pytest.fixture(autouse=True)
 def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("forgetlab.results.shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("forgetlab.experiments.results.shipped_folder", lambda: tmp_path / "shipped")
     original = remedy.recipe
     monkeypatch.setattr(remedy, "recipe", lambda *which, **more: replace(original(*which, **more), **SMALL))
     monkeypatch.setattr(runs, "prepare", lambda r: _bench(r.model, r.new, r.watch))  # loaded once for all tests

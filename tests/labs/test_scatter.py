@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from forgetlab import catalog, load
+from forgetlab import load
 from forgetlab.importance import fisher_diagonal
 from forgetlab.labs import scatter
-from forgetlab.labs.base import Lab
-from forgetlab.labs.runs import Runs
-from forgetlab.labs.scatter_view import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described
 from forgetlab.metrics import layer_of
-from forgetlab.training import finetune
+from forgetlab.tasks import embedded
+from forgetlab.training.loop import finetune
 
 SETTINGS = {"old": "entities", "steps": 20, "lr": 0.01, "seed": 1}
 VIEW = {"layer": ALL, "top": "10 %", "k": "5 %"}
@@ -46,7 +47,7 @@ def lab(small) -> Lab:
 @pytest.fixture(scope="module")
 def again(small):
     """The same run without the lab: (model after it, weights before, Fisher of the old task, of the new one)."""
-    model, old, new = load("tiny-bert"), catalog.task("entities"), catalog.task("sentiment")
+    model, old, new = load("tiny-bert"), embedded.task("entities"), embedded.task("sentiment")
     before, old_fisher = model.snapshot(), fisher_diagonal(model, old, examples=24, draws=1, seed=1)
     for _ in finetune(model, new, watch=[old], steps=20, lr=0.01, seed=1, every=20, limit=32):
         pass
@@ -89,7 +90,7 @@ def test_tables_match_a_count_of_every_weight(lab, again) -> None:
 def test_putting_weights_back_matches_doing_it_by_hand(lab, again) -> None:
     model, before, old, _ = again
     names = [n for n in old if not layer_of(n).endswith("head")]
-    after, entities = model.snapshot(), catalog.task("entities")
+    after, entities = model.snapshot(), embedded.task("entities")
     curve = lab.state["put back"]["most important"]
     assert curve[0] == lab.state["after"][0] == pytest.approx(entities.score(model, 32)["f1"], abs=1e-6)
     flat = torch.cat([old[n].flatten() for n in names])

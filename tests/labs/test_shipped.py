@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from forgetlab import labs, results
+from forgetlab import labs
+from forgetlab.experiments import results
 from tests.labs.conftest import SHIPPED
 
 

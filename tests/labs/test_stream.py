@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from forgetlab.experiments.sequences import SequenceRecord
 from forgetlab.labs import stream
-from forgetlab.labs.base import Lab
-from forgetlab.labs.questions import REMEDIES, question
-from forgetlab.labs.shown import Result
-from forgetlab.sequences import SequenceRecord
+from forgetlab.labs.kit.base import Lab
+from forgetlab.labs.kit.questions import REMEDIES, question
+from forgetlab.labs.kit.shown import Result
 from tests.conftest import small_model
 
 # one model and one set of tasks for all tests: encoding the texts takes longer than the training here

@@ -30,7 +30,7 @@ before = {d.name: d.version for d in importlib.metadata.distributions()}
 if "forgetlab" not in before:
     place = glob.glob("forgetlab-*-any.whl") or sys.exit(ways)
     get_ipython().system(f'"{sys.executable}" -m pip install --quiet --no-deps "{place[0]}"')
-from forgetlab.notebook import setup
+from forgetlab.teaching.notebook import setup
 
 setup(before)"""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from forgetlab import notebook
+from forgetlab.teaching import notebook
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 AFTER = """
 import forgetlab, sys
-from forgetlab.labs.runner import pick_driver
+from forgetlab.labs.kit.runner import pick_driver
 print(forgetlab.__file__.startswith(sys.prefix), pick_driver())"""
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forgetlab import load, task
-from forgetlab.architectures import Adapters, LoRA
+from forgetlab.remedies.architectures import Adapters, LoRA
 from forgetlab.teaching.exercises import added
 from forgetlab.teaching.exercises.added import check_adapter, check_count, check_lora
-from forgetlab.training import finetune
+from forgetlab.training.loop import finetune
 
 
 class Right(nn.Module):
@@ -115,7 +115,7 @@ def test_every_fault_of_an_adapter_is_met() -> None:
 
 
 def test_the_librarys_adapter_is_right_too() -> None:
-    from forgetlab.architectures.adapters import _Adapter
+    from forgetlab.remedies.architectures.adapters import _Adapter
 
     assert check_adapter(lambda hidden, width: _Adapter(hidden, width, torch.Generator().manual_seed(0)))
 

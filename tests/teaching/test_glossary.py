@@ -9,9 +9,9 @@ import ipywidgets as widgets
 import pytest
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.notebook import WIDGET
 from forgetlab.teaching import table, terms
 from forgetlab.teaching.glossary import LEVELS, Term, folded, glossary, offered
+from forgetlab.teaching.notebook import WIDGET
 
 LESSONS = [f"{number:02d}" for number in range(13)]
 EVERY = pytest.mark.parametrize("term", glossary(), ids=lambda term: term.term)

@@ -9,12 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from forgetlab.teaching.exercises.mechanisms import (
-    check_entropy,
-    check_kl,
-    check_linear_cka,
-    check_relative_drift,
-)
+from forgetlab.teaching.exercises.mechanisms import check_entropy, check_kl, check_linear_cka, check_relative_drift
 from tests.teaching import checks
 from tests.teaching.checks import Function
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from forgetlab.schedules import LayerwiseRates
+from forgetlab.remedies.schedules import LayerwiseRates
 from forgetlab.teaching.exercises.paths import check_brake, check_layer_rates
 
 

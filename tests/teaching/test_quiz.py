@@ -12,9 +12,9 @@ import ipywidgets as widgets
 import pytest
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.notebook import WIDGET
-from forgetlab.paths import data_folder
+from forgetlab.sources.shipped import data_folder
 from forgetlab.teaching import ask, final_quiz
+from forgetlab.teaching.notebook import WIDGET
 from forgetlab.teaching.questions import FINAL, Judged, Option, Question, find, judge, questions
 from forgetlab.teaching.quiz import Card, Quiz, as_html, as_text
 

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from forgetlab import ForgetlabError
-from forgetlab.paths import carried
+from forgetlab.sources.shipped import carried
 from forgetlab.teaching import results, shipped
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.importance import fisher_diagonal, quadrants
-from forgetlab.importance.quadrants import KINDS
+from forgetlab.importance.groups import KINDS
 from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from forgetlab.regularizers import OnlineEWC
+from forgetlab.remedies.regularizers import OnlineEWC
 from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 Weights = dict[str, Tensor]

@@ -1,0 +1,96 @@
+"""The two axes of the frontier, what a run keeps of the old and what it learns of the new, and which runs lie on it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.metrics.summary import kept_of, learned_of, resampled_scores, resampled_shares
+from forgetlab.remedies.by_name import family
+
+Dot = dict[str, Any]
+
+
+def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
+    """Of the dots that on the mean lose `budget` of the old or less, the one with the best new score."""
+    allowed = [dot for dot in dots if dot["kept"] and statistics.fmean(dot["kept"]) >= 1 - budget]
+    return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
+
+
+def dots(runs: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> list[Dot]:
+    """A dot for each methods text among the runs of a comparison (`recipes.compare`), in their order.
+
+    [{"name": its first remedy, "spec", "family", "kept", "new": the share learned, a value for each seed that did
+    not diverge, "seeds": these, "drawn": (seeds, 2, draws) both shares on test sets drawn anew (empty without tallies),
+    "diverged": how many did}]. With nothing watched (or nothing to lose), all is kept.
+    """
+    scores = resampled_scores(runs, tasks)
+    drawn = resampled_shares(runs, tasks, scores)
+    found: dict[str, Dot] = {}
+    for run, both in zip(runs, drawn, strict=True):
+        spec = run["recipe"]["methods"]
+        empty = {"name": spec.partition(":")[0], "spec": spec, "family": family(spec)}
+        dot = found.setdefault(spec, {**empty, "kept": [], "new": [], "seeds": [], "drawn": [], "diverged": 0})
+        if (end := shares(run["records"], tasks)) is None:
+            dot["diverged"] += 1
+        else:
+            dot["kept"].append(end[0])
+            dot["new"].append(end[1])
+            dot["seeds"].append(run["recipe"]["seed"])
+            if scores:
+                dot["drawn"].append(both)
+    return list(found.values())
+
+
+def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """(mean share kept of the old, share learned of the new) at the end of a run; None where it diverged.
+
+    A watched task with nothing to lose counts nowhere; where no other one is, all is kept.
+    """
+    if records[-1]["status"] == "diverged":
+        return None
+    new, *watched = tasks
+    old = [share for task in watched if (share := kept_of(task, records)) is not None]
+    return statistics.fmean(old) if old else 1.0, learned_of(new, records)
+
+
+def read_benchmark(path: str | Path) -> list[Dot]:
+    """The dots of benchmarks/results/remedies.json: each remedy at its best strength, over seeds.
+
+    Its "tasks" come first the new one, then the old ones. Returns [{"name", "spec", "family", "kept": mean share of
+    the old, "new": score of the new task, a value for each seed, "diverged": seeds that did, "tried": [[kept, new], …]
+    at every strength, on one seed}].
+    A remedy all of whose seeds diverged is left out. Raises ForgetlabError for another file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        tasks, dots = content["tasks"], []
+        for name, runs in content["best"].items():
+            ends = [_end(run, tasks) for run in runs if run["status"] != "diverged"]
+            tried = [_end(run, tasks) for run in content["search"][name] if run["status"] != "diverged"]
+            dot = {"name": name, "spec": runs[0].get("spec", runs[0]["method"]), "family": family(runs[0]["method"])}
+            dot |= {"kept": [k for k, _ in ends], "new": [n for _, n in ends], "tried": [list(end) for end in tried]}
+            if ends:
+                dots.append({**dot, "diverged": len(runs) - len(ends)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ForgetlabError(f"{path} is not a result of benchmarks/remedies.py ({type(error).__name__})") from None
+    return dots
+
+
+def benchmark_shares(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """`shares` of a run of that file, which has the scores alone: {"status", "before": {task: score}, "after"}."""
+    records = [
+        {"status": run["status"], "scores": {t["name"]: {t["metric"]: run[when][t["name"]]} for t in tasks}}
+        for when in ("before", "after")
+    ]
+    return shares(records, tasks)
+
+
+def _end(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    end = benchmark_shares(run, tasks)
+    assert end is not None  # diverged runs are left out
+    return round(end[0], 4), round(run["after"][tasks[0]["name"]], 4)

@@ -1,0 +1,323 @@
+"""A recipe is a value: it says everything that defines a run, so that the same recipe gives the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import forgetlab
+from forgetlab.errors import ForgetlabError, number, whole
+from forgetlab.experiments import stacked
+from forgetlab.metrics.summary import summarise
+from forgetlab.models.loading import load
+from forgetlab.models.model import Model
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.remedies.regularizers.quadratic import Quadratic
+from forgetlab.remedies.replay import Multitask
+from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.tasks.from_data import check_source, task_from
+from forgetlab.tasks.source_names import is_hub_name, parsed, source_files
+from forgetlab.training.loop import Precision, finetune
+from forgetlab.training.record import Record
+from forgetlab.training.torch_state import is_small
+
+AT_ONCE = 32  # runs whose weights are stacked
+HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a run.
+
+    model: a shipped name, a folder or a hub id. new: the task to learn; watch: the tasks to watch (empty: what
+    suits the model). Each is a source of `task_from`: an embedded task's name, a file, a hub set, this machine's text,
+    with options of its own where it needs them: "cola.tsv:text=3,label=1".
+    methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". similarity: the dial of the new task.
+    learn_steps: watched tasks whose head the model lacks are learned first, for that many steps.
+    text, label, kind: columns and kind of the new task's file. limit: test examples per score (None: all).
+    """
+
+    model: str = "tiny-bert"
+    new: str = ""
+    watch: tuple[str, ...] = ()
+    methods: str = "none"
+    steps: int = 300
+    lr: float = 1e-3
+    batch_size: int = 32
+    seed: int = 0
+    every: int = 20
+    similarity: float = 1.0
+    learn_steps: int = 200
+    limit: int | None = 512
+    text: str | None = None
+    label: str | None = None
+    kind: str | None = None
+    device: str = "auto"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a rate from np.logspace: JSON knows Python's own numbers only
+                object.__setattr__(self, name, value.item())
+        object.__setattr__(self, "watch", tuple(self.watch))
+
+    def key(self) -> str:
+        """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
+
+        A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
+        """
+        from forgetlab.sources.shipped import inputs, sha256
+
+        files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
+        content = [asdict(self), files, inputs(), forgetlab.__version__]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Bench:
+    """A model with its new and watched tasks, ready for any number of runs.
+
+    learned: the tasks it learned first. limit: test items per score, as in the recipe that it was made for.
+    """
+
+    model: Model
+    new: Task
+    watch: list[Task]
+    notes: list[str] = field(default_factory=list)
+    learned: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def run(self, recipe: Recipe) -> Iterator[Record]:
+        """One run from the model as it was; yields its records. It begins with the first `next`."""
+        self.model.restore()
+        yield from finetune(
+            self.model,
+            self.new,
+            methods=make_methods(recipe.methods, self.watch),
+            watch=self.watch,
+            steps=recipe.steps,
+            lr=recipe.lr,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            every=recipe.every,
+            precision=recipe.precision,
+            limit=recipe.limit,
+        )
+
+
+def prepare(recipe: Recipe) -> Bench:
+    """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for."""
+    make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
+    for name in ("steps", "batch_size", "every", *(["limit"] if recipe.limit is not None else [])):
+        whole(name, getattr(recipe, name))
+    number("lr", recipe.lr, above=True)
+    if recipe.new and recipe.new in recipe.watch:
+        raise ForgetlabError(f"two tasks have the same name: {recipe.new} is the new task and watched too")
+    for name in filter(None, (recipe.new, *recipe.watch)):
+        check_source(name)
+    model = load(recipe.model, device=recipe.device)
+    new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
+    new, notes = _resolve(new_name, model, "new", recipe)
+    watch = []
+    for name in recipe.watch or _default_watch(recipe, model):
+        one, more = _resolve(name, model, "watch", recipe)
+        watch.append(one)
+        notes += more
+    if len({one.name for one in (new, *watch)}) < 1 + len(watch):
+        names = ", ".join(one.name for one in (new, *watch))
+        raise ForgetlabError(f"two tasks have the same name: {names}; give one another: FILE:name=OTHER")
+    missing = [t for t in watch if isinstance(t, Classification | Tagging) and t.head not in model.heads]
+    for one in (new, *watch):
+        one.prepare(model, recipe.seed)
+    notes += [note for one in (new, *watch) for note in _one_sided(one)]
+    notes += new.remarks(model, "train", "test", limit=recipe.limit)
+    notes += [note for one in watch for note in one.remarks(model, "test", limit=recipe.limit)]
+    if missing:
+        _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
+        notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")
+    for name in [n for n in model.heads if isinstance(new, Classification | Tagging) and n == new.head]:
+        if f"heads.{name}.linear.weight" not in model.known_names:
+            del model.heads[name]  # each run makes the new head from its own seed
+    model.remember()
+    return Bench(model, new, watch, notes, learned=tuple(t.name for t in missing), limit=recipe.limit)
+
+
+def run(recipe: Recipe) -> Iterator[Record]:
+    """Load, fine-tune and yield the records of one recipe."""
+    return prepare(recipe).run(recipe)
+
+
+def sweep(
+    recipes: Sequence[Recipe],
+    on_record: Callable[[Recipe, Record], None] | None = None,
+    bench: Bench | None = None,
+    *,
+    together: bool | None = None,
+) -> list[dict[str, Any]]:
+    """Run many recipes of one model and its tasks; returns [{"recipe": …, "records": […]}] in their order.
+
+    on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
+    together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
+    same results up to rounding (`stacked`); None: for a small model on a GPU.
+    """
+    bench = bench or prepare(recipes[0])
+    if together is None:
+        together = bench.model.device.type == "cuda" and is_small(bench.model)
+    found: dict[Recipe, dict[str, Any]] = {}
+    for group in _alike(recipes) if together else []:
+        found.update(_at_once(bench, group, on_record))
+    return [found.get(recipe) or finished(bench, recipe, on_record) for recipe in recipes]
+
+
+def _alike(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Groups of two or more recipes that `stacked` can train at once."""
+    groups: dict[Recipe, list[Recipe]] = {}
+    for recipe in dict.fromkeys(recipes):
+        if recipe.precision == "float32" and stacked.stackable(make_methods(recipe.methods, None)):
+            groups.setdefault(replace(recipe, methods="", lr=1.0), []).append(recipe)
+    return [
+        group[i : i + AT_ONCE] for group in groups.values() for i in range(0, len(group), AT_ONCE) if group[i + 1 :]
+    ]
+
+
+def _at_once(
+    bench: Bench, group: Sequence[Recipe], on_record: Callable[[Recipe, Record], None] | None
+) -> dict[Recipe, dict[str, Any]]:
+    bench.model.restore()
+    pulls = [[m for m in make_methods(r.methods, bench.watch) if isinstance(m, Quadratic)] for r in group]
+    variants = [stacked.Variant(r.lr, *pull) for r, pull in zip(group, pulls, strict=True)]
+    records: dict[Recipe, list[dict[str, Any]]] = {recipe: [] for recipe in group}
+    shared = {name: getattr(group[0], name) for name in ("steps", "batch_size", "seed", "every", "limit")}
+    for row in stacked.finetune_stacked(bench.model, bench.new, variants, watch=bench.watch, **shared):
+        for recipe, record in zip(group, row, strict=True):
+            if record is not None:
+                records[recipe].append(record.as_dict())
+                if on_record:
+                    on_record(recipe, record)
+    return {r: {"recipe": asdict(r), "key": r.key(), "records": records[r]} for r in group}
+
+
+def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> dict[str, Any]:
+    """One run to its end, as plain values: {"recipe": …, "key": …, "records": […]}."""
+    records = []
+    for record in bench.run(recipe):
+        records.append(record.as_dict())
+        if on_record:
+            on_record(recipe, record)
+    return {"recipe": asdict(recipe), "key": recipe.key(), "records": records}
+
+
+def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> dict[str, Any]:
+    """Every method at every seed, and a summary: the content of results.json."""
+    runs = sweep([replace(recipe, methods=m, seed=s) for m in methods for s in seeds], bench=bench, **hooks)
+    facts = describe(bench)
+    return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
+
+
+def describe(bench: Bench) -> dict[str, Any]:
+    """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
+    return {
+        "forgetlab": forgetlab.__version__,
+        "machine": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": device_name(bench.model),
+        },
+        "model": {"name": bench.model.name, "parameters": bench.model.size},
+        "new": bench.new.name,
+        "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
+        "notes": bench.notes,
+    }
+
+
+def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
+    """What is to be known of a task where only its scores are at hand.
+
+    "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its
+    test items are scored (None: only whoever scores them knows).
+    """
+    of = task.items()
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "scale": task.scale,
+        "floor": task.floor,
+        "guess": task.guesser(model, limit),
+        "scored": None if of is None else min(of, limit or of),
+        "of": of,
+    }
+
+
+def device_name(model: Model) -> str:
+    """The card's name on CUDA, else the kind of device and processor."""
+    if model.device.type == "cuda":
+        return torch.cuda.get_device_name(model.device)
+    return f"{model.device.type} ({platform.machine()})"
+
+
+def _default_watch(recipe: Recipe, model: Model) -> list[str]:
+    if model.name not in ("tiny-bert", "tiny-gpt"):
+        raise ForgetlabError(
+            f"say what to watch: --watch FILE or a task's name ({model.name} is not of the embedded world)"
+        )
+    names = (
+        ["masked-lm", "entities", "acceptability"] if model.lm_kind == "masked" else ["causal-lm", "cloze", "writing"]
+    )
+    return [name for name in names if name != recipe.new]
+
+
+def _resolve(name: str, model: Model, role: str, recipe: Recipe) -> tuple[Task, list[str]]:
+    """A task from an embedded name, a file, the hub or this machine's own text; with remarks on the data."""
+    source = parsed(name)
+    given: dict[str, Any] = {}
+    if role == "new":
+        given = {"text": recipe.text, "label": recipe.label, "kind": recipe.kind, "similarity": recipe.similarity}
+    if is_hub_name(source.name) and "limit" not in source.options:
+        given["limit"] = HUB_LIMIT
+    task = task_from(name, model, **given)
+    notes = dict.fromkeys(note for side in (task.train, task.test) if side is not None for note in side.notes)
+    return task, [f"{Path(source.name).name}: {note}" for note in notes]
+
+
+def _one_sided(task: Task) -> list[str]:
+    """A note for classes that the split left on one side only: they are never learned, or never asked for."""
+    if not isinstance(task, Classification | Tagging) or task.train is None:
+        return []
+    train, test = (
+        {*(side.labels or ()), *(tag for tags in side.tags or () for tag in tags)} for side in (task.train, task.test)
+    )
+    notes = []
+    for only, where in ((test - train, "only on the test side, never learned"), (train - test, "never tested")):
+        if only:
+            names = ", ".join(sorted(only)[:5]) + (", …" if len(only) > 5 else "")
+            notes.append(f"{task.name}: {len(only)} of {len(train | test)} classes are {where}: {names}")
+    return notes
+
+
+def _learn(model: Model, missing: Sequence[Task], others: Sequence[Task], recipe: Recipe) -> None:
+    first, *rest = [*missing, *others]
+    steps = finetune(
+        model,
+        first,
+        methods=[Multitask(rest)] if rest else [],
+        steps=recipe.learn_steps,
+        lr=recipe.lr,
+        batch_size=min(recipe.batch_size, first.size()),
+        seed=0,
+        every=recipe.learn_steps,
+        precision=recipe.precision,
+        limit=8,
+    )
+    for record in steps:
+        if record.status == "diverged":
+            raise ForgetlabError(f"learning {first.name} first: {record.message}; use a lower --lr")

@@ -1,0 +1,145 @@
+"""Results by what defines them: shipped ones first, then a cache of this machine's own, as JSON written atomically.
+
+A cache that cannot be read or written costs a new computation, never an error. Each file carries a digest of its
+content, so that one that was damaged or changed by hand counts as none instead of giving another number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import forgetlab
+from forgetlab.sources.shipped import data_folder, inputs
+
+CACHE_BYTES = 50_000_000
+DIGEST, DRAFT = "digest", ".part"
+
+
+def key(name: str, settings: Mapping[str, Any]) -> str:
+    """A stable name: a hash of what is computed, its settings, the shipped data and forgetlab's version."""
+    content = [name, dict(settings), _data(), forgetlab.__version__]
+    return f"{name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def get(name: str, settings: Mapping[str, Any]) -> Any | None:
+    """The stored result, or None where there is none that is whole and of these settings."""
+    file = f"{key(name, settings)}.json"
+    for folder in (shipped_folder(), cache_folder()):
+        shipped = folder == shipped_folder()  # the manifest vouches for those that carry no digest
+        found = read_json(folder / file) or (_read(folder / file) if shipped else None)
+        if found and found.get("settings") == _plain(settings) and found.get("name", name) == name:
+            return found.get("result")
+    return None
+
+
+def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None = None) -> str:
+    """Store a result of plain values. Returns "" or, where it could not be written, the reason in words.
+
+    folder: the cache unless given; in the cache the oldest files make room above CACHE_BYTES.
+    """
+    cached = folder is None
+    folder = folder or cache_folder()
+    path = folder / f"{key(name, settings)}.json"
+    try:
+        write_json(path, {"name": name, "settings": dict(settings), "result": result})
+        if cached:
+            _make_room(folder, path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return f"the result could not be kept in {folder}: {reason}"
+    return ""
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write plain values with their digest to a file that appears whole or not at all, in a folder made for it.
+
+    It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
+    """
+    plain = _plain(content)
+    text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
+    try:
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without the content
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return plain
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None where nothing is there, or not what was written."""
+    found = _read(path)
+    if found is None or found.pop(DIGEST, None) != digest(found):
+        return None
+    return found
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values, the same for any order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk; not every platform can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def cache_folder() -> Path:
+    """FORGETLAB_CACHE, else forgetlab/ in the user's cache folder."""
+    if own := os.environ.get("FORGETLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "forgetlab"
+
+
+def shipped_folder() -> Path:
+    """The results that labs open on."""
+    return data_folder() / "results"
+
+
+def _make_room(folder: Path, newest: Path) -> None:
+    mine = [*folder.glob("*.json"), *folder.glob(f".*{DRAFT}")]  # a killed process leaves its draft
+    files = sorted(mine, key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in files)
+    for path in files:
+        if total <= CACHE_BYTES:
+            return
+        if path != newest:
+            total -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # the last of brackets without end
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples are lists, every key is a word."""
+    return json.loads(json.dumps(dict(content), allow_nan=False))
+
+
+@cache
+def _data() -> str:
+    return hashlib.sha256(json.dumps(inputs(), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,241 @@
+"""Runs that land in a folder as they finish, so that an interrupted comparison goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import forgetlab
+from forgetlab.errors import ForgetlabError
+from forgetlab.experiments import workers
+from forgetlab.experiments.locks import locked
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.experiments.results import DRAFT, digest, read_json, write_json
+from forgetlab.experiments.workers import Pool, Run
+from forgetlab.sources.shipped import inputs, sha256
+from forgetlab.tasks.source_names import source_files
+
+FOLDER, MANIFEST, LOCK = "runs", "sweep.json", "lock"
+OWN_NAMES = re.compile(rf"{re.escape(MANIFEST)}|{LOCK}|[0-9a-f]{{16}}\.json|\..*{re.escape(DRAFT)}")
+
+
+@contextmanager
+def opened(out: Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
+    """A RunFolder that no other process may write to meanwhile. Raises ForgetlabError where one does."""
+    folder = out / FOLDER
+    with locked(folder / LOCK):
+        for draft in folder.glob(f".*{DRAFT}"):  # of a process that was killed
+            with suppress(OSError):
+                draft.unlink()
+        yield RunFolder(out, recipe, resume)
+
+
+class RunFolder:
+    """OUT/runs: one file a finished run, named by the recipe's key, and sweep.json, which says what they are runs of.
+
+    out: the folder of the report. resume: take up what lies there. Nothing is written before the first run.
+    Each file carries a digest, and each run that of the sweep: one that was damaged, changed by hand or made from other
+    files counts as none. A sweep.json that is lost is made anew from the runs.
+    Raises ForgetlabError, with resume, for runs of another recipe, and without it for those of an interrupted sweep.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe, resume: bool) -> None:
+        self.folder = out / FOLDER
+        self.damaged: list[str] = []
+        self.wrote = False
+        self._identity = identity(recipe)
+        self._of = digest(self._identity)
+        found = read_json(self.folder / MANIFEST) or self._remade()
+        self._fresh = not (resume and found)
+        if found and resume:
+            if differing := differences(found, self._identity):
+                raise ForgetlabError(
+                    f"{out} holds runs of another recipe ({'; '.join(differing)}): choose another --out"
+                )
+        elif found and not found.get("finished"):
+            raise ForgetlabError(
+                f"{out} holds {_runs(len(whole(self.folder)))} of an interrupted comparison: go on with --resume, or "
+                "choose another --out"
+            )
+
+    def get(self, recipe: Recipe) -> Run | None:
+        """The finished run of a recipe, or None; a damaged file counts as none, and is noted in `damaged`."""
+        path = self.folder / f"{recipe.key()}.json"
+        if self._fresh or not path.exists():
+            return None
+        kept = read_json(path) or {}
+        run = kept.get("run")
+        if run and kept.get("of") == self._of and run.get("key") == recipe.key():
+            return run
+        self.damaged.append(path.name)
+        return None
+
+    def put(self, run: Run) -> Run:
+        """Keep a run; its file appears whole or not at all. Returns it as it can be read from there."""
+        path = self.folder / f"{run['key']}.json"
+        try:
+            if not self.wrote:
+                self._write_manifest(finished=False)
+            kept = write_json(path, {"of": self._of, "run": run})
+            if not self.wrote and self._fresh:
+                for old in files_of_runs(self.folder):
+                    if old != path:  # runs of a finished sweep make room now that there is something new
+                        old.unlink()
+            self.wrote = True
+            return kept["run"]
+        except OSError as error:
+            raise ForgetlabError(f"cannot keep a run in {self.folder}: {error.strerror or error}") from error
+
+    def finish(self) -> None:
+        """All runs are there, and so is their report: the folder may be used for another comparison."""
+        with suppress(OSError):
+            self._write_manifest(finished=True)
+
+    def told(self) -> str:
+        """What is kept of a sweep that did not finish, in words."""
+        own = [kept for kept in whole(self.folder) if kept["of"] == self._of]
+        if not own or (self._fresh and not self.wrote):
+            return "nothing was written"
+        return f"{_runs(len(own))} in {self.folder}: the same command with --resume goes on from there"
+
+    def _write_manifest(self, finished: bool) -> None:
+        write_json(self.folder / MANIFEST, {**self._identity, "finished": finished})
+
+    def _remade(self) -> dict[str, Any] | None:
+        """What a lost sweep.json said, as far as the runs tell; this recipe's, if any of them is of it."""
+        there = whole(self.folder)
+        if not there:
+            return None
+        if any(kept["of"] == self._of for kept in there):
+            return {**self._identity, "finished": False}
+        return {"recipe": there[0]["run"]["recipe"], "forgetlab": self._identity["forgetlab"], "finished": False}
+
+
+def files_of_runs(folder: Path) -> list[Path]:
+    """The files of runs in a folder."""
+    return [path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
+
+
+def whole(folder: Path) -> list[dict[str, Any]]:
+    """What is kept of each run in a folder whose file is whole: {"of": digest of the sweep, "run": …}."""
+    found = [read_json(path) for path in files_of_runs(folder)]
+    return [kept for kept in found if kept and "of" in kept and "run" in kept]
+
+
+def only_runs(out: Path, there: Sequence[str]) -> bool:
+    """Whether what is there in a folder is a sweep's own files alone, damaged or not: none of it is anybody else's."""
+    return there == [FOLDER] and all(OWN_NAMES.fullmatch(path.name) for path in (out / FOLDER).iterdir())
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
+    content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
+    model = Path(recipe.model).expanduser()
+    files = source_files((recipe.new, *recipe.watch))
+    files += [path for path in sorted(model.glob("*")) if path.suffix != ".md"]  # a vocabulary is any kind of file
+    shared = {"recipe": content, "files": {str(path): sha256(path) for path in files if path.is_file()}}
+    return json.loads(json.dumps({**shared, "shipped data": inputs(), "forgetlab": forgetlab.__version__}))
+
+
+def differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """In words, what tells two identities apart."""
+    old, new = ({**one.get("recipe", {}), "forgetlab": one.get("forgetlab")} for one in (there, wanted))
+    told = [
+        f"{name} was {_shown(old.get(name))}, now {_shown(value)}"
+        for name, value in new.items()
+        if old.get(name) != value
+    ]
+    was, now = there.get("files", {}), wanted["files"]
+    told += [f"{name} has changed" for name in now if name in was and now[name] != was[name]]
+    if not told and (was != now or there.get("shipped data") != wanted["shipped data"]):
+        told.append("the data has changed")
+    return told
+
+
+class Sweep:
+    """Computes runs in a pool and keeps them in a folder.
+
+    kept: a RunFolder. on_run: called with each run that is there, and whether it was found in the folder.
+    strict: a run that cannot start is an error; else it is noted in `refused`, {methods: reason}.
+    estimate: seconds of a run of which nothing is known yet. clock: seconds.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        kept: RunFolder,
+        *,
+        on_run: Callable[[Run], None] = lambda run: None,
+        strict: bool = True,
+        estimate: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.pool, self.kept, self.on_run, self.strict, self.estimate = pool, kept, on_run, strict, estimate
+        self.refused: dict[str, str] = {}
+        self._clock, self._start = clock, clock()
+        self._earlier = 0.0  # what the runs found in the folder took
+        self._took: dict[str, list[float]] = {}  # first remedy → seconds of its runs
+
+    def spent(self) -> float:
+        """Seconds since the start, with those of the runs that were found in the folder."""
+        return self._clock() - self._start + self._earlier
+
+    def __call__(self, recipes: Sequence[Recipe], until: float = math.inf) -> list[Run]:
+        """The runs of the recipes, in their order. What would not be done when `until` is spent is left out."""
+        found: dict[Recipe, Run] = {}
+        queue, active = deque(recipes), dict[Future[Run], Recipe]()
+        while queue or active:
+            while queue and len(active) < self.pool.size():
+                recipe = queue.popleft()
+                if run := self.kept.get(recipe):
+                    self._earlier += run["seconds"] / self.pool.size()
+                    self._landed(recipe, run, found)
+                elif self.spent() + self._expected(recipe) <= until:
+                    active[self.pool.executor.submit(workers.compute, recipe)] = recipe
+            for future in wait(active, return_when=FIRST_COMPLETED).done:
+                recipe = active.pop(future)
+                try:
+                    run = future.result()
+                except Exception as error:
+                    raise workers.explain(error, self.pool) from error
+                if run["key"] != recipe.key():
+                    raise ForgetlabError(
+                        "a worker of the cluster reads other files, or has another version of forgetlab"
+                    )
+                if "error" not in run:
+                    run = self.kept.put(run)
+                self._landed(recipe, run, found)
+        return [found[recipe] for recipe in recipes if recipe in found]
+
+    def _landed(self, recipe: Recipe, run: Run, found: dict[Recipe, Run]) -> None:
+        if "error" in run:
+            if self.strict:
+                raise ForgetlabError(run["error"])
+            self.refused[recipe.methods] = run["error"]
+            return
+        self._took.setdefault(recipe.methods.partition(":")[0], []).append(run["seconds"])
+        found[recipe] = run
+        self.on_run(run)
+
+    def _expected(self, recipe: Recipe) -> float:
+        own = self._took.get(recipe.methods.partition(":")[0])
+        known = own or [seconds for several in self._took.values() for seconds in several]
+        return statistics.fmean(known) if known else self.estimate
+
+
+def _runs(n: int) -> str:
+    return f"{n} finished run{'' if n == 1 else 's'}"
+
+
+def _shown(value: Any) -> str:
+    return (", ".join(value) if isinstance(value, list) else str(value)) or "nothing"

@@ -1,0 +1,39 @@
+"""Importances that are measured once: they depend on the weights before the run and on its seed, not on λ."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from forgetlab.importance.fisher import Importance
+from forgetlab.models.model import Model
+from forgetlab.remedies.architectures.frozen import Addition
+from forgetlab.tasks import Task
+
+ROOM = 64e6  # bytes that are kept of a task: some seeds of a small model, of a large one the latest alone
+_KEPT: WeakKeyDictionary[Task, dict[str, Importance]] = WeakKeyDictionary()  # of each task the latest, the newest last
+
+
+def once(model: Model, task: Task, how: object, compute: Callable[[], Importance]) -> Importance:
+    """What `compute` returns; kept for the next call with an equal model and an equal `how` (the settings).
+
+    A λ slider or a sweep then waits for the first run only. The tensors are shared: do not change them in place.
+    """
+    own = f"heads.{getattr(task, 'head', '')}."  # the weights of other heads play no part, only that they are there
+    digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
+    for name, p in model.named_parameters():
+        digest.update(f"{name}{tuple(p.shape)}{p.device}".encode())
+        if name.startswith(own) or not name.startswith("heads."):
+            digest.update(p.detach().float().cpu().contiguous().numpy().data)
+    # what was added takes part or not, with the same weights
+    added = [(name, part.on) for name, part in model.named_children() if isinstance(part, Addition)]
+    digest.update(repr(added).encode())
+    key = digest.hexdigest()
+    kept = _KEPT.setdefault(task, {})
+    importance = kept.pop(key) if key in kept else compute()
+    kept[key] = importance
+    each = sum(value.nbytes for value in importance.values())
+    while len(kept) > max(1, ROOM // max(1, each)):
+        del kept[next(iter(kept))]
+    return importance

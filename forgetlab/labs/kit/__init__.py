@@ -1,0 +1,1 @@
+"""What the labs share: the base, the runner, settings, runs and their curves."""

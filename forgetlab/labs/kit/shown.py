@@ -1,0 +1,145 @@
+"""What a lab shows: results and their pictures, each with the settings and the source that it belongs to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from forgetlab import plots
+from forgetlab.labs.kit.settings import to_line
+
+Settings = dict[str, Any]
+State = dict[str, Any]
+Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure | str, str]]
+OLD_RUNS = 4
+FAINT = 0.35  # opacity of a picture that is not what the controls ask for
+
+
+@dataclass(frozen=True)
+class Result:
+    """A state with its "settings", and where it comes from: "live", "cached" or "simulated"."""
+
+    state: State
+    source: str
+
+    @property
+    def settings(self) -> Settings:
+        """What it is the result of."""
+        return self.state["settings"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A result as it was drawn. shown: safe HTML; still: {mime type: content} for a page without a kernel."""
+
+    of: Result
+    shown: str
+    still: dict[str, str]
+
+
+class Shown:
+    """The latest result of a lab, its picture (of the latest one that could be drawn), and earlier runs."""
+
+    def __init__(
+        self,
+        name: str,
+        draw: Draw,
+        words: Callable[[State, Settings], str] | None,
+        view: Mapping[str, widgets.Widget],
+    ) -> None:
+        self._name, self._draw, self._words, self._view = name, draw, words, view
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.result: Result | None = None
+        self.picture: Picture | None = None
+        self.old: list[State] = []
+
+    def take(self, result: Result) -> None:
+        """Make it the latest; one of other settings before it is an earlier run from now on."""
+        last, self.result = self.result, result
+        if last is not None and last.settings != result.settings and result.source != "simulated":
+            others = [state for state in self.old if state["settings"] != last.settings]
+            self.old = [*others, last.state][-OLD_RUNS:]
+
+    def draw(self) -> None:
+        """Make the latest result's picture. Raises what the lab's own drawing does; the picture before it stays."""
+        if (result := self.result) is None:
+            return
+        old = [state for state in self.old if state["settings"] != result.settings]
+        drawn, alt = self._draw(result.state, old, self._seen(result), result.source)
+        self.picture = pictured(result, drawn, alt)
+
+    def put(self, result: Result) -> None:
+        """Take a result and draw it; where it cannot be drawn or told, all stays as it was and the error is raised."""
+        before = self.result, self.picture, self.old
+        try:
+            self.take(result)
+            self.told()
+            self.draw()
+        except Exception:
+            self.result, self.picture, self.old = before
+            raise
+
+    def told(self) -> str:
+        """What the latest state says, seen with the present view; "" where it has nothing to say yet."""
+        if self.result is None or not self.result.state.get("message"):
+            return ""
+        state = self.result.state
+        return self._words(state, self._seen(self.result)) if self._words else str(state["message"])
+
+    def caption(self, settings: Settings, waiting: bool) -> str:
+        """What the picture is of, where that is not what `settings` ask for or a run has yet to show its own."""
+        if self.picture is None:
+            return ""
+        own = self.picture.of
+        was = f"{own.source}, {to_line(self._name, own.settings).partition(': ')[2]}"
+        if own.settings != settings:
+            return f"Not of the present settings: {was}"
+        return f"From before this run: {was}" if waiting else ""
+
+    def html(self, settings: Settings, waiting: bool) -> str:
+        """The picture; faint, below its caption, where it has one."""
+        if self.picture is None:
+            return ""
+        if not (caption := self.caption(settings, waiting)):
+            return self.picture.shown
+        words = f'<div style="line-height:1.4;max-width:640px;overflow-wrap:anywhere">{escape(caption)}</div>'
+        return f'{words}<div style="opacity:{FAINT}">{self.picture.shown}</div>'
+
+    def still(self, settings: Settings, waiting: bool) -> dict[str, str]:
+        """{mime type: content} of the picture, which must be there, for a page without a kernel."""
+        assert self.picture is not None
+        caption = self.caption(settings, waiting)
+        words = self.picture.still["text/plain"]
+        return {**self.picture.still, "text/plain": f"{words} ({caption})" if caption else words}
+
+    def _seen(self, result: Result) -> Settings:
+        """A result's settings, and the values of the view controls."""
+        return {**result.settings, **{name: control.value for name, control in self._view.items()}}
+
+
+def pictured(of: Result, drawn: Figure | str, alt: str) -> Picture:
+    """A figure, or safe HTML, as a picture. alt: its description."""
+    if isinstance(drawn, str):
+        shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+        return Picture(of, shown, {"text/plain": alt, "text/html": shown})
+    png = encoded(drawn, alt)
+    return Picture(of, image(png, alt), {"text/plain": alt, "image/png": png})
+
+
+def encoded(figure: Figure, alt: str) -> str:
+    """A figure as a PNG in base64."""
+    return base64.b64encode(plots.png(figure, alt)).decode()
+
+
+def image(png: str, alt: str) -> str:
+    """A PNG in base64 as an HTML image."""
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'

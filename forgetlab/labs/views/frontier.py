@@ -1,0 +1,111 @@
+"""The picture of the frontier lab: the dots are drawn once, the budget, the target and the learner's stars move."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+
+from forgetlab.experiments.frontier import Dot, best_within
+from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.metrics.retention import pareto
+from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, number
+from forgetlab.training.method import Family
+
+LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}
+STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
+NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
+LISTED = 5  # of the learner's own runs
+
+
+class Plot:
+    """A figure with the dots of `frontier.read_benchmark`; `draw` adds the rest and returns it."""
+
+    def __init__(self, dots: Sequence[Dot]) -> None:
+        self.dots = list(dots)
+        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", dpi=110)
+        FigureCanvasAgg(self.figure)
+        self._source = self.figure.text(0.99, 0.985, "", ha="right", va="top", fontsize=11, color=FAINT, style="italic")
+        self._text = self.figure.text(0.03, 0.35, "", va="top", fontsize=11, color=INK, linespacing=1.35)
+        self.ax = ax = self.figure.add_axes((0.115, 0.485, 0.865, 0.48))
+        self.means = [(statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])) for dot in dots]
+        self.front = pareto(self.means)
+        self._corner = Rectangle((0, 0), 1, 1, color="#e6f0e0", lw=0, zorder=0)
+        ax.add_patch(self._corner)
+        self._limit = ax.axvline(1, color=INK, lw=1.5, ls="--")
+        self._target = ax.axhline(1, color=FAINT, lw=1, ls=":")
+        self._own: list[Artist] = []
+        ax.plot(*zip(*[self.means[i] for i in self.front], strict=True), color=INK, lw=1, alpha=0.6) if dots else None
+        for family, (color, marker) in LOOKS.items():
+            own = [dot for dot in dots if dot["family"] == family]
+            tried = [end for dot in own for end in dot["tried"]]
+            ax.plot([x for x, _ in tried], [y for _, y in tried], marker, color=color, ms=3, alpha=0.35, zorder=1)
+            xs, ys = ([statistics.fmean(dot[key]) for dot in own] for key in ("kept", "new"))
+            dx, dy = ([_spread(dot[key]) for dot in own] for key in ("kept", "new"))
+            ax.errorbar(xs, ys, dy, dx, fmt=marker, color=color, ms=8, mec="white", lw=1, capsize=2, zorder=3)
+        for place, i in enumerate(self.front[::-1], start=1):
+            ax.annotate(str(place), self.means[i], (6, 6), zorder=6, **NOTE)
+        ax.set_ylim(0.4, 1.03)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
+        ax.set_xlabel("share kept of the old scores", fontsize=12, color=INK)
+        ax.set_ylabel("accuracy on the new task (share)", fontsize=12, color=INK)
+        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+        names = {"none": "no remedy"}
+        keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
+        keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
+        style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
+        self.figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.43), ncols=4, **style)
+
+    def draw(
+        self, league: Sequence[dict[str, Any]], budget: float, target: float, source: str = "live"
+    ) -> tuple[Figure, str]:
+        """The figure and its alt text.
+
+        league: the learner's runs, newest last: {"spec", "step", "lr", "seed", "kept", "new"}, the last two None
+        where a run diverged. budget: share of the old that may be lost; target: the new accuracy wanted.
+        """
+        ax, limit = self.ax, 1 - budget
+        self._source.set_text(source)
+        self._corner.set_bounds(limit, target, 1.1 - limit, 1.1 - target)
+        self._limit.set_xdata([limit, limit])
+        self._target.set_ydata([target, target])
+        best = best_within(self.dots, budget)
+        named = f"best within {budget:.0%} forgotten: {best['name']}" if best else f"no dot within {budget:.0%}"
+        ax.set_title(named if self.dots else "no shipped runs here", loc="left", fontsize=13, color=INK)
+        while self._own:
+            self._own.pop().remove()
+        listed, reached = [], 0
+        for place, run in enumerate(league):
+            letter = chr(ord("a") + place % 26)
+            words = f"{letter}  {run['spec']} ({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']}): "
+            if run["kept"] is None:
+                listed.append(f"{words}diverged")
+                continue
+            self._own += ax.plot(run["kept"], run["new"], ms=17, zorder=5, **STAR)
+            self._own.append(ax.annotate(letter, (run["kept"], run["new"]), (7, -14), zorder=6, **NOTE))
+            within = run["kept"] >= limit and run["new"] >= target
+            reached += within
+            listed.append(f"{words}{run['kept']:.0%}, {number(run['new'], 'accuracy')}{'  ✓' if within else ''}")
+        shares = [x for x, _ in self.means] + [run["kept"] for run in league if run["kept"] is not None]
+        ax.set_xlim(min([0.45, *shares]) - 0.03, 1.03)
+        front = [
+            f"{place}  {self.dots[i]['spec']}: {self.means[i][0]:.0%}, {number(self.means[i][1], 'accuracy')}"
+            for place, i in enumerate(self.front[::-1], start=1)
+        ]
+        rows = ["No dot beats these on both axes (share kept, accuracy):", *front, "", "Your runs (✓: in the corner):"]
+        self._text.set_text("\n".join([*rows, *(listed[-LISTED:] or ["none yet"])]))
+        alt = f"{len(self.dots)} remedies, {len(self.front)} on the front; {named}. Your runs: {len(league)}, "
+        alt += f"{reached} in the corner of {limit:.0%} kept and accuracy {number(target, 'accuracy')}."
+        return self.figure, alt + (f" Newest: {listed[-1][3:]}." if listed else "")
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

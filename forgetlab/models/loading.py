@@ -1,0 +1,200 @@
+"""Finding and loading a model: a shipped one, a transformers folder, or the hub's. Safetensors only, no hub code."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models.lm_heads import check_lm_head
+from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Level, Model, lm_kind_of, quiet_transformers
+from forgetlab.models.soundness import check_config, check_model, check_unused, read_json
+from forgetlab.sources import download, file_path
+from forgetlab.sources.shipped import check_shipped, data_folder
+
+
+def shipped_models() -> list[str]:
+    """Names of the checkpoints that come with forgetlab."""
+    return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
+    if str(device) != "auto":
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise ForgetlabError(
+                f"device {device!r} is not at hand here ({str(error).splitlines()[0]}); try auto"
+            ) from None
+        return chosen
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", revision: str | None = None) -> Model:
+    """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
+
+    revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
+    Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
+    bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
+    Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
+    for what the hub refuses.
+    """
+    chosen = pick_device(device)
+    source = str(name)
+    shipped = shipped_models()
+    fetched = False
+    if source in shipped:
+        folder = data_folder() / "models" / source
+        check_shipped(folder)
+        source = str(folder)
+    elif (place := file_path(source)).is_dir():
+        source = str(place)
+        if not Path(source, "config.json").is_file():
+            raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
+    elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:
+        raise ForgetlabError(f"there is no folder {name}")
+    elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
+        raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
+    else:
+        repository, revision = download.with_revision(source, revision)
+        try:
+            source, fetched = str(download.model_folder(repository, revision)), True
+        except ForgetlabError as error:
+            if "/" in source:
+                raise
+            raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
+    if revision and not fetched:
+        raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
+    local = os.path.basename(os.path.abspath(source))  # "." has no name
+    title = local if not fetched else repository + (f"@{revision}" if revision else "")
+    shown = title if fetched else str(name)
+    body, tokenizer = _from_transformers(source, shown, fetched)
+    model = Model(body, tokenizer, name=title)
+    if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
+        warnings.warn(
+            f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "
+            "huggingface.ForgettingTrainer goes on with it, and `compare` learns its task first",
+            stacklevel=2,
+        )
+    if os.path.lexists(Path(source, HEADS_FILE)):
+        _load_heads(model, Path(source))
+    with _in_words(shown):
+        check_model(model.eval(), shown)
+    model.to(chosen)
+    model.remember()
+    return model
+
+
+def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any]:
+    """The model and tokenizer in a folder. given: its name in messages. fetched: whether it is a copy from the hub."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
+    options: dict[str, Any] = {"trust_remote_code": False}
+    try:
+        with quiet_transformers(), _in_words(given):
+            check_config(Path(source), given)
+            config = AutoConfig.from_pretrained(source, **options)
+            _check_kind(config, given)
+            architecture = (config.architectures or [""])[0]
+            if "ForMaskedLM" in architecture or ("ForPreTraining" in architecture and "Electra" not in architecture):
+                loader = AutoModelForMaskedLM
+            elif "ForCausalLM" in architecture or "LMHeadModel" in architecture:
+                loader = AutoModelForCausalLM
+            else:
+                loader = AutoModel  # ElectraForPreTraining too: a discriminator, which predicts no words
+            options |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            body, info = loader.from_pretrained(source, **options)
+            if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
+                body, info = AutoModel.from_pretrained(source, **options)
+            if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):  # no score uses it
+                raise ForgetlabError(
+                    f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}"
+                )
+            check_unused(body, info["unexpected_keys"], given)
+            if lm_kind_of(body):
+                check_lm_head(body)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            if tokenizer.pad_token is None:
+                # padding is masked out everywhere, so that any existing token serves
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+            if tokenizer.pad_token is None:
+                raise ForgetlabError(f"{given}: its tokenizer has neither a pad nor an end token to pad with")
+    except SafetensorError as error:
+        again = ""
+        if fetched:
+            download.drop_damaged(Path(source))
+            again = "; it was removed from the cache, so that loading it again downloads it anew"
+        raise ForgetlabError(f"{given}: its safetensors file is damaged or cut short ({error}){again}") from None
+    return body, tokenizer
+
+
+@contextmanager
+def _in_words(given: str) -> Iterator[None]:
+    """Whatever transformers, tokenizers and torch raise on a damaged folder, as a ForgetlabError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ForgetlabError, SafetensorError):
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of code in Rust, which is no Exception
+        if not (panic or isinstance(error, Exception)):
+            raise
+        if "trust_remote_code" in str(error):
+            raise ForgetlabError(
+                f"{given} needs code from its repository, which is never run here: expected an architecture that "
+                "transformers itself knows"
+            ) from None
+        raise ForgetlabError(
+            f"{given} cannot be opened as a transformers checkpoint: {download.first_line(cast(Exception, error))}"
+        ) from None
+
+
+def _check_kind(config: Any, given: str) -> None:
+    """Raise ForgetlabError for what is neither an encoder nor a decoder of text."""
+    expected = "expected an encoder such as BERT, or a decoder such as GPT-2 or Llama"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ForgetlabError(f"{given} is an encoder with a decoder ({config.model_type}): {expected}")
+    if not hasattr(config, "hidden_size"):
+        raise ForgetlabError(f"{given} is no model of text alone ({config.model_type}): {expected}")
+
+
+def _load_heads(model: Model, folder: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    described = read_json(folder / HEADS_FILE, str(folder))
+    if not isinstance(described, dict) or not all(_is_head(head) for head in described.values()):
+        raise ForgetlabError(
+            f"{folder}: the named heads cannot be read; expected {HEADS_FILE} to hold "
+            '{NAME: {"level": "sequence" or "token", "labels": [TEXT, …]}}'
+        )
+    try:
+        weights = load_file(folder / HEADS_WEIGHTS)
+        for name, head in described.items():
+            model.add_head(name, head["labels"], head["level"])
+        model.heads.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ForgetlabError(f"{folder}: the named heads cannot be read ({download.first_line(error)})") from None
+
+
+def _is_head(head: Any) -> bool:
+    labels = head.get("labels") if isinstance(head, dict) else None
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        return False
+    return len(set(labels)) == len(labels) and head.get("level") in get_args(Level)

@@ -1,0 +1,302 @@
+"""A model is a transformers backbone with named heads.
+
+`body` is what transformers loads (with its language-model head if the checkpoint has one); `heads` holds a
+small head for each labelled task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models import fast_bert
+from forgetlab.models.lm_heads import lm_logits
+from forgetlab.models.open_runs import close_runs, refuse_second
+from forgetlab.models.seeds import derived
+
+Batch = Mapping[str, Tensor]
+Level = Literal["sequence", "token"]
+Weights = dict[str, Tensor]
+
+HEADS_FILE = "heads.json"
+HEADS_WEIGHTS = "heads.safetensors"
+
+
+class Head(nn.Module):
+    """A linear head on the backbone's hidden states.
+
+    level "sequence": the mean over a text's tokens (encoder) or its last token (causal) → (B, labels);
+    level "token": every token → (B, L, labels).
+    It computes in its own precision, float32, whatever the backbone's.
+    """
+
+    def __init__(self, width: int, labels: Sequence[str], level: Level, *, last_token: bool, seed: int) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.level = level
+        self.last_token = last_token
+        self.linear = nn.utils.skip_init(nn.Linear, width, len(labels))  # torch's global generator is not ours
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = hidden.to(self.linear.weight.dtype)
+        if self.level == "token":
+            return self.linear(hidden)
+        if self.last_token:
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            last = (attention_mask * places).argmax(dim=1)
+            return self.linear(hidden[torch.arange(len(hidden), device=hidden.device), last])
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return self.linear((hidden * mask).sum(1) / mask.sum(1))
+
+
+class Model(nn.Module):
+    """A backbone with named heads and its tokenizer.
+
+    body: a transformers model, with or without a language-model head. tokenizer: its tokenizer.
+    name: what it was loaded from, for reports.
+    """
+
+    def __init__(self, body: nn.Module, tokenizer: Any, name: str) -> None:
+        super().__init__()
+        self.body = body
+        self.heads = nn.ModuleDict()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.lm_kind = lm_kind_of(body)
+        self._pretrained: Weights = {}
+        self._trainable: dict[str, bool] = {}
+        self._undo: list[Callable[[Model], None]] = []
+        self._shared: dict[int, Tensor] | None = None
+        self._plain = frozenset(self.state_dict())  # names of the body's own weights
+        self.remember()
+
+    @property
+    def config(self) -> Any:
+        return self.body.config
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformers model below every head."""
+        return cast(Any, self.body).base_model
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token sees only the ones before it."""
+        return self.lm_kind == "causal" or bool(getattr(self.config, "is_decoder", False))
+
+    @property
+    def end_mark(self) -> bool:
+        """Whether pre-training closed each text with the end token: where the config says so in `end_mark`.
+
+        Then the end of a text is trained and scored like any token. Other models may never have seen it there.
+        """
+        return bool(getattr(self.config, "end_mark", False))
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, in tokens, that a text is cut to: what the backbone takes, 512 at most."""
+        positions: int = getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 512)
+        if self.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+            positions -= self.config.pad_token_id + 1  # RoBERTa counts positions from the padding id
+        return min(positions, 512)
+
+    @property
+    def known_names(self) -> frozenset[str]:
+        """Names of the weights that `restore` brings back: everything but the heads added since."""
+        return frozenset(self._pretrained)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def add_head(self, name: str, labels: Sequence[str], level: Level = "sequence", seed: int = 0) -> Head:
+        """The head called `name`, made if there is none; its start depends on its name and the seed only."""
+        if name in self.heads:
+            head = self.heads[name]
+            assert isinstance(head, Head)
+            if head.labels != tuple(labels) or head.level != level:
+                raise ForgetlabError(
+                    f"head {name!r} has the labels {', '.join(head.labels)} ({head.level}); the task wants "
+                    f"{', '.join(labels)} ({level}): give the task another name"
+                )
+            return head
+        if "." in name or not name:
+            raise ForgetlabError(f"a head's name must not be empty or hold a dot, got {name!r}")
+        if not free_name(name):
+            raise ForgetlabError(
+                f"a head cannot be called {name!r}, which torch's modules mean otherwise: try my-{name}"
+            )
+        width = self.config.hidden_size
+        head = Head(width, labels, level, last_token=self.causal, seed=derived(name, seed)).to(self.device)
+        self.heads[name] = head
+        return head
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The backbone's last hidden states, (B, L, width)."""
+        if self._shared is not None and id(batch) in self._shared:
+            return self._shared[id(batch)]
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
+        if fast_bert.fits(self.backbone, inputs):
+            hidden = fast_bert.hidden_states(self.backbone, inputs)
+        else:
+            hidden = self.backbone(**inputs).last_hidden_state
+        if self._shared is not None:
+            self._shared[id(batch)] = hidden
+        return hidden
+
+    @contextmanager
+    def shared_forward(self) -> Iterator[None]:
+        """Within it, every loss on the same batch (the same object) shares one pass through the backbone."""
+        self._shared = {}
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    def logits(self, batch: Batch, head: str) -> Tensor:
+        """Logits of a named head: (B, labels), or (B, L, labels) for a token head."""
+        if head not in self.heads:
+            raise unknown("head", head, self.heads)
+        return self.heads[head](self.hidden(batch), batch["attention_mask"])
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """Language-model logits (..., vocabulary) from hidden states (..., width)."""
+        if self.lm_kind is None:
+            raise ForgetlabError(f"{self.name} has no language-model head: watch or train a labelled task instead")
+        return lm_logits(self.body, hidden)
+
+    def on_restore(self, undo: Callable[[Model], None]) -> None:
+        """Have `undo(model)` called by `restore`, last one first: for changes of the structure, such as adapters.
+
+        An `undo` that held the model itself would keep it in memory until Python looks for cycles.
+        """
+        self._undo.append(undo)
+
+    # -- before and after ---------------------------------------------------------------------------
+
+    def snapshot(self) -> Weights:
+        """A copy of every weight, heads included."""
+        return {name: p.detach().clone() for name, p in self.state_dict().items()}
+
+    def remember(self) -> None:
+        """Make the present weights, structure and what may be trained the ones that `restore` brings back.
+
+        Raises ForgetlabError while a run is open: what it has frozen or added is its own.
+        """
+        refuse_second(self)
+        self._pretrained = self.snapshot()
+        self._trainable = {name: p.requires_grad for name, p in self.named_parameters()}
+        self.size = sum(p.numel() for p in self.parameters())  # weights, heads among them, that it had then
+        self._undo.clear()
+
+    @torch.no_grad()
+    def restore(self, weights: Weights | None = None) -> None:
+        """Bring back the loaded weights (or `weights`, a snapshot) in place; what was added since is dropped.
+
+        An open run on the model is closed first. After it, and after whatever broke a run off, the weights, the
+        structure and what may be trained are as at loading (or the latest `remember`), in eval mode, without gradients.
+        Raises ForgetlabError, with nothing changed, for the snapshot of another model, and for a run that is at work in
+        another thread.
+        """
+        close_runs(self)
+        weights = self._pretrained if weights is None else weights
+        new = [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]
+        kept = {f"heads.{k}": p for k, p in self.heads.state_dict().items() if k.partition(".")[0] not in new}
+        own = {k: p for k, p in self._pretrained.items() if not k.startswith("heads.")} | kept
+        for odd in sorted(own.keys() ^ weights.keys()):
+            raise ForgetlabError(f"the snapshot is of another model: {odd!r} is in one of the two only")
+        for name, p in own.items():
+            if p.shape != weights[name].shape:
+                raise ForgetlabError(
+                    f"the snapshot is of another model: {name!r} has the shape {[*weights[name].shape]} there, "
+                    f"{[*p.shape]} here"
+                )
+        while self._undo:
+            self._undo[-1](self)
+            self._undo.pop()  # after it: an interrupt within it leaves it to the next call
+        for name in new:
+            del self.heads[name]
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(weights[name])
+        for name, p in self.named_parameters():
+            p.requires_grad_(self._trainable.get(name, True))
+            p.grad = None
+        self._shared = None
+        self.eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write an ordinary transformers folder, with the named heads in two files beside it.
+
+        Raises ForgetlabError for a model with adapters and the like, which such a folder cannot hold.
+        """
+        from safetensors.torch import save_file
+
+        own = {name for name in self.state_dict() if not name.startswith("heads.")}
+        if odd := sorted(own ^ self._plain):
+            raise ForgetlabError(
+                f"{self.name} carries added weights that a transformers folder cannot hold ({odd[0]}): "
+                "call LoRA's merge() or model.restore() first"
+            )
+        folder, body = Path(folder), cast(Any, self.body)
+        with quiet_transformers():
+            body.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        if self.heads:
+            weights = {k: v.contiguous().cpu() for k, v in self.heads.state_dict().items()}
+            save_file(weights, folder / HEADS_WEIGHTS)  # before the file that announces them
+            heads = {name: {"level": h.level, "labels": h.labels} for name, h in self.heads.items()}
+            (folder / HEADS_FILE).write_text(json.dumps(heads, indent=1) + "\n", encoding="utf-8")
+        else:  # those of an earlier model would be loaded with this one
+            (folder / HEADS_FILE).unlink(missing_ok=True)
+            (folder / HEADS_WEIGHTS).unlink(missing_ok=True)
+
+
+def free_name(name: str) -> bool:
+    """Whether a head may be called so: not where torch's modules have a method of that name, such as "train"."""
+    return not hasattr(nn.ModuleDict(), name)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it every part of a model is in eval mode; afterwards each is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Only errors, no progress bars."""
+    from transformers.utils import logging
+
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
+    name = type(body).__name__
+    if "ForMaskedLM" in name or "ForPreTraining" in name:
+        return "masked"
+    return "causal" if "ForCausalLM" in name or "LMHeadModel" in name else None

@@ -1,0 +1,150 @@
+"""Pulls that know which weights the old tasks need: from the Fisher information, or from how the outputs react."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from forgetlab.errors import ForgetlabError, number, unknown, whole
+from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
+from forgetlab.importance.cache import once
+from forgetlab.remedies.regularizers.quadratic import Lam, Quadratic
+from forgetlab.tasks import Task, trainable
+from forgetlab.training.method import Run
+
+
+class EWC(Quadratic):
+    """Elastic weight consolidation: pull each weight as strongly as the old tasks' Fisher information says.
+
+    L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
+
+    fisher: {name: tensor} from `fisher_diagonal` (several tasks: their sum), or the old tasks themselves, of which it
+    is then computed at the start with `estimator`, `examples`, `draws` and the run's seed. The other arguments: see
+    Quadratic.
+    Raises ForgetlabError for a Fisher of another model (it names the parameter) and for tasks without training data.
+    Source: Kirkpatrick et al. 2017, eq. 3. Differs from much public code by the per-example Fisher and the factor ½.
+    """
+
+    name = "ewc"
+
+    def __init__(
+        self,
+        fisher: Mapping[str, Tensor] | Sequence[Task],
+        lam: Lam | None = None,
+        *,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        estimator: Estimator = "auto",
+        examples: int = 200,
+        draws: int = 4,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__(lam, anchor, proximal, strength)
+        self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
+        if estimator not in get_args(Estimator):
+            raise unknown("estimator", str(estimator), get_args(Estimator))
+        self.estimator: Estimator = estimator
+        self.examples, self.draws = whole("examples", examples), whole("draws", draws)
+
+    def importance(self, run: Run) -> Importance:
+        if isinstance(self._given, Mapping):
+            return dict(self._given)
+        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws, run.seed
+        return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
+
+    def _of_task(self, run: Run, task: Task) -> Importance:
+        return fisher_diagonal(
+            run.model,
+            task,
+            estimator=self.estimator,
+            examples=self.examples,
+            draws=self.draws,
+            batch_size=32,
+            seed=run.seed,
+        )
+
+    def combine(self, parts: Sequence[Importance]) -> Importance:
+        """One Fisher of the tasks' own, in their order: the sum."""
+        return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+class OnlineEWC(EWC):
+    """EWC for a sequence: one anchor, and a Fisher that fades: F ← γ F + F_t after each task t.
+
+    gamma: γ in [0, 1]; 1 is the plain sum. `consolidate(fisher)` adds the Fisher of a task just learned; the next
+    run then anchors to its own start, where no anchor was given. Everything else as in EWC; given tasks count as a
+    sequence in their order.
+    Source: Schwarz et al. 2018 (Progress & Compress), eq. 8–9. Theirs pulls with γ F, this with F: their λ is ours / γ.
+    """
+
+    name = "online-ewc"
+
+    def __init__(
+        self,
+        fisher: Mapping[str, Tensor] | Sequence[Task],
+        lam: Lam | None = None,
+        gamma: float = 0.9,
+        *,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        estimator: Estimator = "auto",
+        examples: int = 200,
+        draws: int = 4,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__(
+            fisher,
+            lam,
+            anchor=anchor,
+            proximal=proximal,
+            estimator=estimator,
+            examples=examples,
+            draws=draws,
+            strength=strength,
+        )
+        self.gamma = number("gamma", gamma, 0, 1)
+
+    def combine(self, parts: Sequence[Importance]) -> Importance:
+        faded = dict(parts[0])
+        for part in parts[1:]:
+            faded = {name: self.gamma * value + part[name] for name, value in faded.items()}
+        return faded
+
+    def consolidate(self, fisher: Mapping[str, Tensor]) -> None:
+        """F ← γ F + F_t. fisher: F_t of the task just learned, for the same parameters as before."""
+        if not isinstance(self._given, Mapping):
+            raise ForgetlabError("consolidate needs a method that was given a Fisher, not tasks")
+        given = {name: torch.empty_like(value) for name, value in self._given.items()}
+        check_importance(fisher, given, needed=given)
+        self._given = self.combine([dict(self._given), dict(fisher)])
+
+
+class MAS(EWC):
+    """Memory-aware synapses: the pull follows how much the old outputs react to each weight; no labels are used.
+
+    L = L_task + (λ/2) Σ_i Ω_i (θ_i − θ*_i)²,  Ω = mean_x |∂‖f(x)‖² / ∂θ|.
+
+    importance: {name: tensor} from `mas_importance`, or the old tasks (see EWC).
+    Source: Aljundi et al. 2018, eq. 3–4; differs from it by the factor ½.
+    """
+
+    name = "mas"
+
+    def __init__(
+        self,
+        importance: Mapping[str, Tensor] | Sequence[Task],
+        lam: Lam | None = None,
+        *,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        examples: int = 200,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
+
+    def _of_task(self, run: Run, task: Task) -> Importance:
+        return mas_importance(run.model, task, examples=self.examples, seed=run.seed)

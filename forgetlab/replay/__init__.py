@@ -1,7 +1,0 @@
-"""Remedies that mix the past into each batch: stored examples, written ones, or all of the old tasks."""
-
-from forgetlab.replay.experience import ExperienceReplay, Multitask
-from forgetlab.replay.generative import GenerativeReplay
-from forgetlab.replay.memory import class_balanced, reservoir
-
-__all__ = ["ExperienceReplay", "GenerativeReplay", "Multitask", "class_balanced", "reservoir"]

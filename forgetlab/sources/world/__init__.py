@@ -1,0 +1,15 @@
+"""The embedded world: a small language whose grammar we own, so that probabilities and entropies are exact."""
+
+from forgetlab.sources.world.corpus import (
+    REGISTERS,
+    broken,
+    cloze,
+    coherence,
+    draw,
+    fluency,
+    grammar,
+    parser,
+    vocabulary,
+)
+
+__all__ = ["REGISTERS", "broken", "cloze", "coherence", "draw", "fluency", "grammar", "parser", "vocabulary"]

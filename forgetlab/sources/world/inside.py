@@ -1,0 +1,306 @@
+"""What can only be estimated for English is exact here: the probability of any text, the entropy of the source.
+
+The inside algorithm, top-down and memoised: inside(symbol, i) maps each end j to the summed probability of
+all derivations of words[i:j] from the symbol. A rule's variables are bound as the words are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import product
+from math import exp, inf, log
+
+from forgetlab.errors import unknown
+from forgetlab.sources.world.grammar import PRONOUNS, Call, Draw, Grammar, Item, Refer, Rule, Word
+
+Bound = tuple[tuple[str, Word], ...]
+Spans = dict[int, float]
+
+# Word sequences may hold None, which matches every word.
+Words = Sequence[str | None]
+
+
+class Parser:
+    """Exact probabilities under a grammar.
+
+    grammar: the source. All results are in nats (natural logarithms).
+    """
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self._rules = dict(grammar.rules)
+        self._first = self._first_words()
+        self._by_first: dict[str, tuple[dict[str, list[Rule]], list[Rule]]] = {}
+        for symbol in self._rules:
+            self._index(symbol)
+
+    def logprob(self, words: Words, symbol: str = "General") -> float:
+        """log p(words) under `symbol`, -inf where the text is not in the language.
+
+        words: the text's words in order; None matches any one word, so that a sum over a gap is one call.
+        """
+        if symbol not in self._rules:
+            raise unknown("symbol", symbol, self._rules)
+        chart: dict[tuple[str, int], Spans] = {}
+        p = self._inside(symbol, 0, words, chart).get(len(words), 0.0)
+        return log(p) if p > 0 else -inf
+
+    def accepts(self, words: Words, symbol: str = "Anything") -> bool:
+        """Whether the whole text is in the language of `symbol`."""
+        return self.logprob(words, symbol) > -inf
+
+    def accepts_sentence(self, words: Words) -> bool:
+        """Whether a single sentence, its full stop included, can stand in some text of the language."""
+        return self.logprob(words, self._sentences) > -inf
+
+    def conditional(self, words: Sequence[str], position: int, symbol: str = "General") -> float:
+        """log p(words[position] | all the other words), the best any masked model can do on that gap.
+
+        -inf where the word cannot stand there.
+        """
+        gap = [*words[:position], None, *words[position + 1 :]]
+        whole = self.logprob(words, symbol)
+        return whole - self.logprob(gap, symbol) if whole > -inf else -inf
+
+    def entropy(self, symbol: str = "General") -> float:
+        """Entropy of a text in nats: H(A) = Σ_r p_r (−log p_r + H(draws of r) + Σ_calls H(call)).
+
+        It is the derivation entropy; it equals the text's entropy because the grammar is unambiguous
+        (tested on samples: the inside probability of a text is the probability of its derivation).
+        """
+        return self._total(symbol)[0]
+
+    def expected_length(self, symbol: str = "General") -> float:
+        """Expected number of words of a text, without an end mark."""
+        return self._total(symbol)[1]
+
+    def perplexity_floor(self, symbol: str = "General") -> float:
+        """exp(entropy / expected predictions): no causal model's expected perplexity is lower.
+
+        Each word and the end of the text is one prediction.
+        """
+        return exp(self.entropy(symbol) / (self.expected_length(symbol) + 1))
+
+    def _total(self, symbol: str) -> tuple[float, float]:
+        if symbol not in self.grammar.rules:
+            raise unknown("symbol", symbol, self.grammar.rules)
+        return self._totals[symbol]
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _inside(self, symbol: str, i: int, words: Words, chart: dict[tuple[str, int], Spans]) -> Spans:
+        if (symbol, i) in chart:
+            return chart[symbol, i]
+        by_first, nullable = self._by_first[symbol]
+        if i < len(words):
+            word = words[i]
+            rules = self._rules[symbol] if word is None else by_first.get(word, nullable)
+        else:
+            rules = nullable
+        spans: Spans = {}
+        for rule in rules:
+            for end, p in self._match(rule, i, words, chart).items():
+                spans[end] = spans.get(end, 0.0) + rule.probability * p
+        chart[symbol, i] = spans
+        return spans
+
+    def _match(self, rule: Rule, start: int, words: Words, chart: dict[tuple[str, int], Spans]) -> Spans:
+        states: dict[tuple[int, Bound], float] = {(start, ()): 1.0}
+        for item in rule.items:
+            following: dict[tuple[int, Bound], float] = {}
+            for (i, bound), p in states.items():
+                if isinstance(item, Call):
+                    for end, q in self._inside(item.symbol, i, words, chart).items():
+                        key = (end, bound)
+                        following[key] = following.get(key, 0.0) + p * q
+                elif i < len(words):
+                    for new_bound, q in self._read(item, words[i], bound):
+                        key = (i + 1, new_bound)
+                        following[key] = following.get(key, 0.0) + p * q
+            states = following
+            if not states:
+                return {}
+        spans: Spans = {}
+        for (i, _), p in states.items():
+            spans[i] = spans.get(i, 0.0) + p
+        return spans
+
+    def _read(self, item: Item, word: str | None, bound: Bound) -> list[tuple[Bound, float]]:
+        """The ways in which one item may read one word (None: any), with their probabilities."""
+        if isinstance(item, str):
+            return [(bound, 1.0)] if word is None or word == item else []
+        if isinstance(item, Refer):
+            text = item.text(dict(bound)[item.var])
+            return [(bound, 1.0)] if word is None or word == text else []
+        assert isinstance(item, Draw)
+        cls = self.grammar.classes[item.words]
+        if word is not None and word not in cls.index:
+            return []
+        allowed = cls.allowed(item, dict(bound))
+        total = 1.0
+        if allowed is not None:
+            total = sum(p for p, ok in zip(cls.probabilities, allowed, strict=True) if ok)
+        if word is None and not item.var:
+            return [(bound, 1.0)]
+        choices = range(len(cls.words)) if word is None else [cls.index[word]]
+        return [
+            ((*bound, (item.var, cls.words[k])) if item.var else bound, cls.probabilities[k] / total)
+            for k in choices
+            if allowed is None or allowed[k]
+        ]
+
+    # -- what a rule may begin with: lets inside() skip nearly all alternatives ---------------------
+
+    def _starts(self, rule: Rule, first: dict[str, set[str]]) -> tuple[set[str], bool]:
+        words: set[str] = set()
+        for item in rule.items:
+            if isinstance(item, str):
+                return words | {item}, False
+            if isinstance(item, Draw):
+                return words | set(self.grammar.classes[item.words].index), False
+            if isinstance(item, Refer):
+                raise ValueError("a rule refers to a word before drawing it")
+            words |= first[item.symbol] - {""}
+            if "" not in first[item.symbol]:
+                return words, False
+        return words, True
+
+    def _first_words(self) -> dict[str, set[str]]:
+        first: dict[str, set[str]] = {symbol: set() for symbol in self._rules}
+        changed = True
+        while changed:
+            changed = False
+            for symbol, rules in self._rules.items():
+                for rule in rules:
+                    words, empty = self._starts(rule, first)
+                    if empty:
+                        words = words | {""}
+                    if not words <= first[symbol]:
+                        first[symbol] |= words
+                        changed = True
+        return first
+
+    def _index(self, symbol: str) -> None:
+        starts = [(rule, *self._starts(rule, self._first)) for rule in self._rules[symbol]]
+        nullable = [rule for rule, _, empty in starts if empty]
+        # every nullable rule belongs in every list, in rule order
+        words = {word for _, firsts, _ in starts for word in firsts}
+        lists = {word: [r for r, firsts, empty in starts if empty or word in firsts] for word in words}
+        self._by_first[symbol] = (lists, nullable)
+
+    # -- single sentences --------------------------------------------------------------------------
+
+    @cached_property
+    def _sentences(self) -> str:
+        """A symbol for every sentence of every rule: rules cut at their full stops, variables set free."""
+        name = "(sentence)"
+        pieces: set[tuple[Item, ...]] = set()
+        for symbol in self._reachable("Anything"):
+            for rule in self.grammar.rules[symbol]:
+                drawn = {item.var: item for item in rule.items if isinstance(item, Draw)}
+                piece: list[Item] = []
+                for item in rule.items:
+                    piece.append(item)
+                    if item in (".", "?"):
+                        pieces.update(_freed(piece, drawn))
+                        piece = []
+        self._rules[name] = [Rule(1 / len(pieces), piece) for piece in sorted(pieces, key=repr)]
+        self._index(name)
+        return name
+
+    def _reachable(self, symbol: str) -> set[str]:
+        found, todo = {symbol}, [symbol]
+        while todo:
+            calls = {i.symbol for rule in self.grammar.rules[todo.pop()] for i in rule.items if isinstance(i, Call)}
+            todo += sorted(calls - found)
+            found |= calls
+        return found
+
+    # -- entropy and length ------------------------------------------------------------------------
+
+    @cached_property
+    def _totals(self) -> dict[str, tuple[float, float]]:
+        """(entropy, expected words) of each symbol: the fixed point of their recursion."""
+        own: dict[str, tuple[float, float]] = {}
+        calls: dict[str, list[tuple[str, float]]] = {}
+        for symbol, rules in self.grammar.rules.items():
+            entropy = length = 0.0
+            for rule in rules:
+                p = rule.probability
+                entropy += p * (-log(p) + self._draws_entropy(rule))
+                length += p * sum(not isinstance(item, Call) for item in rule.items)
+            own[symbol] = entropy, length
+            calls[symbol] = [
+                (item.symbol, rule.probability) for rule in rules for item in rule.items if isinstance(item, Call)
+            ]
+        totals = dict(own)
+        while True:
+            change = 0.0
+            for symbol, (entropy, length) in own.items():
+                h = entropy + sum(p * totals[callee][0] for callee, p in calls[symbol])
+                n = length + sum(p * totals[callee][1] for callee, p in calls[symbol])
+                change = max(change, abs(h - totals[symbol][0]), abs(n - totals[symbol][1]))
+                totals[symbol] = h, n
+            if change < 1e-13:
+                return totals
+
+    def _draws_entropy(self, rule: Rule) -> float:
+        """Σ H(draw | earlier draws), exact: every assignment of the variables that constrain later draws."""
+        constrainers = {v for d in rule.items if isinstance(d, Draw) for v in (*d.others, d.other_gender) if v}
+        assignments: list[tuple[dict[str, Word], float]] = [({}, 1.0)]
+        total = 0.0
+        for item in rule.items:
+            if not isinstance(item, Draw):
+                continue
+            cls = self.grammar.classes[item.words]
+            following = []
+            for bound, weight in assignments:
+                allowed = cls.allowed(item, bound)
+                mass, plogp = 0.0, 0.0
+                for k, p in enumerate(cls.probabilities):
+                    if allowed is None or allowed[k]:
+                        mass += p
+                        plogp += p * log(p)
+                total += weight * (log(mass) - plogp / mass)  # H(p/mass) = log mass − (Σ p log p)/mass
+                if item.var in constrainers:
+                    following += [
+                        ({**bound, item.var: cls.words[k]}, weight * p / mass)
+                        for k, p in enumerate(cls.probabilities)
+                        if allowed is None or allowed[k]
+                    ]
+            if item.var in constrainers:
+                assignments = following
+        return total
+
+
+def _freed(piece: list[Item], drawn: dict[str, Draw]) -> list[tuple[Item, ...]]:
+    """One sentence with its references to earlier sentences replaced: `$x` by a draw, `$x.he` by he or she."""
+    here: set[str] = set()
+    options: list[list[Item]] = []
+    for item in piece:
+        if isinstance(item, Draw):
+            options.append([_within(item, here)])
+            here.add(item.var)
+        elif isinstance(item, Refer) and item.var not in here:
+            if item.form:
+                options.append(list(PRONOUNS[item.form].values()))
+            else:
+                options.append([_freed_draw(item.var, drawn, here)])
+                here.add(item.var)
+        else:
+            options.append([item])
+    return [tuple(choice) for choice in product(*options)]
+
+
+def _within(draw: Draw, here: set[str]) -> Draw:
+    """The draw with only those constraints that name words of the same sentence."""
+    others = tuple(v for v in draw.others if v in here)
+    return Draw(draw.words, draw.var, others, draw.other_gender if draw.other_gender in here else "")
+
+
+def _freed_draw(var: str, drawn: dict[str, Draw], here: set[str]) -> Draw:
+    """A draw for a word from an earlier sentence; it still differs from the words it differed from there."""
+    own = drawn[var]
+    apart = {v for v in here if v and (v in own.others or var in drawn[v].others)}
+    return Draw(own.words, var, tuple(sorted(apart)))

@@ -1,0 +1,143 @@
+"""The embedded tasks by name, from the shipped files or, at another point of the similarity dial, made anew."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from forgetlab.errors import ForgetlabError, a_seed, number, unknown, whole
+from forgetlab.models.model import Model
+from forgetlab.sources import Examples
+from forgetlab.sources.shipped import data_folder
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Suite, Tagging, Task
+from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs, Writing
+
+Row = dict[str, Any]
+
+LABELLED = ("sentiment", "register", "acceptability", "entailment")
+SUITES = ("embedded", "glue", "text")
+DESCRIPTIONS = {
+    "sentiment": "is a review positive or negative; negation and contrast decide",
+    "register": "which of five registers a text is of",
+    "acceptability": "is a text in the language or broken",
+    "entailment": "does the second sentence follow from the first",
+    "entities": "a BIO tag for each word; names are resolved by context only",
+    "masked-lm": "fill a hidden word; masked-lm:REGISTER for one register",
+    "causal-lm": "predict the next word; causal-lm:REGISTER for one register",
+    "minimal-pairs": "prefer the good twin of a pair (zero-shot)",
+    "cloze": "end a riddle with the right word (zero-shot)",
+    "k-shot": "registers from 8 examples each on frozen features",
+    "writing": "text that the model writes, scored by the parser (causal models)",
+}
+
+
+def task_names() -> dict[str, str]:
+    """Name → what it asks, for every embedded task."""
+    return dict(DESCRIPTIONS)
+
+
+def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int = 0, size: int | None = None) -> Task:
+    """An embedded task by name, "sentiment" or "causal-lm:notices".
+
+    similarity: how much vocabulary and structure the task's texts share with the pre-training text, 0 to 1
+    (only reviews have unfamiliar words and structures, so it matters for sentiment and the reviews register).
+    split: what is scored: "test", or "heldout" (every text holds a name or noun that no labelled training text has).
+    size: training examples (default: all that are shipped). Raises ForgetlabError for an unknown name.
+    """
+    base, _, register = name.partition(":")
+    if base not in DESCRIPTIONS:
+        raise unknown("task", name, DESCRIPTIONS)
+    if split not in ("test", "heldout"):
+        raise unknown("split", split, ("test", "heldout"))
+    similarity, seed = number("similarity", similarity, 0, 1), a_seed(seed)
+    size = None if size is None else whole("size", size)
+    full_name = name if similarity == 1.0 else f"{name}@{similarity:g}"
+
+    def rows(source: str, part: str, count: int | None = None) -> list[Row]:
+        return _rows(source, part, similarity, seed, count)
+
+    if base in ("masked-lm", "causal-lm"):
+        source = f"text:{register or 'general'}"
+        train, test = rows(source, "train", size), rows(source, "test")
+        if base == "masked-lm":
+            floor = math.exp(sum(row["gap_nats"] for row in test) / len(test))
+            return MaskedLM(full_name, _texts(train), _texts(test), floor, gaps=[row["gap"] for row in test])
+        predictions = sum(len(row["text"].split()) + 1 for row in test)
+        floor = math.exp(sum(row["nats"] for row in test) / predictions)
+        return CausalLM(full_name, _texts(train), _texts(test), floor)
+    if register:
+        raise ForgetlabError(f"unknown task {name!r}; only masked-lm and causal-lm take a register, try {base!r}")
+    if base == "entities":
+        return Tagging(full_name, _tagged(rows(base, "train", size)), _tagged(rows(base, split)), head=base)
+    if base in LABELLED:
+        return Classification(full_name, _labelled(rows(base, "train", size)), _labelled(rows(base, split)), head=base)
+    if base == "minimal-pairs":
+        found = rows(base, "test")
+        return MinimalPairs(full_name, [row["good"] for row in found], [row["bad"] for row in found])
+    if base == "cloze":
+        found = rows(base, "test")
+        return Cloze(full_name, *([row[key] for row in found] for key in ("text", "choices", "answer")))
+    if base == "k-shot":
+        return KShot(full_name, _labelled(rows("register", "train", 200)), _labelled(rows("register", "test")))
+    return Writing(full_name)
+
+
+def suite(name: str, model: Model, **options: Any) -> Suite:
+    """A named list of tasks for a model, to take before and after a fine-tune.
+
+    "embedded": what a model of the embedded world knows; "glue": seven classification tasks from the hub
+    (options: `suites.glue`); "text": perplexity, choices and writing on texts of your own (`suites.text_suite`).
+    """
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    if name == "embedded":
+        return Suite(name, tuple(task(n) for n in default_watch(model)))
+    from forgetlab.tasks import suites
+
+    return suites.glue(**options) if name == "glue" else suites.text_suite(model, **options)
+
+
+def default_watch(model: Model) -> list[str]:
+    """Names of the embedded tasks that make sense to watch on this model."""
+    if model.lm_kind == "causal":
+        return ["causal-lm", "minimal-pairs", "cloze", "writing"]
+    names = ["masked-lm"] if model.lm_kind == "masked" else []
+    names += [head for head in ("entities", "register", "acceptability") if head in model.heads]
+    return [*names, "minimal-pairs", "k-shot"] if model.lm_kind else [*names, "k-shot"]
+
+
+def file_name(source: str, part: str) -> str:
+    """Name of a shipped data file, such as text-general.test.jsonl."""
+    return f"{source.replace(':', '-')}.{part}.jsonl"
+
+
+def _rows(source: str, part: str, similarity: float, seed: int, size: int | None) -> list[Row]:
+    path = data_folder() / "tasks" / file_name(source, part)
+    if similarity == 1.0 and seed == 0 and path.is_file():
+        with path.open(encoding="utf-8") as file:
+            found = [json.loads(line) for line in file]
+        if size is None or size <= len(found):
+            return found[:size]
+    from forgetlab.sources.world import examples
+
+    return examples.rows(source, part, similarity=similarity, seed=seed, size=size)  # type: ignore[arg-type]
+
+
+def _texts(rows: list[Row]) -> Examples:
+    return Examples(kind="text", texts=tuple(row["text"] for row in rows))
+
+
+def _labelled(rows: list[Row]) -> Examples:
+    pairs = tuple(row["pair"] for row in rows) if "pair" in rows[0] else None
+    return Examples(
+        kind="pairs" if pairs else "labelled",
+        texts=tuple(row["text"] for row in rows),
+        pairs=pairs,
+        labels=tuple(row["label"] for row in rows),
+    )
+
+
+def _tagged(rows: list[Row]) -> Examples:
+    words = tuple(tuple(row["words"]) for row in rows)
+    return Examples(kind="tags", texts=(), words=words, tags=tuple(tuple(row["tags"]) for row in rows))

@@ -1,0 +1,239 @@
+"""A task from a user's own data: a file, a hub data set or this machine's text, in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, get_args
+
+from forgetlab import sources
+from forgetlab.errors import ForgetlabError, shown, unknown
+from forgetlab.models.model import Model
+from forgetlab.sources import Column, Examples, Kind
+from forgetlab.sources.json_tables import whole_text
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
+from forgetlab.tasks.own_probes import Generation, MultipleChoice
+from forgetlab.tasks.probes import KShot, MinimalPairs
+from forgetlab.tasks.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
+
+Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
+
+PROBES = ("minimal-pairs", "choices", "k-shot", "generation")
+GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
+QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
+CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
+PAIR_ROW = '{"good": "…", "bad": "…"}'
+CHOICE_ROW = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
+
+
+def task_from(
+    source: str | PathLike[str],
+    model: Model,
+    *,
+    kind: str | None = None,
+    test: str | PathLike[str] | None = None,
+    name: str | None = None,
+    text: Column = None,
+    label: Column = None,
+    pair: Column = None,
+    limit: int | None = None,
+    k: int | None = None,
+    seed: int = 0,
+    similarity: float = 1.0,
+) -> Task:
+    """A task from data: `task_from("reviews.csv", model)`; the command line and the labs read a source by it too.
+
+    source: a file (CSV, TSV, JSON lines, CoNLL, plain text), "python-docs", "python-source" or "licences", a hub
+    data set "owner/name", "owner/name:config", with "@REVISION" at the end to pin it; "hub:sst2" (`sources.hub`);
+    or an embedded task's name, if there is no such file. Options may stand at its end: "cola.tsv:text=3,label=1".
+    kind: what to make of it; found out where left out. Trained and scored: "labelled", "pairs" (classes), "tags",
+    "text" (masked or causal language modelling, as suits the model). Scored only: "minimal-pairs" (rows
+    {"good", "bad"}), "choices" (rows {"question", "choices", "answer": index, letter or the choice itself}), both JSON
+    lines; "k-shot" (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
+    test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
+    source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
+    limit: examples of each read. similarity: of an embedded task.
+    Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
+    """
+    given = {
+        "kind": kind,
+        "test": test,
+        "name": name,
+        "text": text,
+        "label": label,
+        "pair": pair,
+        "limit": limit,
+        "k": k,
+    }
+    there, options = _options(source, given)
+    if is_embedded(there):
+        if odd := next((key for key, value in options.items() if value is not None), None):
+            raise ForgetlabError(f"{there} is an embedded task, which takes no {odd}")
+        return embedded.task(there, similarity=similarity)
+    check_source(there)
+    kind, test, title, k, limit = (options[key] for key in ("kind", "test", "name", "k", "limit"))
+    if kind is not None and kind not in (*get_args(Kind), *PROBES):
+        raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
+    title = title or short_name(there)
+    columns = {key: options[key] for key in ("text", "label", "pair")}
+    may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
+    if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
+        return probe
+    wanted: Any = {"k-shot": "labelled", "generation": "text"}.get(kind or "", kind)
+    read = {**columns, "kind": wanted, "limit": limit}
+    shots = (8 if k is None else k) if kind == "k-shot" else None
+    hub = is_hub_name(there)
+    if hub and test is None and kind != "generation":
+        train, held = sources.hub_sides(there, **read)
+        return of_examples(title, train, held, model, shots)
+    examples = _read(there, "train" if hub else None, read)
+    if kind == "generation":
+        return Generation(title, examples.texts)
+    if test is None:
+        train, held = sources.split(examples, test=0.2, seed=seed)
+    else:
+        held = _read(there if hub else test, str(test) if hub else None, read | {"kind": examples.kind})
+        train = examples
+    return of_examples(title, train, held, model, shots)
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a name is that of an embedded task, and of no file."""
+    return name.partition(":")[0] in embedded.DESCRIPTIONS and not is_file(name)
+
+
+def check_source(source: str | PathLike[str]) -> None:
+    """Raise ForgetlabError, with the nearest name that there is, for a source that cannot be one; nothing is read."""
+    name = parsed(source).name
+    if name in MACHINE_TEXT or is_embedded(name) or is_file(name):
+        return
+    if len(name) > LONGEST:
+        raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file: {shown(name)}")
+    if is_hub_name(name):
+        return
+    if not any(mark in name for mark in "./\\~\0"):
+        raise unknown("task or file", name, [*embedded.DESCRIPTIONS, *MACHINE_TEXT])
+    sources.read(name)  # says what is wrong, and the nearest name
+
+
+def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name in a source, and its options with those of a call; those at its end are text."""
+    found = parsed(source)
+    for key, value in found.options.items():
+        if given[key] is not None and str(given[key]) != value:
+            raise ForgetlabError(f"{found.name}: {key} is given twice, as {value!r} and as {given[key]!r}")
+        if key in ("k", "limit") and not (value.isdecimal() and int(value[:18])):
+            raise ForgetlabError(f"{found.name}: {key} must be a whole number above 0, got {value!r}")
+        given[key] = int(value[:18]) if key in ("k", "limit") else value
+    return found.name, given
+
+
+def of_examples(name: str, train: Examples, test: Examples, model: Model, k: int | None = None) -> Task:
+    """The task that examples of a kind make on a model. k: a k-shot probe instead of a trained head.
+
+    Its classes are those of both sides: a rare one may have come to stand on one of them only.
+    """
+    if k is not None:
+        return KShot(name, train, test, k)
+    if train.kind == "tags":
+        return Tagging(
+            name, train, test, labels=[tag for side in (train, test) for tags in side.tags or () for tag in tags]
+        )
+    if train.kind in ("labelled", "pairs"):
+        return Classification(name, train, test, labels=[*(train.labels or ()), *(test.labels or ())])
+    if model.lm_kind is None:
+        raise ForgetlabError(
+            f"{model.name} has no language-model head, so plain text ({name}) gives it nothing to learn or to score: "
+            "give data with labels"
+        )
+    return (MaskedLM if model.lm_kind == "masked" else CausalLM)(name, train, test)
+
+
+def _read(source: str | PathLike[str], split: str | None, options: Mapping[str, Any]) -> Examples:
+    name = str(source)
+    if name in MACHINE_TEXT:
+        if options["kind"] not in (None, "text"):
+            raise ForgetlabError(f"{name} is plain text; it has no {options['kind']}")
+        texts = sources.machine_text(name)
+        return Examples("text", texts.texts[: options["limit"]], notes=texts.notes)
+    if split is None and not is_hub_name(name):
+        return sources.read(Path(source), **options)
+    whole, _, revision = name.removeprefix(sources.HUB_PREFIX).partition("@")
+    owner_name, _, config = whole.partition(":")
+    return sources.hub(owner_name, config or None, split=split or "test", revision=revision or None, **options)
+
+
+def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None) -> Task | None:
+    """The probe that the rows of a JSON file make; None where they are something else and no kind was asked for."""
+    row = PAIR_ROW if kind == "minimal-pairs" else CHOICE_ROW
+    if not is_file(source):
+        raise ForgetlabError(f"{kind} come from a file of JSON lines such as {row}; there is no file {source}")
+    rows = sources.read_rows(source)
+    first = rows[0][1] if rows and isinstance(rows[0][1], dict) else {}
+    if kind == "minimal-pairs" or (kind is None and _key(first, GOOD) and _key(first, BAD)):
+        make: Any = _minimal_pairs
+    elif kind == "choices" or (kind is None and _key(first, CHOICES) and _key(first, ANSWER)):
+        make, row = _choices, CHOICE_ROW
+    else:
+        return None
+    if not rows:
+        raise ForgetlabError(f"{source} holds no JSON; expected lines such as {row}")
+    for where, value in rows:
+        if not isinstance(value, dict):
+            raise ForgetlabError(f"{source}, {where}: expected one JSON object on each line, such as {row}")
+    count = len(rows) if limit is None else min(limit, len(rows))
+    return make(title, source, [rows[i * len(rows) // count] for i in range(count)])
+
+
+def _key(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in row), None)
+
+
+def _minimal_pairs(name: str, path: str, rows: Rows) -> MinimalPairs:
+    sides: tuple[list[str], list[str]] = ([], [])
+    for where, row in rows:
+        for side, names in zip(sides, (GOOD, BAD), strict=True):
+            value = row.get(_key(row, names) or "")
+            if not isinstance(value, str) or not value.strip():
+                raise ForgetlabError(f"{path}, {where}: expected {PAIR_ROW}, {names[0]!r} is {shown(value)}")
+            side.append(whole_text(value))
+    return MinimalPairs(name, *sides)
+
+
+def _choices(name: str, path: str, rows: Rows) -> MultipleChoice:
+    questions, choices, answers = [], [], []
+    for place, row in rows:
+        where = f"{path}, {place}"
+        question = row.get(_key(row, QUESTION) or "", "")
+        options, answer = (row.get(_key(row, names) or "") for names in (CHOICES, ANSWER))
+        if not isinstance(question, str) or not isinstance(options, list) or not _are_choices(options):
+            raise ForgetlabError(
+                f"{where}: expected {CHOICE_ROW} with two or more different choices, got {shown(options)}"
+            )
+        index = _index(answer, options)
+        if index is None:
+            raise ForgetlabError(
+                f"{where}: the answer is {shown(answer)}; expected an index from 0 to {len(options) - 1}, a letter "
+                "from A on, or one of the choices"
+            )
+        questions.append(whole_text(question))
+        choices.append([whole_text(option) for option in options])
+        answers.append(index)
+    return MultipleChoice(name, questions, choices, answers)
+
+
+def _are_choices(options: list[Any]) -> bool:
+    return all(isinstance(o, str) and o.strip() for o in options) and len(set(options)) == len(options) > 1
+
+
+def _index(answer: Any, options: list[str]) -> int | None:
+    if answer in options:
+        return options.index(answer)
+    if isinstance(answer, str) and re.fullmatch("[A-Za-z]", answer):
+        answer = ord(answer.upper()) - ord("A")
+    elif isinstance(answer, str) and re.fullmatch("[0-9]{1,9}", answer):  # HellaSwag has "3"
+        answer = int(answer)
+    good = isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options)
+    return answer if good else None

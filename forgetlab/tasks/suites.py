@@ -1,0 +1,125 @@
+"""Suites of tasks for real models: GLUE, and text of the user's own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forgetlab import sources
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models.model import Model
+from forgetlab.tasks import Classification, Scores, Suite, Tally, Task, score_of_sums
+from forgetlab.tasks.from_data import task_from
+from forgetlab.tasks.own_probes import Generation
+from forgetlab.tasks.source_names import MACHINE_TEXT
+
+Source = str | PathLike[str]
+
+GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte")
+
+
+class MatthewsClassification(Classification):
+    """Classification whose main score is Matthews correlation, beside accuracy: for classes of unequal size."""
+
+    metric = "matthews"
+
+    def guesser(self, model: Model, limit: int | None = None) -> float | None:
+        """Matthews correlation of one who always says the same: 0."""
+        return 0.0
+
+    def scores_of(
+        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
+    ) -> tuple[Scores, Tally | None]:
+        size, loss, cells, rows = len(self.labels), [], [], []
+        for batch, logits in predictions:
+            loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
+            cells.append(batch["targets"] * size + logits.argmax(-1))
+            rows.append(batch["rows"])
+        items = torch.zeros(count, size**2, dtype=torch.float64)
+        items[torch.cat(rows).cpu(), torch.cat(cells).cpu()] = 1  # gold by predicted
+        names = tuple(f"{gold}/{predicted}" for gold in self.labels for predicted in self.labels)
+        tally, table = Tally(names, items), items.sum(0)
+        accuracy = float(table.view(size, size).trace()) / count
+        scores = {"matthews": float(self.main_score(table)), "accuracy": accuracy}
+        return {**scores, "loss": float(torch.stack(loss).sum()) / count}, tally
+
+
+def matthews_correlation(counts: Sequence[Sequence[int]]) -> float:
+    """Matthews correlation of a table of counts, −1 to 1; 0 is chance, also where one class only was predicted.
+
+    counts: (C, C), gold classes by predicted ones. Source: Matthews 1975; for C above 2, R_K of Gorodkin 2004, eq. 8.
+
+    >>> round(matthews_correlation([[3, 1], [1, 3]]), 3)
+    0.5
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] != table.shape[1] or table.sum() <= 0:
+        raise ForgetlabError(f"counts have shape {table.shape}; expected (C, C), gold by predicted, not all 0")
+    return float(score_of_sums("matthews", torch.from_numpy(table).flatten()))
+
+
+def glue(
+    tasks: Sequence[str] = GLUE,
+    *,
+    size: int | None = 10_000,
+    test_size: int | None = 2_000,
+    revision: str | None = None,
+) -> Suite:
+    """GLUE's classification tasks with their public dev sets, read from the hub.
+
+    tasks: which of cola, sst2, mrpc, qqp, mnli (matched dev set), qnli, rte. size, test_size: the most training and
+    dev examples of each, spread evenly (None: all; papers report all of the dev set).
+    Scores: accuracy; CoLA's main one is Matthews correlation, its published metric. STS-B, a regression, and WNLI,
+    whose dev set contradicts its training set, are left out. Source: Wang et al. 2019.
+    A model has no head for them at first: `finetune` makes them, and `recipes` learns a watched one first.
+    Raises ForgetlabError for another name, and where the hub cannot be read.
+    """
+    if odd := [name for name in tasks if name not in GLUE]:
+        raise unknown("GLUE task", odd[0], GLUE)
+    return Suite("glue", tuple(_glue_task(name, size, test_size, revision) for name in tasks))
+
+
+def _glue_task(name: str, size: int | None, test_size: int | None, revision: str | None) -> Task:
+    train = sources.hub(name, split="train", limit=size, revision=revision)
+    test = sources.hub(name, split=sources.KNOWN[name].test, limit=test_size, revision=revision)
+    return (MatthewsClassification if name == "cola" else Classification)(name, train, test)
+
+
+def text_suite(
+    model: Model,
+    *,
+    corpora: Sequence[Source] = MACHINE_TEXT,
+    pairs: Sequence[Source] = (),
+    choices: Sequence[Source] = (),
+    k_shot: Sequence[Source] = (),
+    generation: bool = True,
+    k: int = 8,
+    limit: int | None = 2_000,
+) -> Suite:
+    """What any language model knows of texts of your choice, with nothing to learn first.
+
+    corpora: perplexity on each: files, hub data sets "owner/name:config", or this machine's three texts. pairs,
+    choices: JSON lines of minimal pairs and of multiple choice, by likelihood. k_shot: labelled files, classified
+    from k examples of each class on frozen features. generation: how varied a causal model's own texts are, written
+    on from the first corpus. limit: examples of each source. `own_data.task_from` has the formats.
+    Raises ForgetlabError where a source cannot be read or does not fit the model, and for two of the same name.
+    """
+    if model.lm_kind is None:
+        raise ForgetlabError(f"a text suite needs a language model; {model.name} has no such head: try suite('glue')")
+    tasks = [task_from(source, model, kind="text", limit=limit) for source in corpora]
+    for sources_of, kind in ((pairs, "minimal-pairs"), (choices, "choices"), (k_shot, "k-shot")):
+        tasks += [task_from(source, model, kind=kind, limit=limit, k=k) for source in sources_of]
+    if generation and model.lm_kind == "causal":
+        tasks.append(Generation(prompts=tasks[0].test.texts if corpora else None))
+    if not tasks:
+        raise ForgetlabError("a text suite of nothing: give corpora, pairs, choices or k_shot")
+    if len(names := [task.name for task in tasks]) > len(set(names)):
+        raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}; rename a file")
+    for task in tasks:
+        task.prepare(model)
+    return Suite("text", tuple(tasks))

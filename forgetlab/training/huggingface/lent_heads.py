@@ -1,0 +1,80 @@
+"""A model that somebody else trains, as methods and watched tasks see it: with the heads of another one."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.models.lm_heads import lm_logits
+from forgetlab.models.model import Model, lm_kind_of
+from forgetlab.sources import Examples
+from forgetlab.tasks import Task
+
+
+class WithLentHeads(Model):
+    """The model in training with the heads of another one: what methods and watched tasks see.
+
+    body: the Trainer's model. other: its language-model head and named heads are lent, above the body's backbone.
+    """
+
+    def __init__(self, body: nn.Module, tokenizer: Any, other: Model | None) -> None:
+        super().__init__(body, tokenizer, type(body).__name__)
+        self.other: nn.Module | None = None
+        if other is None:
+            return
+        self.name = other.name
+        if other.body is not body:
+            prefix = cast(Any, other.body).base_model_prefix
+            ours, theirs = cast(Any, body).base_model, cast(Any, other.body).base_model
+            shapes = {n.replace(".base_layer", ""): p.shape for n, p in ours.named_parameters()}  # peft's name for it
+            if any(shapes.get(n) != p.shape for n, p in theirs.named_parameters()):  # a pooler more is no matter
+                raise ForgetlabError(f"before={other.name!r} and the model have backbones of other shapes")
+            if theirs is not other.body:
+                setattr(other.body, prefix, ours)
+                cast(Any, other.body).tie_weights()
+            if self.lm_kind is None and other.lm_kind is not None:
+                self.other, self.lm_kind = other.body, other.lm_kind
+        self.heads = other.heads
+        self.remember()
+
+    def remember(self) -> None:
+        """The names of what was there before, without a copy: a head of the Trainer's model that is new is not."""
+        named, new = self.named_parameters(remove_duplicate=False), self.new_head()
+        self._pretrained = {name: torch.zeros(()) for name, p in named if p not in new}
+
+    def new_head(self) -> frozenset[nn.Parameter]:
+        """What a body that is no language model has above its backbone, such as a classifier."""
+        if lm_kind_of(self.body) is not None:
+            return frozenset()
+        return frozenset(self.body.parameters()) - set(cast(Any, self.body).base_model.parameters())
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        return super().lm_logits(hidden) if self.other is None else lm_logits(self.other, hidden)
+
+
+class Theirs(Task):
+    """The Trainer's own data, as far as methods need to know them."""
+
+    metric: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    kind: ClassVar[str] = "trainer"
+
+    def __init__(self) -> None:
+        super().__init__("train", None, Examples(kind="text", texts=()))
+
+    def _collate(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer's own batches cannot be drawn anew by a method")
+
+    def logits(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer computes the loss of its own batches")
+
+    def _scored(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer scores its own data")
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The transformers model inside a peft one."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,138 @@
+"""A Trainer's checkpoints with the state of the methods: written whole, taken up only where they are of this run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.tasks import Task
+from forgetlab.training.huggingface import checkpoints
+from forgetlab.training.huggingface.lent_heads import WithLentHeads
+from forgetlab.training.method import Method, Run
+from forgetlab.training.record import Record, Status
+
+
+class Resuming(Trainer):
+    """The half of `ForgettingTrainer` that saves and resumes; the other half defines what is declared here."""
+
+    together: WithLentHeads
+    methods: list[Method]
+    watch: Sequence[Task]
+    limit: int | None
+    records: list[Record]
+    stopped: str
+    _run: Run | None
+    _settings: list[list[Any]] | None  # of the methods, before their setup
+    _first: dict[str, Sequence[Any]]
+    _loss: Tensor
+    _loss_steps: int
+    _start: float
+
+    def _begin(self) -> Run:
+        raise NotImplementedError
+
+    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
+        raise NotImplementedError
+
+    def _planned_steps(self) -> int:
+        raise NotImplementedError
+
+    def _look_if_due(self) -> None:
+        raise NotImplementedError
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._look_if_due()  # what methods remember of it is part of their state
+        run, shared = self._begin(), {}
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            checkpoints.unseal(folder)
+            own = {id(p) for p in self.model.parameters()}
+            shared = {f"anchor/{name}": value for name, value in run.anchor.items()}
+            shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
+        more = {
+            "methods": self._settings,
+            "first": self._first,
+            "limit": self.limit,
+            "stopped": self.stopped,
+            "loss": [float(self._loss), self._loss_steps],
+            "last": self.records[-1].loss if self.records else None,
+        }
+        checkpoints.save(folder, run, self.methods, shared, more, self.args.process_index)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)  # it removes older checkpoints, which until here are needed
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and folder.is_dir():  # the Trainer keeps the latest by the clock, which may jump
+            checkpoints.seal(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Set the methods up at the weights from before the fine-tune, then bring their state and the weights back."""
+        folder = Path(resume_from_checkpoint)
+        saved = checkpoints.load(folder, self.args.process_index)
+        self._check_same(saved.plain)
+        self._to_anchor(saved.group("anchor"))
+        run, heads = self._begin(), saved.group("head")
+        with checkpoints.explained(folder), torch.no_grad():
+            saved.bring_back(run, self.methods, self.args.device)
+            self._first, (total, self._loss_steps) = saved.plain["first"], saved.plain["loss"]
+            self._loss = torch.full_like(self._loss, total)
+            for name, p in self.together.named_parameters():
+                if name in heads:
+                    p.copy_(heads[name])
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with checkpoints.explained(Path(checkpoint or "")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with checkpoints.explained(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)
+
+    def _check_same(self, plain: Mapping[str, Any]) -> None:
+        """Raise ForgetlabError where a checkpoint is of another run than this one."""
+        if wrong := checkpoints.differing(plain["methods"], self._settings or checkpoints.settings(self.methods)):
+            raise ForgetlabError(f"the checkpoint was {wrong}: resume with the same ones, in the same order")
+        if self.watch and plain["limit"] != self.limit:
+            raise ForgetlabError(
+                f"the checkpoint was made with limit={plain['limit']}, this run has limit={self.limit}: scores of "
+                "other examples cannot be compared"
+            )
+        if new := [task.name for task in self.watch if task.name not in plain["first"]]:
+            watched = ", ".join(plain["first"]) or "nothing"
+            raise ForgetlabError(
+                f"the checkpoint's run watched {watched}, this one watches {', '.join(new)} too, whose score before "
+                "the first step is not known: leave it out"
+            )
+
+    @torch.no_grad()
+    def _to_anchor(self, anchor: Mapping[str, Tensor]) -> None:
+        named = dict(self.together.named_parameters())
+        for name, value in anchor.items():
+            if name not in named or named[name].shape != value.shape:
+                raise ForgetlabError(f"the checkpoint is of another model: {name!r} does not fit the one given")
+            named[name].copy_(value)
+
+    def _ended(self, checkpoint: str) -> TrainOutput | None:
+        """Of a run that was at its end: the weights and the state as they were then, and a record of them."""
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        plain = checkpoints.load(Path(checkpoint), self.args.process_index).plain
+        stopped = plain["stopped"]
+        planned = self.args.max_steps if self.args.max_steps > 0 else self._planned_steps()
+        if state.global_step < planned and not stopped:
+            return None
+        self.state, self.stopped, self._start = state, stopped, time.perf_counter()
+        self._load_from_checkpoint(checkpoint)
+        if self.args.load_best_model_at_end and state.best_model_checkpoint:
+            self._load_best_model()
+        self.records.append(self._record(self._begin(), "stopped" if stopped else "done", plain["last"], stopped))
+        return TrainOutput(state.global_step, math.nan, {})

@@ -1,0 +1,385 @@
+"""The remedies and the forgetting scores inside `transformers.Trainer`: a thin subclass.
+
+Everything else stays the Trainer's: data, loss, precision, accumulation, logging, checkpoints, several processes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+
+from forgetlab.errors import ForgetlabError, whole
+from forgetlab.experiments.recipes import facts_of
+from forgetlab.metrics.retention import kept
+from forgetlab.metrics.summary import error_before
+from forgetlab.models.model import Model, evaluating, lm_kind_of
+from forgetlab.remedies.architectures.frozen import Additive
+from forgetlab.tasks import Task
+from forgetlab.training.huggingface import checkpoints
+from forgetlab.training.huggingface.lent_heads import Theirs, WithLentHeads, plain
+from forgetlab.training.huggingface.resuming import Resuming
+from forgetlab.training.measuring import measured
+from forgetlab.training.method import Method, Part, Run, grouped
+from forgetlab.training.record import Record, Status, plain_tallies
+
+
+class ForgettingTrainer(Resuming):
+    """A Trainer with remedies and watched tasks.
+
+    model, args, train_dataset, data_collator, …: as for `transformers.Trainer`; a peft model or a `forgetlab.load`ed
+    one (its body is trained) will do too. methods: remedies, composed in order. watch: tasks to score along the way.
+    before: a forgetlab model of the same checkpoint, whose language-model head and named heads serve the watched
+    tasks and the remedies where `model` has none of its own; its backbone is replaced by the one in training.
+    watch_every: steps between scores (None: `args.logging_steps`), besides those before the first step and after the
+    last. limit: test examples per score (None: all).
+
+    Scores go where the Trainer logs: "watch/entities/f1", "kept/entities" (the share of what was known above a guesser,
+    `metrics.retention.kept`; not there where there is nothing to lose), "penalty/ewc", "drift". `records` holds them as
+    finetune's Records. A method that stops the run says why in `stopped`. The penalty's gradient is added once per
+    optimizer step, before clipping.
+    With replay, the batch is used whole and its loss gets the share that replay leaves it.
+    Checkpoints hold the state of the methods; resume with the same methods, or a ForgetlabError names the difference.
+    A record's `loss` is the mean over the training steps since the last one. The score of the new task, which
+    EarlyStopping reads, is the loss on the evaluation set at that step (nan where the Trainer does not evaluate then),
+    or the record's loss where no evaluation is asked for.
+    Raises ForgetlabError where the tasks or methods do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: TrainingArguments | None = None,
+        *,
+        methods: Sequence[Method] = (),
+        watch: Sequence[Task] = (),
+        before: Model | None = None,
+        watch_every: int | None = None,
+        limit: int | None = 256,
+        **trainer: Any,
+    ) -> None:
+        if isinstance(model, Model):
+            before, model = model, model.body
+        tokenizer = trainer.get("processing_class") or (before.tokenizer if before else None)
+        if tokenizer is None and (watch or methods):
+            raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
+        if (names := [task.name for task in watch]) and len(set(names)) < len(names):
+            raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
+        if lm_kind_of(plain(model)) == "causal" and getattr(plain(model), "loss_type", "") is None:
+            cast(Any, plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
+        super().__init__(model=model, args=args, **trainer)
+        self.methods, self.watch, self.limit = list(methods), list(watch), limit
+        self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
+        self.records: list[Record] = []
+        # of each watched task the first score with its error, and a guesser's score; of a resumed run too
+        self._first: dict[str, Sequence[Any]] = {}
+        self.stopped = ""
+        self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
+        for task in self.watch:
+            task.prepare(self.together, self.args.seed)
+        self._run: Run | None = None
+        self._settings = None
+        self._due: Status | None = None  # a look at this step, once the Trainer has evaluated and before it saves
+        self._loss, self._loss_steps = torch.zeros((), device=self.args.device), 0  # sum since the last record
+        self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
+        self._own_mean: bool | None = None  # see _is_mean
+        self._fresh = True  # the next batch begins an optimizer step
+        self.add_callback(_Hooks(self))
+
+    # -- the run ------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
+        """As in `Trainer`, but that True takes up the newest checkpoint that is whole; a run at its end stays there.
+
+        Raises ForgetlabError where there is none, where the one given is damaged or of other methods, and where the
+        data give out early; what was learned stays, scored.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.newest(str(self.args.output_dir))
+        elif resume_from_checkpoint and (wrong := checkpoints.fault(Path(resume_from_checkpoint))):
+            raise ForgetlabError(f"{resume_from_checkpoint}: {wrong}; resume from another checkpoint")
+        if resume_from_checkpoint and (ended := self._ended(resume_from_checkpoint)):
+            return ended
+        try:
+            return super().train(resume_from_checkpoint, *args, **more)
+        except ValueError as error:
+            if "does not contain any data" not in str(error):  # accelerate, of a stream that does not start anew
+                raise
+            self.finish()
+            step = self.state.global_step
+            raise ForgetlabError(
+                f"the training data gave out after step {step} of {self.state.max_steps}: what was learned until then "
+                "is in the model, and scored in `records`; give data that start anew at each epoch, or "
+                f"max_steps={step}"
+            ) from None
+
+    def finish(self) -> None:
+        """See to it that the last record is of the last step: a run may end before its time."""
+        if self.records and self.records[-1].status == "running":
+            if self.records[-1].step < self.state.global_step:
+                self.look(last=True)
+            else:
+                self.records[-1] = replace(self.records[-1], status="done")
+
+    def _begin(self) -> Run:
+        """The run as methods see it, with their setup done; the model has its weights from before by now."""
+        if self._run is not None:
+            return self._run
+        self._settings = checkpoints.settings(self.methods)
+        together, args = self.together, self.args
+        for method in self.methods:
+            if isinstance(method, Additive):
+                raise ForgetlabError(
+                    f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
+                    "model instead, or use finetune"
+                )
+        weights = {name: p for name, p in together.named_parameters() if name in together.known_names}
+        anchor = {name: p.detach().clone() for name, p in weights.items()}
+        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        generator = torch.Generator().manual_seed(args.seed)
+        steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
+        run = Run(
+            together,
+            Theirs(),
+            steps,
+            per_step,
+            args.learning_rate,
+            anchor,
+            weights,
+            generator,
+            autocast=self.accelerator.autocast,
+            methods=self.methods,
+            watch=self.watch,
+            new=together.new_head(),
+            seed=args.seed,
+        )
+        required = {p: p.requires_grad for p in together.parameters()}
+        for method in self.methods:
+            method.setup(run)
+        if self.args.process_index:  # the same memories everywhere, other draws from them
+            generator.manual_seed(args.seed + 7919 * args.process_index)
+        for p in together.parameters():
+            p.requires_grad_(required.get(p, True))
+        self._run = run
+        return run
+
+    def _planned_steps(self) -> int:
+        """As the Trainer counts them, which on a resume it does after the methods' setup only."""
+        batches = len(self.get_train_dataloader())
+        return math.ceil(self.args.num_train_epochs * math.ceil(batches / self.args.gradient_accumulation_steps))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is not None:
+            return self.optimizer
+        run = self._begin()
+        optimizer = super().create_optimizer(model)
+        names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
+        groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
+        # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
+        own = set(self.model.parameters())
+        if heads := [p for p in names if p not in own and p.requires_grad]:
+            groups.append({**groups[-1], "params": heads, "names": [names[p] for p in heads]})
+        groups = grouped(self.methods, groups, run)
+        optimizer.param_groups.clear()
+        for group in groups:
+            if group["params"]:
+                optimizer.add_param_group(group)
+        run.groups = optimizer.param_groups
+        for method in self.methods:
+            method.check(run)
+        return optimizer
+
+    # -- a step -------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        run = cast(Run, self._run)
+        if self._fresh:
+            run.groups = cast(Any, self.optimizer).param_groups  # a loaded state has brought new ones
+            self._rates = [group["lr"] for group in run.groups]
+            for method in self.methods:
+                method.before_step(run)
+            self._fresh = False
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._loss = self._loss + loss.detach()
+        if self.accelerator.sync_gradients:
+            self._finish_gradients(run)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not model.training or not self.methods or self._run is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        run, batch = self._run, dict(inputs)
+        own, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        count = len(next(value for value in batch.values() if isinstance(value, Tensor)))
+        parts = [Part(run.task, count)]
+        for method in self.methods:
+            parts = method.augment(parts, run)
+        # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
+        whole_step = getattr(self, "loss_is_scaled_for_ga", None)  # newer transformers let one say so
+        if whole_step is None:
+            whole_step = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func
+        scale = 1 / self.current_gradient_accumulation_steps if whole_step else 1.0
+        if scale < 1 and num_items_in_batch is not None and self._is_mean(model, batch, num_items_in_batch):
+            own = own * scale  # else the task would weigh as many times more than all that is added
+        loss = sum(part.count for part in parts if part.task is run.task) / count * own
+        for part in parts:
+            new = part.task is run.task
+            share, more = scale * part.count / count, torch.zeros((), device=own.device)
+            values = batch if new else run.batch(part)
+            with run.state(part.task), self.together.shared_forward():
+                if not new:
+                    more = more + part.task.loss(self.together, values)
+                for method in self._learns_from_batches:
+                    if (term := method.batch_penalty(part.task, values, run)) is not None:
+                        more = more + term
+            loss = loss + share * more
+        return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def _is_mean(self, model: Any, inputs: Any, count: Any) -> bool:
+        """Whether the loss is the batch's mean though the Trainer takes it for a share of the step's.
+
+        So it is with transformers' classifiers: they accept `num_items_in_batch`, which the Trainer then relies on, and
+        do not use it. Asked once, of the first batch.
+        """
+        if self._own_mean is None:
+            compute, devices = super().compute_loss, [self.args.device] if self.args.device.type == "cuda" else []
+            with evaluating(model), torch.random.fork_rng(devices=devices):
+                one, two = (float(compute(model, dict(inputs), False, n)) for n in (count, 2 * count))
+            self._own_mean = one == two
+        return self._own_mean
+
+    @torch.no_grad()
+    def _finish_gradients(self, run: Run) -> None:
+        """Once per optimizer step, when the gradients of all its batches are in place, and before they are clipped."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+        gradients = [p.grad for p in run.trained() if p.grad is not None]
+        if scale != 1.0:  # a power of two: nothing is rounded
+            torch._foreach_div_(gradients, scale)
+        with torch.enable_grad():
+            for hook in ("observe_gradients", "add_penalty_gradient", "adjust_gradients"):
+                for method in self.methods:
+                    getattr(method, hook)(run)
+        gradients = [p.grad for p in run.trained() if p.grad is not None]
+        if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
+            for gradient in gradients:
+                gradient.copy_(self.accelerator.reduce(gradient, "mean"))
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+
+    def _after_step(self) -> None:
+        run = cast(Run, self._run)
+        run.step += 1
+        self._loss_steps += 1
+        self._fresh = True
+        if not self.accelerator.optimizer_step_was_skipped:
+            for method in self.methods:
+                method.after_step(run)
+        for group, rate in zip(run.groups, self._rates, strict=True):
+            group["lr"] = rate  # the Trainer's schedule goes on from its own rate
+        self.together.zero_grad()
+
+    # -- what is watched ----------------------------------------------------------------------------
+
+    def look(self, last: bool = False) -> Record:
+        """Score the watched tasks now, log the scores, and ask the methods whether to stop."""
+        run, loss = self._begin(), self._mean_loss()
+        self._due = None
+        record = self._logged(self._record(run, "done" if last else "running", loss))
+        if not self.stopped and (reasons := [r for m in self.methods if (r := m.should_stop(record, run))]):
+            self.stopped = "; ".join(reasons)
+            self.control.should_training_stop = True
+            record = self._logged(self._record(run, "stopped", loss, self.stopped))  # other weights may be back
+        return record
+
+    def _look_if_due(self) -> None:
+        if self._due is not None:
+            self.look(last=self._due == "done")
+
+    def _maybe_log_save_evaluate(self, *args: Any, **more: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **more)
+        self._look_if_due()
+
+    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
+        found = measured(run, self.watch, self.limit)
+        tallies = found.pop("tallies")
+        return Record(
+            **{**found, "scores": {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}},
+            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
+            loss=loss,
+            seconds=time.perf_counter() - self._start,
+            train_seconds=0.0,
+            status=status,
+            message=message,
+        )
+
+    def _logged(self, record: Record) -> Record:
+        self.records.append(record)
+        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line may be still to come
+        self.log(self._as_logs(record))
+        self.control.should_log = wanted
+        return record
+
+    def _mean_loss(self) -> float | None:
+        """Of the training steps since the last record, as the Trainer logs it; None where there was none."""
+        if not self._loss_steps:
+            return self.records[-1].loss if self.records else None
+        mean = float(self.accelerator.gather(self._loss.reshape(1)).mean()) / self._loss_steps
+        self._loss, self._loss_steps = torch.zeros_like(self._loss), 0
+        return mean
+
+    def _new_score(self, loss: float | None) -> float:
+        """The loss on the evaluation set at this step, or on the training batches where none is evaluated on."""
+        if self.args.eval_strategy == "no":
+            return math.nan if loss is None else loss
+        now = [logs for logs in self.state.log_history if logs.get("step") == self.state.global_step]
+        found = [v for logs in now for k, v in logs.items() if k.startswith("eval_") and k.endswith("loss")]
+        return statistics.fmean(found) if found else math.nan  # of several sets the mean
+
+    def _as_logs(self, record: Record) -> dict[str, float]:
+        logs = {"drift": record.drift}
+        for task in self.watch:
+            now = record.scores[task.name][task.metric]
+            if task.name not in self._first:
+                facts = facts_of(task, self._begin().model, self.limit)
+                self._first[task.name] = (now, error_before(facts, record.as_dict()), facts["guess"])
+            start, error, guess = self._first[task.name]
+            how: Any = {"scale": task.scale, "higher_is_better": task.higher_is_better}
+            logs[f"watch/{task.name}/{task.metric}"] = now
+            if (share := kept(start, now, guess, error=error, **how)) is not None:
+                logs[f"kept/{task.name}"] = share
+        return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
+
+
+class _Hooks(TrainerCallback):
+    """Where the Trainer calls back: after the optimizer's step, and around the run."""
+
+    def __init__(self, trainer: ForgettingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._start = time.perf_counter()
+        if not state.global_step:
+            self.trainer.look()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._after_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        last = state.global_step >= state.max_steps
+        if last or state.global_step % self.trainer.watch_every == 0:
+            self.trainer._due = "done" if last else "running"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.finish()
