@@ -19,11 +19,12 @@ from typing import Any
 import torch
 
 from forgetlab import finetune, load, task
-from forgetlab.experiments.recipes import Recipe, device_name, prepare, sweep
+from forgetlab.experiments.recipes import Recipe, prepare, sweep
 from forgetlab.importance import fisher_diagonal
+from forgetlab.models.device import device_name
 from forgetlab.models.model import Model
 from forgetlab.plots.drawing import png
-from forgetlab.plots.figures import COLORS
+from forgetlab.plots.style import COLORS
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers import EWC
 from forgetlab.sources import Examples

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from forgetlab.experiments import workers
-from forgetlab.experiments.recipes import Bench, Recipe, device_name, prepare, sweep
+from forgetlab.experiments.recipes import Bench, Recipe, prepare, sweep
+from forgetlab.models.device import device_name
 
 BASE = Recipe(new="sentiment", watch=("masked-lm", "entities", "acceptability"), steps=50, every=10, limit=128)
 RECIPES = [

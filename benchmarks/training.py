@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab import finetune, load, task
-from forgetlab.experiments.recipes import device_name
 from forgetlab.metrics import entity_f1
+from forgetlab.models.device import device_name
 from forgetlab.models.model import Model
 from forgetlab.tasks import Task
 from forgetlab.tasks.encoding import IGNORE

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from forgetlab.errors import ForgetlabError
     from forgetlab.experiments.recipes import Recipe, sweep
     from forgetlab.models.loading import load
-    from forgetlab.tasks.embedded import suite, task
+    from forgetlab.tasks.embedded import task
     from forgetlab.tasks.from_data import task_from
+    from forgetlab.tasks.suites import suite
     from forgetlab.training.loop import finetune
     from forgetlab.training.record import Record
 
@@ -23,7 +24,7 @@ _HOMES = {
     "Record": "training.record",
     "finetune": "training.loop",
     "load": "models.loading",
-    "suite": "tasks.embedded",
+    "suite": "tasks.suites",
     "sweep": "experiments.recipes",
     "task": "tasks.embedded",
     "task_from": "tasks.from_data",

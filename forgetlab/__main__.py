@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from forgetlab.experiments import comparison, recipes, report, sweeps
+    from forgetlab.experiments import comparison, recipes, report, sweeps, tables
     from forgetlab.tasks.source_names import parted
 
     if options.seeds < 1:
@@ -251,7 +251,7 @@ def _compare(options: argparse.Namespace) -> None:
             results = comparison.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
             _clear()
             results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
-            print(report.table(results))
+            print(tables.table(results))
             print("\n" + "\n".join(report.filled(results["recommendation"])))
             page = report.write(results, plan.out)
             kept.finish()

@@ -14,10 +14,8 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.seeds import stream
-from forgetlab.remedies.regularizers.quadratic import grads
-from forgetlab.remedies.replay import reservoir
 from forgetlab.tasks import Task, trainable
-from forgetlab.training.method import Method, Part, Run
+from forgetlab.training.method import Method, Run
 
 Gradients = Mapping[str, Tensor | None]
 
@@ -103,7 +101,7 @@ def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) 
     return _mean_gradient(model, task, examples, torch.Generator().manual_seed(seed))
 
 
-class _WithOld(Method):
+class WithOld(Method):
     """What the methods below share: old tasks, and how many examples of them a gradient is taken on."""
 
     def __init__(self, old: Sequence[Task], batch_size: int | None = None) -> None:
@@ -124,7 +122,7 @@ class _WithOld(Method):
                 )
 
 
-class GradientCosine(_WithOld):
+class GradientCosine(WithOld):
     """Measure along a run whether the new task's gradient opposes those of old tasks; the run itself is unchanged.
 
     old: tasks with training data. every: steps from one measurement to the next, the first at step 0.
@@ -169,108 +167,6 @@ class GradientCosine(_WithOld):
             self._found.append((run.step, task.name, *_cosines(new, old)))
 
 
-class PCGrad(_WithOld):
-    """Gradient surgery: from each task's gradient take away what opposes another task's, then follow their sum.
-
-    old: tasks with training data, which are trained along. batch_size: examples of each per step (None: as many as the
-    run's batch). For each task i, over the other tasks j in random order: if g_i·g_j < 0,
-    g_i ← g_i − (g_i·g_j / ‖g_j‖²) g_j, with g_j as it was before any projection.
-
-    The new task's gradient is the one in place: that of the whole batch and of every penalty.
-    Where nothing conflicts this is multi-task training: the sum of the gradients, not their mean.
-    Costs a forward and backward pass for each old task at each step.
-    Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
-    Source: Yu et al. 2020 (Gradient Surgery for Multi-Task Learning), algorithm 1.
-    """
-
-    name = "pcgrad"
-    family = "gradients"
-
-    def adjust_gradients(self, run: Run) -> None:
-        own = grads([*run.trained()])
-        rows = own[0].new_empty(1 + len(self._old), _length(run))
-        _flat(own, rows[0])
-        for task, row in zip(self._old, rows[1:], strict=True):
-            _flat(run.gradient(Part(task, min(self.batch_size or run.batch_size, task.size()))), row)
-        _write(pcgrad(rows, run.generator), own)
-
-    def costs(self, run: Run) -> dict[str, float]:
-        rows = 2 + len(self._old)  # every task's gradient, and the one that is being taken
-        return {"bytes": float(rows * _length(run) * run.trained()[0].element_size())}
-
-
-class AGEM(_WithOld):
-    """Averaged gradient episodic memory: no step along a gradient that raises the loss on a memory of the old tasks.
-
-    old: tasks with training data. memory: examples kept of each. batch_size: of the memory's examples per step, shared
-    evenly among the tasks (None: as many as the run's batch).
-    If g·r < 0, g ← g − (g·r / r·r) r, with r the gradient on the memory; else nothing changes. The memory is a
-    constraint only: other than with replay, its loss is not followed.
-
-    g is the gradient in place: that of the whole batch and of every penalty. Each old task weighs the same in r.
-    The bound holds for the gradient: the optimizer's momentum and scaling (Adam) can still step against r.
-    Costs one more batch's forward and backward pass at each step.
-    Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
-    Source: Chaudhry et al. 2019 (Efficient Lifelong Learning with A-GEM), eq. 11, with a uniform memory.
-    """
-
-    name = "agem"
-    family = "gradients"
-
-    def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
-        super().__init__(old, batch_size)
-        self.memory = whole("memory", memory)
-        self._pools: list[Tensor] = []
-
-    def setup(self, run: Run) -> None:
-        super().setup(run)
-        self._pools = [reservoir(task.size(), self.memory, run.generator) for task in self._old]
-
-    def adjust_gradients(self, run: Run) -> None:
-        own = grads([*run.trained()])
-        share = max(1, (self.batch_size or run.batch_size) // len(self._old))
-        reference = own[0].new_zeros(_length(run))
-        for task, pool in zip(self._old, self._pools, strict=True):
-            reference += _flat(run.gradient(Part(task, min(share, len(pool)), pool)))  # eq. 11 is blind to r's length
-        _write(agem(_flat(own), reference), own)
-
-    def costs(self, run: Run) -> dict[str, float]:
-        gradients = (
-            3 * _length(run) * run.trained()[0].element_size()
-        )  # r, and a task's share of it before and after _flat
-        examples = 0
-        for task, pool in zip(self._old, self._pools, strict=True):
-            encoded = task.encoded(run.model, "train")
-            examples += int(encoded.lengths[pool].sum()) * encoded.columns["input_ids"].element_size()
-        return {"bytes": float(gradients + examples)}
-
-
-@torch.no_grad()
-def pcgrad(gradients: Tensor, generator: torch.Generator) -> Tensor:
-    """The sum of the gradients after surgery; see `PCGrad`.
-
-    gradients: (T, P), a row for each task. generator: on the CPU; draws the order of the others for each task.
-    Returns (P,). What is projected stays in the rows' span, so that their (T, T) products are all that is needed.
-    """
-    count = len(gradients)
-    products = torch.stack([torch.stack([_dot(a, b) for b in gradients]) for a in gradients])
-    share = torch.eye(count, dtype=products.dtype, device=products.device)  # g_i = Σ_k share[i, k] · row k
-    for i in range(count):
-        for j in torch.randperm(count, generator=generator).tolist():
-            if j != i:
-                dot = share[i] @ products[:, j]  # g_i·g_j of the running g_i and the original g_j
-                share[i, j] -= torch.where(dot < 0, dot / products[j, j], 0.0)
-    return share.sum(0) @ gradients
-
-
-@torch.no_grad()
-def agem(gradient: Tensor, reference: Tensor) -> Tensor:
-    """The gradient nearest to `gradient` that does not oppose `reference`, both (P,); see `AGEM`."""
-    dot = _dot(gradient, reference)
-    share = torch.where(dot < 0, dot / _dot(reference, reference), 0.0)  # chosen on the device, without waiting for it
-    return torch.addcmul(gradient, share, reference, value=-1)
-
-
 @torch.no_grad()
 def _cosines(a: Gradients, b: Gradients) -> tuple[list[str], Tensor]:
     """The layers that both gradients reach, and (1 + layers,) cosines on the device, that of all layers first."""
@@ -285,8 +181,8 @@ def _cosines(a: Gradients, b: Gradients) -> tuple[list[str], Tensor]:
             side.append(t.to(x.device, torch.promote_types(t.dtype, torch.float32)))
     if not layers:
         return [], torch.full((1,), math.nan)
-    pairs = [(_flat(x), _flat(y)) for x, y in layers.values()]
-    products = torch.stack([torch.stack([_dot(x, y), _dot(x, x), _dot(y, y)]) for x, y in pairs])
+    pairs = [(flat(x), flat(y)) for x, y in layers.values()]
+    products = torch.stack([torch.stack([dot_product(x, y), dot_product(x, x), dot_product(y, y)]) for x, y in pairs])
     dot, xx, yy = torch.cat([products.sum(0, keepdim=True), products]).unbind(1)
     return list(layers), (dot / (xx.sqrt() * yy.sqrt())).clamp(-1, 1)
 
@@ -318,18 +214,9 @@ def _mean_gradient(model: Model, task: Task, examples: int, generator: torch.Gen
     return {name: g / predictions for name, g in total.items()}
 
 
-def _flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+def flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     return torch.cat([t.flatten() for t in tensors], out=out)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot_product(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()  # on the CPU `a @ b` of 20 million float32 is 0.2% off
-
-
-def _write(vector: Tensor, tensors: list[Tensor]) -> None:
-    parts = vector.split([t.numel() for t in tensors])
-    torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
-
-
-def _length(run: Run) -> int:
-    return sum(p.numel() for p in run.trained())

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from forgetlab import ForgetlabError, finetune, task
-from forgetlab.interference import AGEM, GradientCosine, PCGrad, agem, gradient_cosine, pcgrad, task_gradient
+from forgetlab.interference import GradientCosine, gradient_cosine, task_gradient
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Frozen
+from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
 from forgetlab.remedies.regularizers import L2SP
 from forgetlab.tasks import Classification
 from forgetlab.training.method import Method

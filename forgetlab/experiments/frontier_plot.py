@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from forgetlab.experiments.frontier import Dot, dots
 from forgetlab.experiments.recommendation import evidence
 from forgetlab.metrics.retention import pareto
-from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, wrapped
+from forgetlab.plots.style import COLORS, FAINT, HALO, INK, wrapped
 from forgetlab.remedies.by_name import family
 from forgetlab.training.method import Family
 

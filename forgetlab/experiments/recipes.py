@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,12 +16,14 @@ import forgetlab
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import stacked
 from forgetlab.metrics.summary import summarise
+from forgetlab.models.device import device_name
 from forgetlab.models.loading import load
 from forgetlab.models.model import Model
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers.quadratic import Quadratic
 from forgetlab.remedies.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed, source_files
 from forgetlab.training.loop import Precision, finetune
@@ -236,33 +237,6 @@ def describe(bench: Bench) -> dict[str, Any]:
         "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
         "notes": bench.notes,
     }
-
-
-def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
-    """What is to be known of a task where only its scores are at hand.
-
-    "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its
-    test items are scored (None: only whoever scores them knows).
-    """
-    of = task.items()
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
-        "scale": task.scale,
-        "floor": task.floor,
-        "guess": task.guesser(model, limit),
-        "scored": None if of is None else min(of, limit or of),
-        "of": of,
-    }
-
-
-def device_name(model: Model) -> str:
-    """The card's name on CUDA, else the kind of device and processor."""
-    if model.device.type == "cuda":
-        return torch.cuda.get_device_name(model.device)
-    return f"{model.device.type} ({platform.machine()})"
 
 
 def _default_watch(recipe: Recipe, model: Model) -> list[str]:

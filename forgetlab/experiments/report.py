@@ -20,10 +20,10 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import frontier_plot
 from forgetlab.experiments.frontier import dots
 from forgetlab.experiments.recommendation import pick
-from forgetlab.experiments.results import sync_folder
 from forgetlab.experiments.sweeps import only_runs
 from forgetlab.experiments.tables import html_table, html_verdicts
 from forgetlab.sources import file_path
+from forgetlab.sources.json_files import sync_folder
 
 Results = Mapping[str, Any]
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import forgetlab
+from forgetlab.sources.json_files import DRAFT, _plain, _read, read_json, write_json
 from forgetlab.sources.shipped import data_folder, inputs
 
 CACHE_BYTES = 50_000_000
-DIGEST, DRAFT = "digest", ".part"
 
 
 def key(name: str, settings: Mapping[str, Any]) -> str:
@@ -58,51 +56,6 @@ def put(name: str, settings: Mapping[str, Any], result: Any, folder: Path | None
     return ""
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write plain values with their digest to a file that appears whole or not at all, in a folder made for it.
-
-    It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
-    """
-    plain = _plain(content)
-    text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
-    try:
-        with draft.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name without the content
-        draft.replace(path)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return plain
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote, or None where nothing is there, or not what was written."""
-    found = _read(path)
-    if found is None or found.pop(DIGEST, None) != digest(found):
-        return None
-    return found
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of plain values, the same for any order of keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """See to it that the names in a folder are on the disk; not every platform can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def cache_folder() -> Path:
     """FORGETLAB_CACHE, else forgetlab/ in the user's cache folder."""
     if own := os.environ.get("FORGETLAB_CACHE"):
@@ -125,19 +78,6 @@ def _make_room(folder: Path, newest: Path) -> None:
         if path != newest:
             total -= path.stat().st_size
             path.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # the last of brackets without end
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: tuples are lists, every key is a word."""
-    return json.loads(json.dumps(dict(content), allow_nan=False))
 
 
 @cache

@@ -20,8 +20,8 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import workers
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.experiments.results import DRAFT, digest, read_json, write_json
 from forgetlab.experiments.workers import Pool, Run
+from forgetlab.sources.json_files import DRAFT, digest, read_json, write_json
 from forgetlab.sources.shipped import inputs, sha256
 from forgetlab.tasks.source_names import source_files
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from forgetlab.metrics.retention import scale
-from forgetlab.plots.figures import number, wrapped
+from forgetlab.plots.style import number, wrapped
 
 Results = Mapping[str, Any]
 

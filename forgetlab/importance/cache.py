@@ -7,8 +7,8 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from forgetlab.importance.fisher import Importance
+from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
-from forgetlab.remedies.architectures.frozen import Addition
 from forgetlab.tasks import Task
 
 ROOM = 64e6  # bytes that are kept of a task: some seeds of a small model, of a large one the latest alone

@@ -18,7 +18,7 @@ from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.runs import Runs, score_lines, score_panels
 from forgetlab.metrics.retention import scale
-from forgetlab.plots.figures import COLORS, INK, number
+from forgetlab.plots.style import COLORS, INK, number
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.teaching import compat
 from forgetlab.training.loop import finetune

@@ -11,7 +11,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.quadrants import Scatter, percent
-from forgetlab.plots.figures import FAINT, INK
+from forgetlab.plots.style import FAINT, INK
 from forgetlab.simulators import importance_cloud
 from forgetlab.teaching import compat
 

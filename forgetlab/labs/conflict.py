@@ -14,7 +14,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, number
+from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
 from forgetlab.simulators import interference
 from forgetlab.teaching import compat
 

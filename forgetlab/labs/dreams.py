@@ -13,10 +13,10 @@ from forgetlab.labs.kit.curves import Panel
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.models.loading import load
-from forgetlab.plots.figures import COLORS, INK
+from forgetlab.plots.style import COLORS, INK
 from forgetlab.remedies.replay.generative import AT_ONCE
 from forgetlab.sources.world import fluency
-from forgetlab.tasks.probes import write
+from forgetlab.tasks.writing import write
 from forgetlab.teaching import compat
 
 SHOWN = 5

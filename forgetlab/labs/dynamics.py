@@ -13,7 +13,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.figures import COLORS, FAINT, INK, number
+from forgetlab.plots.style import COLORS, FAINT, INK, number
 from forgetlab.simulators import two_tasks
 from forgetlab.teaching import compat
 

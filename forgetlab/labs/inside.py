@@ -18,7 +18,7 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.runs import Runs, told
 from forgetlab.labs.views.inside import DEPTHS, LAYERS, View
 from forgetlab.models.model import Model, evaluating
-from forgetlab.plots.figures import number
+from forgetlab.plots.style import number
 from forgetlab.tasks import Tagging, Task
 from forgetlab.tasks.encoding import inner_tokens
 from forgetlab.teaching import compat

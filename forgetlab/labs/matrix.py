@@ -14,7 +14,7 @@ from forgetlab.labs.kit.questions import REMEDIES, question
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.matrix import View
 from forgetlab.models.loading import load
-from forgetlab.plots.figures import number
+from forgetlab.plots.style import number
 from forgetlab.teaching import compat
 
 ORDERS = {

@@ -17,7 +17,7 @@ from forgetlab.labs.kit.runs import Runs, device, score_lines, score_panels, tol
 from forgetlab.labs.kit.shown import encoded, image
 from forgetlab.labs.views import ask
 from forgetlab.metrics.retention import scale
-from forgetlab.plots.figures import UNITS, number
+from forgetlab.plots.style import UNITS, number
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.tasks.from_data import check_source
 from forgetlab.tasks.source_names import parted, source_files

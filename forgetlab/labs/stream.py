@@ -15,7 +15,7 @@ from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.questions import REMEDIES, question
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.models.loading import load
-from forgetlab.plots.figures import number
+from forgetlab.plots.style import number
 from forgetlab.teaching import compat
 
 TASKS = ("register", "place", "people", "sentences", "pronoun", "acceptability")

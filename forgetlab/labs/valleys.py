@@ -18,7 +18,7 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.runs import Runs
 from forgetlab.labs.views.valleys import picture
 from forgetlab.metrics.landscape import Plane, weights_of
-from forgetlab.plots.figures import number
+from forgetlab.plots.style import number
 from forgetlab.teaching import compat
 
 NEW, OLD = "sentiment", "masked-lm"

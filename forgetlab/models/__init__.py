@@ -1,7 +1,9 @@
 """A model is a transformers backbone with named heads: load it, ask it, save it."""
 
 from forgetlab.models.asking import read
-from forgetlab.models.loading import load, pick_device, shipped_models
-from forgetlab.models.model import Head, Model, evaluating
+from forgetlab.models.device import pick_device
+from forgetlab.models.heads import Head
+from forgetlab.models.loading import load, shipped_models
+from forgetlab.models.model import Model, evaluating
 
 __all__ = ["Head", "Model", "evaluating", "load", "pick_device", "read", "shipped_models"]

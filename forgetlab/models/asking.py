@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.models.model import Head, Model
+from forgetlab.models.heads import Head
+from forgetlab.models.model import Model
 
 LONGEST = 1000  # characters of a sentence
 WRITTEN = 24  # tokens of a continuation

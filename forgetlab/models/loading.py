@@ -14,8 +14,10 @@ from typing import Any, cast, get_args
 import torch
 
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models.device import pick_device
+from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
-from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Level, Model, lm_kind_of, quiet_transformers
+from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
 from forgetlab.models.soundness import check_config, check_model, check_unused, read_json
 from forgetlab.sources import download, file_path
 from forgetlab.sources.shipped import check_shipped, data_folder
@@ -24,22 +26,6 @@ from forgetlab.sources.shipped import check_shipped, data_folder
 def shipped_models() -> list[str]:
     """Names of the checkpoints that come with forgetlab."""
     return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
-    if str(device) != "auto":
-        try:
-            chosen = torch.device(device)
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            raise ForgetlabError(
-                f"device {device!r} is not at hand here ({str(error).splitlines()[0]}); try auto"
-            ) from None
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", revision: str | None = None) -> Model:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
-    from forgetlab.tasks import Task
+    pass
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; the CPU's allocators
 
@@ -29,19 +27,6 @@ def free(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-def halves(task: Task, batch: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], float]]:
-    """The two halves of a batch, each with its share of the predictions.
-
-    With these weights the mean losses of the halves add up to that of the whole. A half in which nothing is
-    predicted is left out.
-    """
-    rows = len(batch["input_ids"])
-    for lo, hi in ((0, rows // 2), (rows // 2, rows)):
-        half = task.part(batch, lo, hi)
-        if count := len(half["targets"]):
-            yield half, count / len(batch["targets"])
 
 
 def start_peak(device: torch.device) -> None:

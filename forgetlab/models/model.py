@@ -17,46 +17,16 @@ from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models import fast_bert
+from forgetlab.models.heads import Head, Level
 from forgetlab.models.lm_heads import lm_logits
 from forgetlab.models.open_runs import close_runs, refuse_second
 from forgetlab.models.seeds import derived
 
 Batch = Mapping[str, Tensor]
-Level = Literal["sequence", "token"]
 Weights = dict[str, Tensor]
 
 HEADS_FILE = "heads.json"
 HEADS_WEIGHTS = "heads.safetensors"
-
-
-class Head(nn.Module):
-    """A linear head on the backbone's hidden states.
-
-    level "sequence": the mean over a text's tokens (encoder) or its last token (causal) → (B, labels);
-    level "token": every token → (B, L, labels).
-    It computes in its own precision, float32, whatever the backbone's.
-    """
-
-    def __init__(self, width: int, labels: Sequence[str], level: Level, *, last_token: bool, seed: int) -> None:
-        super().__init__()
-        self.labels = tuple(labels)
-        self.level = level
-        self.last_token = last_token
-        self.linear = nn.utils.skip_init(nn.Linear, width, len(labels))  # torch's global generator is not ours
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = hidden.to(self.linear.weight.dtype)
-        if self.level == "token":
-            return self.linear(hidden)
-        if self.last_token:
-            places = torch.arange(hidden.shape[1], device=hidden.device)
-            last = (attention_mask * places).argmax(dim=1)
-            return self.linear(hidden[torch.arange(len(hidden), device=hidden.device), last])
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return self.linear((hidden * mask).sum(1) / mask.sum(1))
 
 
 class Model(nn.Module):

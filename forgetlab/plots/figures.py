@@ -8,10 +8,8 @@ Figures are 6.4 in wide, with letters that can be read on a 360 px screen too.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,31 +17,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.metrics.summary import kept_of, score
+from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, HALO, INK, SMALL, UNITS, at_log, number, wrapped
 
 Results = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Task = Mapping[str, Any]
 Array = NDArray[np.float64]
 Line = tuple[Array, Array]
 
-UNITS = {"f1": "F1", "perplexity": "perplexity (choices)", "fluency": "fluency (share)", "accuracy": "accuracy (share)"}
-INK, FAINT = "#222222", "#666666"
-# petroff10 (matplotlib 3.9 lacks it), what stands out on white first; the first look is kept for "none"
-COLORS = ("#bd1f01", "#3f90da", "#832db6", "#e76300", "#717581", "#a96b59", "#ffa90e", "#94a4a2", "#b9ac70")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2)))
-SMALL: Any = {"fontsize": 11.5, "color": INK, "textcoords": "offset points"}
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-HALO = [withStroke(linewidth=3, foreground="white")]  # words over lines
 # where a name may stand: distance from its dot in pixels and direction, near places first
 AROUND = [(r, u, v) for r in (16, 36, 60, 88) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
-FEW = partial(MaxNLocator, 5, steps=[1, 2, 2.5, 5, 10])  # ticks
 
 
 @dataclass
@@ -163,43 +152,6 @@ def alt_text(figure_kind: str, results: Results) -> str:
         told.append(f"{side.who}: {text}")
     what = f"{tasks[0]['name']} ({tasks[0]['metric']}) and share of the watched tasks forgotten"
     return f"{'Layers that moved most and least' if figure_kind == 'drift' else what}. {'; '.join(told)}."
-
-
-@FuncFormatter
-def powers_of_ten(value: float, place: int | None = None) -> str:
-    """10⁻³ at an axis in plain letters: Matplotlib's own way, a formula for each tick, takes half of a redraw."""
-    return "10" + str(round(math.log10(value))).translate(RAISED)
-
-
-@FuncFormatter
-def at_log(value: float, place: int | None = None) -> str:
-    """A number at a log axis: 10,000, and from there on 10⁵ or 2·10⁵ rather than 1e+05."""
-    if not value or 1e-4 <= value < 1e5:
-        return f"{value:,g}"
-    power = math.floor(math.log10(value) + 1e-9)
-    lead = f"{value / 10.0**power:g}"
-    return ("" if lead == "1" else f"{lead}·") + "10" + str(power).translate(RAISED)
-
-
-def number(value: float | None, scale: str = "ratio") -> str:
-    """A value as people write it: three digits on the scale "ratio" (a perplexity), else two decimals; "–" for None."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    if scale != "ratio":
-        return f"{round(value, 2) + 0:.2f}".replace("-", "−")  # + 0: no "−0.00"
-    if value == 0 or 0.001 <= abs(value) < 999.5:
-        return f"{value:#.3g}".rstrip(".")
-    return f"{value:,.0f}" if 1 < abs(value) < 1e6 else f"{value:.1e}"
-
-
-def wrapped(name: str, width: int) -> list[str]:
-    """A name in lines of at most `width` letters, broken before a "+", ",", "_" or blank where it can be."""
-    lines = [""]
-    for piece in re.findall(rf"[^+,_ ]{{1,{width}}}|[+,_ ][^+,_ ]{{0,{width - 1}}}", name):
-        if lines[-1] and len(lines[-1] + piece) > width:
-            lines.append("")
-        lines[-1] += piece
-    return [line.strip() for line in lines]
 
 
 def _read(results: Results) -> tuple[list[Task], list[_Side]]:

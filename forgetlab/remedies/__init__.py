@@ -3,6 +3,7 @@
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.remedies.by_name import METHODS, make_methods
 from forgetlab.remedies.interpolation import WeightInterpolation, interpolate, score_path
+from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
 from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
 from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask, class_balanced, reservoir
 from forgetlab.remedies.schedules import (
@@ -41,10 +42,12 @@ __all__ = [
     "SlantedTriangular",
     "Warmup",
     "WeightInterpolation",
+    "agem",
     "below_heads",
     "class_balanced",
     "interpolate",
     "make_methods",
+    "pcgrad",
     "reservoir",
     "score_path",
 ]

@@ -9,9 +9,9 @@ from typing import Any
 
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, number, unknown
-from forgetlab.interference import AGEM, PCGrad
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.remedies.interpolation import WeightInterpolation
+from forgetlab.remedies.projection import AGEM, PCGrad
 from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
 from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask
 from forgetlab.remedies.schedules import Cosine, GradualUnfreezing, LayerwiseRates, SlantedTriangular, Warmup

@@ -5,11 +5,11 @@ language modelling. `probes.py` has the ones that are only scored.
 """
 
 from forgetlab.metrics.tally import Tally, score_of_sums
-from forgetlab.tasks.base import Scores, Task, as_tasks, sampled, trainable
+from forgetlab.tasks.base import Scores, Suite, Task, as_tasks, sampled, trainable
 from forgetlab.tasks.encoding import inner_tokens
 from forgetlab.tasks.labelled import Classification, Tagging
 from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, first_unscored, in_pieces
-from forgetlab.tasks.suite import Suite
+from forgetlab.tasks.writing import sample, write
 
 __all__ = [
     "CausalLM",
@@ -25,7 +25,9 @@ __all__ = [
     "first_unscored",
     "in_pieces",
     "inner_tokens",
+    "sample",
     "sampled",
     "score_of_sums",
     "trainable",
+    "write",
 ]

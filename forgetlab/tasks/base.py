@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -231,3 +233,50 @@ def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
 
 def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of tasks: the benchmark that a model takes before and after."""
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    def evaluate(self, model: Model, limit: int | None = None) -> dict[str, Scores]:
+        """Every score of every task: {task: {metric: value}}."""
+        for task in self.tasks:
+            task.prepare(model)
+        return {task.name: task.score(model, limit) for task in self.tasks}
+
+    def table(self, before: Mapping[str, Scores], after: Mapping[str, Scores]) -> str:
+        """Two evaluations side by side as plain text, with the change, a ratio on the scale "ratio"."""
+        lines = [f"{'task':<20}{'metric':<12}{'before':>9}{'after':>9}{'change':>9}"]
+        for task in self.tasks:
+            old, new = before[task.name][task.metric], after[task.name][task.metric]
+            change = f"×{new / old:.2f}" if task.scale == "ratio" else f"{new - old:+.3f}"
+            lines.append(f"{task.name:<20}{task.metric:<12}{_number(old):>9}{_number(new):>9}{change:>9}")
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) and abs(value) >= 10 else f"{value:.3f}"
+
+
+def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
+    """What is to be known of a task where only its scores are at hand.
+
+    "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its
+    test items are scored (None: only whoever scores them knows).
+    """
+    of = task.items()
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "scale": task.scale,
+        "floor": task.floor,
+        "guess": task.guesser(model, limit),
+        "scored": None if of is None else min(of, limit or of),
+        "of": of,
+    }

@@ -10,13 +10,13 @@ from forgetlab.errors import ForgetlabError, a_seed, number, unknown, whole
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.sources.shipped import data_folder
-from forgetlab.tasks import CausalLM, Classification, MaskedLM, Suite, Tagging, Task
-from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs, Writing
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
+from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs
+from forgetlab.tasks.writing import Writing
 
 Row = dict[str, Any]
 
 LABELLED = ("sentiment", "register", "acceptability", "entailment")
-SUITES = ("embedded", "glue", "text")
 DESCRIPTIONS = {
     "sentiment": "is a review positive or negative; negation and contrast decide",
     "register": "which of five registers a text is of",
@@ -81,21 +81,6 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
     if base == "k-shot":
         return KShot(full_name, _labelled(rows("register", "train", 200)), _labelled(rows("register", "test")))
     return Writing(full_name)
-
-
-def suite(name: str, model: Model, **options: Any) -> Suite:
-    """A named list of tasks for a model, to take before and after a fine-tune.
-
-    "embedded": what a model of the embedded world knows; "glue": seven classification tasks from the hub
-    (options: `suites.glue`); "text": perplexity, choices and writing on texts of your own (`suites.text_suite`).
-    """
-    if name not in SUITES:
-        raise unknown("suite", name, SUITES)
-    if name == "embedded":
-        return Suite(name, tuple(task(n) for n in default_watch(model)))
-    from forgetlab.tasks import suites
-
-    return suites.glue(**options) if name == "glue" else suites.text_suite(model, **options)
 
 
 def default_watch(model: Model) -> list[str]:

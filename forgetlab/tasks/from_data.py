@@ -14,9 +14,9 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
 from forgetlab.sources.json_tables import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
-from forgetlab.tasks.own_probes import Generation, MultipleChoice
-from forgetlab.tasks.probes import KShot, MinimalPairs
+from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
+from forgetlab.tasks.writing import Generation
 
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from forgetlab import metrics
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.tally import Tally, by_item
-from forgetlab.models.model import Level, Model
+from forgetlab.models.heads import Level
+from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
 from forgetlab.tasks.encoding import IGNORE, label_ids

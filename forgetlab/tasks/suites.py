@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Scores, Suite, Tally, Task, score_of_sums
+from forgetlab.tasks.embedded import default_watch, task
 from forgetlab.tasks.from_data import task_from
-from forgetlab.tasks.own_probes import Generation
 from forgetlab.tasks.source_names import MACHINE_TEXT
+from forgetlab.tasks.writing import Generation
 
 Source = str | PathLike[str]
 
@@ -118,8 +120,26 @@ def text_suite(
         tasks.append(Generation(prompts=tasks[0].test.texts if corpora else None))
     if not tasks:
         raise ForgetlabError("a text suite of nothing: give corpora, pairs, choices or k_shot")
-    if len(names := [task.name for task in tasks]) > len(set(names)):
+    if len(names := [one.name for one in tasks]) > len(set(names)):
         raise ForgetlabError(f"two tasks have the same name: {', '.join(names)}; rename a file")
-    for task in tasks:
-        task.prepare(model)
+    for one in tasks:
+        one.prepare(model)
     return Suite("text", tuple(tasks))
+
+
+SUITES = ("embedded", "glue", "text")
+
+
+def suite(name: str, model: Model, **options: Any) -> Suite:
+    """A named list of tasks for a model, to take before and after a fine-tune.
+
+    "embedded": what a model of the embedded world knows; "glue": seven classification tasks from the hub
+    (options: `suites.glue`); "text": perplexity, choices and writing on texts of your own (`suites.text_suite`).
+    """
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    if name == "embedded":
+        return Suite(name, tuple(task(n) for n in default_watch(model)))
+    from forgetlab.tasks import suites
+
+    return suites.glue(**options) if name == "glue" else suites.text_suite(model, **options)

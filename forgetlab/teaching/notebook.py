@@ -78,7 +78,7 @@ def show(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    from forgetlab.plots.figures import png
+    from forgetlab.plots.drawing import png
 
     bundle = {"image/png": base64.b64encode(png(figure, alt)).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})

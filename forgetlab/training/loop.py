@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, a_seed, flag, listed, number, whole
 from forgetlab.models import memory
-from forgetlab.models.loading import pick_device
+from forgetlab.models.device import pick_device
 from forgetlab.models.model import Model
 from forgetlab.models.open_runs import refuse_second, under_way
 from forgetlab.tasks import Classification, Tagging, Task

@@ -125,6 +125,7 @@ class Method:
     family: ClassVar[Family] = "none"
     main: ClassVar[Setting | None] = None
     saved: ClassVar[tuple[str, ...]] = ()
+    adds_weights: ClassVar[bool] = False  # parts of its own beside the model's
 
     def setup(self, run: Run) -> None:
         """Before the first step, with the model still as it was; what changes its structure does so here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Passes:
     def _add_up(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
         run, total = self.run, torch.zeros((), device=self.run.model.device)
         for (part, batch), weight in zip(batches, self._weights(batches), strict=True):
-            for piece, share in memory.halves(part.task, batch) if self.halved else [(batch, 1.0)]:
+            for piece, share in halves(part.task, batch) if self.halved else [(batch, 1.0)]:
                 with run.autocast(), run.state(part.task):
                     loss = self._loss(part.task, piece) * (weight * share)
                 if not loss.requires_grad:
@@ -108,3 +108,16 @@ class Passes:
                 if (more := method.batch_penalty(task, batch, self.run)) is not None:
                     loss = loss + more
         return loss
+
+
+def halves(task: Task, batch: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], float]]:
+    """The two halves of a batch, each with its share of the predictions.
+
+    With these weights the mean losses of the halves add up to that of the whole. A half in which nothing is
+    predicted is left out.
+    """
+    rows = len(batch["input_ids"])
+    for lo, hi in ((0, rows // 2), (rows // 2, rows)):
+        half = task.part(batch, lo, hi)
+        if count := len(half["targets"]):
+            yield half, count / len(batch["targets"])

@@ -16,9 +16,9 @@ from forgetlab.metrics.tally import Tally, stratified
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, score_of_sums
-from forgetlab.tasks.own_probes import Generation, MultipleChoice
-from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs
+from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.suites import MatthewsClassification, matthews_correlation
+from forgetlab.tasks.writing import Generation
 from forgetlab.training.method import Method
 from forgetlab.training.record import Record
 from tests.conftest import small_model

@@ -19,7 +19,7 @@ from forgetlab.remedies.replay import (
 )
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification, Tagging, Task
-from forgetlab.tasks.probes import nucleus, sample, write
+from forgetlab.tasks.writing import nucleus, sample, write
 from forgetlab.training.method import Method, Part
 from tests.conftest import small_model
 

@@ -20,8 +20,7 @@ from forgetlab.remedies.by_name import make_methods
 from forgetlab.sources import read
 from forgetlab.tasks import Classification, MaskedLM
 from forgetlab.tasks.from_data import check_source
-from forgetlab.tasks.own_probes import MultipleChoice
-from forgetlab.tasks.probes import MinimalPairs
+from forgetlab.tasks.probes import MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import Source, is_hub_name, parsed, parted, short_name, source_files
 from tests.conftest import small_model
 

@@ -14,10 +14,10 @@ from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging
 from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.likelihood import option_log_probabilities
-from forgetlab.tasks.own_probes import Generation, MultipleChoice, variety
-from forgetlab.tasks.probes import KShot, MinimalPairs, Writing
+from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import is_hub_name
 from forgetlab.tasks.suites import GLUE, MatthewsClassification, glue, matthews_correlation
+from forgetlab.tasks.writing import Generation, Writing, variety
 
 QUESTION = "anna is older than boris . boris is older than carla . the oldest is"
 OPTIONS = ["anna", "boris is", "carla . the oldest"]

@@ -14,7 +14,8 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging
 from forgetlab.tasks.encoding import encode
-from forgetlab.tasks.probes import log_probabilities, write
+from forgetlab.tasks.probes import log_probabilities
+from forgetlab.tasks.writing import write
 from tests.conftest import small_model
 
 

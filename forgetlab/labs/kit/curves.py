@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.figures import COLORS, DASHES, FAINT, FEW, INK, at_log, number
+from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, INK, at_log, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Points = tuple[Sequence[float], Sequence[float | None]]

@@ -19,7 +19,7 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.runs import Runs, score_lines, score_panels, told
 from forgetlab.labs.kit.so_far import Point, SoFar, scatter
 from forgetlab.metrics.retention import scale
-from forgetlab.plots.figures import number
+from forgetlab.plots.style import number
 
 THIS, PLAIN = "this run", "no remedy"
 USUAL: dict[str, Any] = {

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from forgetlab.experiments.recipes import Bench, Recipe, facts_of, prepare
+from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.labs.kit.curves import Lines, Panel
 from forgetlab.metrics.retention import scale
 from forgetlab.models.loading import shipped_models
-from forgetlab.plots.figures import UNITS, number
+from forgetlab.plots.style import UNITS, number
+from forgetlab.tasks.base import facts_of
 
 State = dict[str, Any]
 

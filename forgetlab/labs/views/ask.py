@@ -7,7 +7,7 @@ from html import escape
 from itertools import zip_longest
 from typing import Any
 
-from forgetlab.plots.figures import COLORS, FAINT, INK
+from forgetlab.plots.style import COLORS, FAINT, INK
 
 Answer = Mapping[str, Any]  # what `asking.answer` gives, or {"refused": why}
 Guess = Sequence[Any]  # (word, probability)

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.labs.kit.curves import MARKERS
 from forgetlab.metrics.retention import pareto
-from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, number
+from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
 from forgetlab.training.method import Family
 
 LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from forgetlab.labs.kit.base import State
 from forgetlab.labs.kit.curves import MARKERS
-from forgetlab.plots.figures import COLORS, DASHES, FAINT, INK, number
+from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 DEPTHS = ("embeddings", "layer 0", "layer 1", "layer 2")
 LAYERS = (*DEPTHS, "lm head")

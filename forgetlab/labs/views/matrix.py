@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from forgetlab.labs.kit.base import State
 from forgetlab.labs.kit.curves import MARKERS
-from forgetlab.plots.figures import COLORS, DASHES, FAINT, INK, number
+from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 T = 3
 WORDS = {

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.figures import COLORS, FAINT, HALO, INK, powers_of_ten
+from forgetlab.plots.style import COLORS, FAINT, HALO, INK, powers_of_ten
 from forgetlab.simulators import GROUPS
 
 Limits = Sequence[tuple[float, float]]

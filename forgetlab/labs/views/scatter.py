@@ -14,7 +14,7 @@ from forgetlab.labs.kit.shown import OLD_RUNS, Settings, State
 from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
 from forgetlab.metrics.retention import scale
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.figures import COLORS, FAINT, INK, UNITS, at_log, number
+from forgetlab.plots.style import COLORS, FAINT, INK, UNITS, at_log, number
 from forgetlab.simulators import GROUPS
 
 Groups = Mapping[str, tuple[float, float]]  # {group: (share of the weights, RMS change)}

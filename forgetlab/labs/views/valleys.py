@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.curves import MARKERS
-from forgetlab.plots.figures import COLORS, DASHES, FAINT, HALO, INK
+from forgetlab.plots.style import COLORS, DASHES, FAINT, HALO, INK
 
 LABEL: Any = {"textcoords": "offset points", "path_effects": HALO, "weight": "bold", "fontsize": 13, "color": INK}
 

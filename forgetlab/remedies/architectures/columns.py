@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, whole
+from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
-from forgetlab.remedies.architectures.frozen import Addition, Additive, blocks, linear
+from forgetlab.remedies.architectures.frozen import Additive, blocks, linear
 from forgetlab.training.method import Run, Setting
 
 

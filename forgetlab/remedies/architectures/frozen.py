@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
 from forgetlab.tasks import Task
 from forgetlab.training.method import Group, Method, Run
@@ -41,32 +41,6 @@ class Frozen(Method):
         return set(run.weights.values()) | set(run.model.body.parameters()) - added - run.new
 
 
-class Addition(nn.Module):
-    """Weights added to a model, and the hooks through which they take part while `on`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on = False
-        self.made_by = ""
-        self.handles: list[Any] = []
-
-    def attach(self, model: Model) -> None:
-        """Change the model so that the weights can take part; `remove` undoes it, also where it was broken off."""
-
-    def weights(self) -> list[nn.Parameter]:
-        """The weights that were added."""
-        return list(self.parameters())
-
-    def switch(self, on: bool) -> None:
-        """Let the weights take part, or leave the model exactly as it was."""
-        self.on = on
-
-    def remove(self) -> None:
-        """Undo every change of the model but the registration of this module."""
-        for handle in self.handles:
-            handle.remove()
-
-
 class Additive(Frozen):
     """A frozen model with an `Addition` for each task, or one for all of them (`shared`).
 
@@ -74,6 +48,8 @@ class Additive(Frozen):
     them as they are, and each task is trained and scored with its own and no other's. `model.restore()` removes them.
     After a run the one that was trained is on.
     """
+
+    adds_weights = True
 
     shared = False
     _model: Model | None = None

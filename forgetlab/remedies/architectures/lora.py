@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from forgetlab.errors import ForgetlabError, flag, number, whole
+from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
 from forgetlab.models.seeds import stream
-from forgetlab.remedies.architectures.frozen import Addition, Additive, remove
+from forgetlab.remedies.architectures.frozen import Additive, remove
 from forgetlab.training.method import Run, Setting
 
 # the query and value projections of families that peft does not know, such as DistilBERT

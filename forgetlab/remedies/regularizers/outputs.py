@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, flag, number
-from forgetlab.models.model import Head, Model
+from forgetlab.models.heads import Head
+from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, LanguageModel, Tagging, Task
 from forgetlab.training.method import Method, Run, Setting
 

@@ -17,7 +17,7 @@ from forgetlab.sources import Examples
 from forgetlab.sources.world import corpus
 from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task, as_tasks
 from forgetlab.tasks.encoding import IGNORE, unknown_share
-from forgetlab.tasks.probes import sample
+from forgetlab.tasks.writing import sample
 from forgetlab.training.method import Run
 
 WORD = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")  # words and marks, as the tagging files have them apart

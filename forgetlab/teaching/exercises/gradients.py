@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetlab.interference import agem, gradient_cosine, pcgrad
+from forgetlab.interference import gradient_cosine
+from forgetlab.remedies.projection import agem, pcgrad
 from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 Named = Mapping[str, Tensor]

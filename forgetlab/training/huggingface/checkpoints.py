@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers.trainer import TRAINER_STATE_NAME
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments.results import read_json, write_json
+from forgetlab.sources.json_files import read_json, write_json
 from forgetlab.sources.shipped import sha256
 from forgetlab.tasks import Task
 from forgetlab.training.method import Method, Run

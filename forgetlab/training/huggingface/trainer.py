@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from forgetlab.errors import ForgetlabError, whole
-from forgetlab.experiments.recipes import facts_of
 from forgetlab.metrics.retention import kept
 from forgetlab.metrics.summary import error_before
 from forgetlab.models.model import Model, evaluating, lm_kind_of
-from forgetlab.remedies.architectures.frozen import Additive
 from forgetlab.tasks import Task
+from forgetlab.tasks.base import facts_of
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.training.huggingface.resuming import Resuming
@@ -136,7 +135,7 @@ class ForgettingTrainer(Resuming):
         self._settings = checkpoints.settings(self.methods)
         together, args = self.together, self.args
         for method in self.methods:
-            if isinstance(method, Additive):
+            if method.adds_weights:
                 raise ForgetlabError(
                     f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
                     "model instead, or use finetune"

@@ -29,10 +29,10 @@ from transformers import (
 from forgetlab import finetune, load, task
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance import fisher_diagonal
-from forgetlab.interference import PCGrad
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Frozen, LoRA
 from forgetlab.remedies.interpolation import WeightInterpolation
+from forgetlab.remedies.projection import PCGrad
 from forgetlab.remedies.regularizers import EWC, L2SP, SI, KLAnchor
 from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.remedies.schedules import GradualUnfreezing, LayerwiseRates, Warmup

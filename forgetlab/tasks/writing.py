@@ -1,4 +1,4 @@
-"""Probes for any model on a user's own texts: multiple choice by likelihood, and what a model writes, counted."""
+"""What a causal model writes: sampling, and probes that score the texts."""
 
 from __future__ import annotations
 
@@ -6,76 +6,109 @@ import re
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from forgetlab.errors import ForgetlabError, whole
+from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.metrics.tally import stratified
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
-from forgetlab.tasks.likelihood import option_log_probabilities
-from forgetlab.tasks.probes import ByLikelihood, Probe, answers, blocks, chance, sample
+from forgetlab.tasks.probes import Probe
 
 
-class MultipleChoice(ByLikelihood):
-    """Share of questions whose right option is the most probable after the question, per token of the option.
+class Writing(Probe):
+    """What a causal model of the embedded language writes: the parser scores it, no judge model is needed.
 
-    score(o) = log p(o | question) / tokens of o: the mean, so that long options are not punished (GPT-3: Brown et
-    al. 2020, section 2.4; lm_eval's acc_norm divides by characters). "unnormalised" is the accuracy of the sums
-    (lm_eval's acc), "chance" that of guessing. Masked models: each token of the option hidden in turn.
-
-    questions: the texts before the options, may be empty. choices: two or more for each, joined on with a space.
-    answers: for each the index of the right one, from 0. Raises ForgetlabError for anything else.
+    fluency: share of sentences in the language. coherence: share of longer texts whose facts agree.
     """
 
-    metric = "accuracy"
-    kind = "choices"
+    metric = "fluency"
+    kind = "writing"
 
-    def __init__(
-        self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[int]
-    ) -> None:
-        if not (len(questions) == len(choices) == len(answers) and questions):
-            counts = f"{len(questions)} questions, {len(choices)} lists of choices, {len(answers)} answers"
-            raise ForgetlabError(f"{name}: {counts}; expected as many of each, at least one")
-        for i, (options, answer) in enumerate(zip(choices, answers, strict=True), 1):
-            if isinstance(options, str) or len(set(options)) < max(2, len(options)) or not all(options):
-                raise ForgetlabError(f"{name}, question {i}: expected two or more different choices, got {options!r}")
-            if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
-                raise ForgetlabError(
-                    f"{name}, question {i}: the answer is {answer!r}; expected an index from 0 to {len(options) - 1}"
-                )
-        self.questions = [q for q, options in zip(questions, choices, strict=True) for _ in options]
-        self.options = [option for options in choices for option in options]
-        self.counts, self.answers = [len(options) for options in choices], list(answers)
-        texts = tuple(f"{q} {o}".strip() for q, o in zip(self.questions, self.options, strict=True))
-        super().__init__(name, None, Examples(kind="text", texts=texts))
+    def __init__(self, name: str = "writing", count: int = 200) -> None:
+        super().__init__(name, None, Examples(kind="text", texts=("",)))
+        self.count = count
+
+    def prepare(self, model: Model, seed: int = 0) -> None:
+        if model.lm_kind != "causal":
+            raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
 
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
-        begun = all(self.questions)  # something stands before each option
-        return (Probe if begun else ByLikelihood).remarks(self, model, *splits, limit=limit)
+        return []
 
     def items(self) -> int:
-        return len(self.counts)
-
-    def guesser(self, model: Model, limit: int | None = None) -> float | None:
-        """Chance: 1/K of K choices, averaged over the questions."""
-        return chance([self.counts[i] for i in self.sample(limit).tolist()])
+        return self.count
 
     def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
-        asked = self.sample(limit).tolist()
-        counts, own = [self.counts[i] for i in asked], blocks(self.counts, asked)
-        questions, options = [self.questions[i] for i in own], [self.options[i] for i in own]
-        sums, tokens = option_log_probabilities(model, questions, options, self.rows_at_once)
-        answer = torch.tensor([self.answers[i] for i in asked])
-        normalised, plain = (
-            answers(torch.stack([part.argmax() for part in values.split(counts)]) == answer)
-            for values in (sums / tokens.clamp_min(1), sums)
-        )
-        scores = {
-            "accuracy": float(self.main_score(normalised.items.sum(0))),
-            "unnormalised": float(self.main_score(plain.items.sum(0))),
-            "chance": chance(counts),
-        }
-        return scores, normalised
+        from forgetlab.sources.world import coherence, fluency
+
+        texts = write(model, min(self.count, limit or self.count), seed=0)
+        return {"fluency": fluency(texts), "coherence": coherence(texts)}, None
+
+
+def write(
+    model: Model, count: int, *, seed: int, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 48
+) -> list[str]:
+    """`count` texts by a causal model; the arguments are those of `sample`."""
+    generator = torch.Generator().manual_seed(seed)
+    return [text for text, _ in sample(model, count, generator, temperature, top_p, max_tokens)]
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    count: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 48,
+    start: Tensor | None = None,
+) -> list[tuple[str, bool]]:
+    """Texts that a causal model writes from its begin token on, each with whether it came to its end token.
+
+    start: (count, T) tokens to write on from, which are not returned (None: the begin token).
+    generator: on the CPU, so that a seed gives the same text on every device. temperature: divides the logits, above 0.
+    top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
+    Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
+    """
+    number("temperature", temperature, 0, 1000, above=True)
+    number("top_p", top_p, 0, 1, above=True)
+    tokenizer = model.tokenizer
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if begin is None:
+        raise ForgetlabError(f"{model.name} cannot write: its tokenizer has neither a begin nor an end token")
+    ids = torch.full((count, 1), begin, device=model.device) if start is None else start.to(model.device)
+    given = ids.shape[1]
+    done = torch.zeros(count, dtype=torch.bool, device=model.device)
+    past = None
+    for _ in range(min(max_tokens, model.max_length - given + 1)):
+        seen = torch.ones_like(ids)
+        fresh = ids if past is None else ids[:, -1:]
+        out = model.backbone(input_ids=fresh, attention_mask=seen, past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
+        logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
+        probabilities = (logits / max(temperature, 1e-6)).softmax(-1).cpu()
+        if top_p < 1:
+            probabilities = nucleus(probabilities, top_p)
+        chosen = torch.multinomial(probabilities, 1, generator=generator).to(model.device)
+        chosen = chosen.masked_fill(done.unsqueeze(1), tokenizer.pad_token_id)
+        ids = torch.cat([ids, chosen], dim=1)
+        done |= chosen.squeeze(1) == tokenizer.eos_token_id
+        if done.all():
+            break
+    texts = tokenizer.batch_decode(ids[:, given:], skip_special_tokens=True)
+    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The probabilities with 0 outside the smallest set of tokens whose mass is `top_p` or more.
+
+    probabilities: (B, V), rows with sum 1. Not scaled back to sum 1. Source: Holtzman et al. 2020, section 3.1.
+    """
+    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ranked.cumsum(-1) - ranked  # the mass of the more probable tokens
+    return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
 
 
 class Generation(Probe):

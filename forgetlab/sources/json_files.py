@@ -1,0 +1,72 @@
+"""JSON files that appear whole or not at all, with a digest that vouches for what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+DIGEST, DRAFT = "digest", ".part"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write plain values with their digest to a file that appears whole or not at all, in a folder made for it.
+
+    It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
+    """
+    plain = _plain(content)
+    text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
+    try:
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without the content
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return plain
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None where nothing is there, or not what was written."""
+    found = _read(path)
+    if found is None or found.pop(DIGEST, None) != digest(found):
+        return None
+    return found
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values, the same for any order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk; not every platform can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # the last of brackets without end
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples are lists, every key is a word."""
+    return json.loads(json.dumps(dict(content), allow_nan=False))
