@@ -239,7 +239,7 @@ class _Loop:
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.options.compile else nullcontext():
-            found = measured(run, self.tasks, self.options.limit, self.pool)
+            found, tallies = measured(run, self.tasks, self.options.limit, self.pool)
         notes = [*self.notes]
         self.notes.clear()  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
@@ -247,7 +247,6 @@ class _Loop:
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
-        tallies = found.pop("tallies")
         kept = ends or loss is None or status != "running"
         return Record(
             **found,
