@@ -26,7 +26,8 @@ from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed, source_files
-from forgetlab.training.loop import Precision, finetune
+from forgetlab.training.loop import finetune
+from forgetlab.training.options import Precision
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
 
