@@ -1,20 +1,18 @@
-"""A recipe is a value: it says everything that defines a run, so that the same recipe gives the same numbers."""
+"""From recipes to records: a model with its tasks is prepared, and any number of recipes are run on it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import forgetlab
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import stacked
+from forgetlab.experiments.recipe import Recipe
 from forgetlab.metrics.summary import summarise
 from forgetlab.models.device import device_name
 from forgetlab.models.loading import load
@@ -25,61 +23,13 @@ from forgetlab.remedies.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
-from forgetlab.tasks.source_names import is_hub_name, parsed, source_files
-from forgetlab.training.loop import Precision, finetune
+from forgetlab.tasks.source_names import is_hub_name, parsed
+from forgetlab.training.loop import finetune
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
 
 AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that defines a run.
-
-    model: a shipped name, a folder or a hub id. new: the task to learn; watch: the tasks to watch (empty: what
-    suits the model). Each is a source of `task_from`: an embedded task's name, a file, a hub set, this machine's text,
-    with options of its own where it needs them: "cola.tsv:text=3,label=1".
-    methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". similarity: the dial of the new task.
-    learn_steps: watched tasks whose head the model lacks are learned first, for that many steps.
-    text, label, kind: columns and kind of the new task's file. limit: test examples per score (None: all).
-    """
-
-    model: str = "tiny-bert"
-    new: str = ""
-    watch: tuple[str, ...] = ()
-    methods: str = "none"
-    steps: int = 300
-    lr: float = 1e-3
-    batch_size: int = 32
-    seed: int = 0
-    every: int = 20
-    similarity: float = 1.0
-    learn_steps: int = 200
-    limit: int | None = 512
-    text: str | None = None
-    label: str | None = None
-    kind: str | None = None
-    device: str = "auto"
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.generic):  # a rate from np.logspace: JSON knows Python's own numbers only
-                object.__setattr__(self, name, value.item())
-        object.__setattr__(self, "watch", tuple(self.watch))
-
-    def key(self) -> str:
-        """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
-
-        A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
-        """
-        from forgetlab.sources.shipped import inputs, sha256
-
-        files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
-        content = [asdict(self), files, inputs(), forgetlab.__version__]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass
