@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from forgetlab.experiments.recipe import Recipe
-    from forgetlab.experiments.workers import Run
+    from forgetlab.metrics.schema import RunResult
     from forgetlab.training.record import Record
 
 
@@ -27,7 +27,7 @@ class Progress:
         spent = self.spent + time.perf_counter() - self.begun
         self._show(record.step, spent, f"{recipe.methods}  seed {recipe.seed}  step {record.step}")
 
-    def landed(self, run: Run, spent: float) -> None:
+    def landed(self, run: RunResult, spent: float) -> None:
         """A run is there; spent: seconds so far."""
         self.finished += run["recipe"]["steps"]
         self.spent, self.begun = spent, time.perf_counter()

@@ -13,6 +13,7 @@ import forgetlab
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import stacked
 from forgetlab.experiments.recipe import Recipe
+from forgetlab.metrics.schema import BenchFacts, PlainRecord, Results, RunResult
 from forgetlab.metrics.summary import summarise
 from forgetlab.models.device import device_name
 from forgetlab.models.loading import load
@@ -112,8 +113,8 @@ def sweep(
     bench: Bench | None = None,
     *,
     together: bool | None = None,
-) -> list[dict[str, Any]]:
-    """Run many recipes of one model and its tasks; returns [{"recipe": …, "records": […]}] in their order.
+) -> list[RunResult]:
+    """Run many recipes of one model and its tasks; returns [{"recipe": …, "key": …, "records": […]}] in their order.
 
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
     together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
@@ -122,7 +123,7 @@ def sweep(
     bench = bench or prepare(recipes[0])
     if together is None:
         together = bench.model.device.type == "cuda" and is_small(bench.model)
-    found: dict[Recipe, dict[str, Any]] = {}
+    found: dict[Recipe, RunResult] = {}
     for group in _alike(recipes) if together else []:
         found.update(_at_once(bench, group, on_record))
     return [found.get(recipe) or finished(bench, recipe, on_record) for recipe in recipes]
@@ -141,11 +142,11 @@ def _alike(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
 
 def _at_once(
     bench: Bench, group: Sequence[Recipe], on_record: Callable[[Recipe, Record], None] | None
-) -> dict[Recipe, dict[str, Any]]:
+) -> dict[Recipe, RunResult]:
     bench.model.restore()
     pulls = [[m for m in make_methods(r.methods, bench.watch) if isinstance(m, Quadratic)] for r in group]
     variants = [stacked.Variant(r.lr, *pull) for r, pull in zip(group, pulls, strict=True)]
-    records: dict[Recipe, list[dict[str, Any]]] = {recipe: [] for recipe in group}
+    records: dict[Recipe, list[PlainRecord]] = {recipe: [] for recipe in group}
     shared = {name: getattr(group[0], name) for name in ("steps", "batch_size", "seed", "every", "limit")}
     for row in stacked.finetune_stacked(bench.model, bench.new, variants, watch=bench.watch, **shared):
         for recipe, record in zip(group, row, strict=True):
@@ -153,27 +154,31 @@ def _at_once(
                 records[recipe].append(record.as_dict())
                 if on_record:
                     on_record(recipe, record)
-    return {r: {"recipe": asdict(r), "key": r.key(), "records": records[r]} for r in group}
+    return {recipe: _result(recipe, records[recipe]) for recipe in group}
 
 
-def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> dict[str, Any]:
-    """One run to its end, as plain values: {"recipe": …, "key": …, "records": […]}."""
-    records = []
+def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> RunResult:
+    """One run to its end, as plain values."""
+    records: list[PlainRecord] = []
     for record in bench.run(recipe):
         records.append(record.as_dict())
         if on_record:
             on_record(recipe, record)
+    return _result(recipe, records)
+
+
+def _result(recipe: Recipe, records: list[PlainRecord]) -> RunResult:
     return {"recipe": asdict(recipe), "key": recipe.key(), "records": records}
 
 
-def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> dict[str, Any]:
+def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> Results:
     """Every method at every seed, and a summary: the content of results.json."""
     runs = sweep([replace(recipe, methods=m, seed=s) for m in methods for s in seeds], bench=bench, **hooks)
     facts = describe(bench)
     return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
 
 
-def describe(bench: Bench) -> dict[str, Any]:
+def describe(bench: Bench) -> BenchFacts:
     """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     return {
         "forgetlab": forgetlab.__version__,
