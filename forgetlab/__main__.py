@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from forgetlab.experiments.recipes import Recipe
     from forgetlab.training.record import Record
 
+__all__ = ["main"]
+
 EXAMPLES = """examples:
   python -m forgetlab compare
       the embedded world: what does learning sentiment cost a tiny BERT, and what helps

@@ -44,6 +44,9 @@ class Recipe:
     methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". similarity: the dial of the new task.
     learn_steps: watched tasks whose head the model lacks are learned first, for that many steps.
     text, label, kind: columns and kind of the new task's file. limit: test examples per score (None: all).
+
+    >>> Recipe(new="sentiment", methods="ewc:lam=10").key() == Recipe(new="sentiment", methods="ewc:lam=20").key()
+    False
     """
 
     model: str = "tiny-bert"
@@ -115,7 +118,11 @@ class Bench:
 
 
 def prepare(recipe: Recipe) -> Bench:
-    """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for."""
+    """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for.
+
+    >>> prepare(Recipe(new="register", watch=("sentiment",), learn_steps=2)).learned  # tiny-bert has no head for it
+    ('sentiment',)
+    """
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
     for name in ("steps", "batch_size", "every", *(["limit"] if recipe.limit is not None else [])):
         whole(name, getattr(recipe, name))
@@ -152,7 +159,11 @@ def prepare(recipe: Recipe) -> Bench:
 
 
 def run(recipe: Recipe) -> Iterator[Record]:
-    """Load, fine-tune and yield the records of one recipe."""
+    """Load, fine-tune and yield the records of one recipe.
+
+    >>> [record.step for record in run(Recipe(new="sentiment", watch=("entities",), steps=4, every=2, limit=8))]
+    [0, 2, 4]
+    """
     return prepare(recipe).run(recipe)
 
 
@@ -168,6 +179,10 @@ def sweep(
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
     together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
     same results up to rounding (`stacked`); None: for a small model on a GPU.
+
+    >>> recipes = [Recipe(new="sentiment", watch=("entities",), steps=2, lr=lr, limit=8) for lr in (1e-4, 1e-3)]
+    >>> [result["recipe"]["lr"] for result in sweep(recipes)]
+    [0.0001, 0.001]
     """
     bench = bench or prepare(recipes[0])
     if together is None:

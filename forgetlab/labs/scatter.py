@@ -27,6 +27,8 @@ from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View
 from forgetlab.metrics import layer_of
 from forgetlab.teaching import compat
 
+__all__ = ["body", "show"]
+
 EXAMPLES = 100  # of each Fisher
 DOTS = 3000
 LIMIT = 128

@@ -49,7 +49,11 @@ class Writing(Probe):
 def write(
     model: Model, count: int, *, seed: int, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 48
 ) -> list[str]:
-    """`count` texts by a causal model; the arguments are those of `sample`."""
+    """`count` texts by a causal model; the arguments are those of `sample`.
+
+    >>> len(write(load("tiny-gpt"), 2, seed=0, max_tokens=8))
+    2
+    """
     generator = torch.Generator().manual_seed(seed)
     return [text for text, _ in sample(model, count, generator, temperature, top_p, max_tokens)]
 
