@@ -20,7 +20,7 @@ def passages(content: str) -> list[str]:
 
     content: paragraphs with blank lines between them; without any blank line, each line is a passage.
 
-    >>> passages("One paragraph.\n\nAnother one.")
+    >>> passages("One paragraph.\\n\\nAnother one.")
     ['One paragraph.', 'Another one.']
     """
     content = content.strip()

@@ -190,8 +190,8 @@ class Generation(Probe):
 def variety(texts: Sequence[str]) -> Scores:
     """distinct_1, distinct_2 and repetition of texts, as in `Generation`; 0 where there is nothing to count.
 
-    >>> variety(["a b a b a b"])
-    {'distinct_1': 0.3333333333333333, 'distinct_2': 0.4, 'repetition': 0.3333333333333333}
+    >>> {name: round(share, 3) for name, share in variety(["a b a b a b"]).items()}
+    {'distinct_1': 0.333, 'distinct_2': 0.4, 'repetition': 0.333}
     """
     words = [re.findall(r"\w+|[^\w\s]", text) for text in texts]
 
