@@ -60,6 +60,12 @@ def fisher_diagonal(
     Raises ForgetlabError for unknown names, no data, or "exact" on a head with too many classes (it says the cost).
     Source: Kirkpatrick et al. 2017, eq. 3; van de Ven 2025 for the estimators. Differs from most public EWC code,
     which is "batched". Per example, not per prediction: longer texts weigh more.
+
+    >>> fair = torch.nn.Linear(1, 2, bias=False)  # two classes, p = ½ each
+    >>> _ = torch.nn.init.zeros_(fair.weight)
+    >>> fisher_diagonal(fair, [(torch.tensor([[2.0]]), torch.tensor([0]))])["weight"]  # p (1 − p) x²
+    tensor([[1.0000],
+            [1.0000]])
     """
     _check(estimator, get_args(Estimator), "estimator")
     _check(method, get_args(How), "method")
@@ -95,6 +101,11 @@ def mas_importance(
     f(x) are the logits (of every place of the text, squared and summed); no labels are used. Arguments, result and
     errors as in `fisher_diagonal`. Source: Aljundi et al. 2018, eq. 3. Differs from code that takes the absolute
     value of a batch's gradient, where examples cancel.
+
+    >>> line = torch.nn.Linear(1, 1, bias=False)  # f = w x
+    >>> _ = torch.nn.init.constant_(line.weight, 3.0)
+    >>> mas_importance(line, [(torch.tensor([[2.0]]), torch.tensor([0]))])["weight"].item()  # |2 w x²|
+    24.0
     """
     _check(method, get_args(How), "method")
     whole("examples", examples)

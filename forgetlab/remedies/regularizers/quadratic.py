@@ -152,6 +152,10 @@ class L2SP(Quadratic):
 
     lam, strength: see Quadratic; usual is λ = 0.02. beta: β ≥ 0. Raises ForgetlabError for another number.
     Source: Li, Grandvalet & Davoine 2018, eq. 2. It is EWC with every F_i = 1.
+
+    >>> [*_, last] = finetune(model, new, methods=[L2SP(lam=0.1)], steps=2)
+    >>> round(last.penalty["l2sp"] / (0.1 / 2 * last.drift**2), 3)
+    1.0
     """
 
     name = "l2sp"
