@@ -30,7 +30,7 @@ from forgetlab.experiments import comparison, report  # noqa: F401  (loaded here
 from forgetlab.experiments.sweeps import files_of_runs
 from forgetlab.training.huggingface import checkpoints
 from tests.test_cli import timeless
-from tests.test_huggingface import OLD, RESUMED, trained, weights
+from tests.training.huggingface.test_trainer import OLD, RESUMED, trained, weights
 
 ARGUMENTS = ["--steps=4", "--every=2", "--batch=4", "--limit=8", "--methods=none,replay", "--seeds=2"]
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")

@@ -22,7 +22,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import locks, report, results, sweeps
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.sweeps import RunFolder
-from tests.test_sweeps import QUICK, RECIPES, Fake, made, swept
+from tests.experiments.test_sweeps import QUICK, RECIPES, Fake, made, swept
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--steps=2", "--every=1", "--batch=4", "--limit=8", "--methods=none,l2sp", "--seeds=2", "--processes=1"]

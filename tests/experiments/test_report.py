@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments import report
+from forgetlab.experiments import report, tables
 
 FILES = ["curves.png", "drift.png", "frontier.png", "report.html", "results.json", "trade_off.png"]
 RECIPE = {"model": "tiny-bert", "new": "sentiment", "steps": 20, "lr": 0.001, "batch_size": 32, "text": None}
@@ -99,7 +99,7 @@ def flat(text):
 
 
 def test_the_table_holds_the_numbers(results):
-    *_, before, none, replay, legend = flat(report.table(results))
+    *_, before, none, replay, legend = flat(tables.table(results))
     assert before == "before 0.50 2.00 0.80"
     assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.65 ±0.03 −0.15 12.3"
     assert replay == "replay:ratio=0.3 0.90 ±0.00 2.50 ±0.14 ×1.25 0.82 ±0.01 +0.02 12.3"
@@ -111,14 +111,14 @@ def test_the_error_of_the_items_stands_beside_the_spread(results):
     new |= {"error": 0.012, "told": True}
     lm |= {"error": 0.083, "told": False}
     entities |= {"error": 0.021, "told": False, "spread": None}
-    *_, replay, _, question = flat(report.table(results))
+    *_, replay, _, question = flat(tables.table(results))
     assert replay == "replay:ratio=0.3 0.90 ±0.00/0.01 2.50 ±0.14/0.08 ×1.25? 0.82 ±–/0.02 +0.02? 12.3"
     assert question == "?: cannot be told from no change"
 
 
 def test_methods_that_start_unlike_have_their_own_before(results):
     results["summary"][1]["tasks"]["entities"]["before"] = 0.7
-    *_, before, none, replay, _ = flat(report.table(results))
+    *_, before, none, replay, _ = flat(tables.table(results))
     assert before == "before 0.50 2.00"
     assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.80 → 0.65 ±0.03 −0.15 12.3"
     assert "0.70 → 0.82" in replay
@@ -127,12 +127,12 @@ def test_methods_that_start_unlike_have_their_own_before(results):
 def test_the_direction_and_the_sign_are_the_tasks_own(results):
     results["tasks"][1] |= {"metric": "word_surprise", "scale": "ratio"}
     results["tasks"][2] |= {"metric": "perplexity", "scale": "points"}
-    none = flat(report.table(results))[-3]
+    none = flat(tables.table(results))[-3]
     assert none == "none 0.94 ±0.03 38.0 ±2.83 ×19.0 0.65 ±0.03 −0.15 12.3"
 
 
 def test_the_table_names_tasks_metrics_and_columns_are_aligned(results):
-    lines = report.table(results).splitlines()
+    lines = tables.table(results).splitlines()
     assert flat(lines[0])[0] == "method new: sentiment masked-lm entities ms/step"
     assert flat(lines[1])[0] == "accuracy perplexity f1"
     places = [[m.start() for m in re.finditer("±", line)] for line in lines[4:6]]
@@ -146,7 +146,7 @@ def test_one_seed_has_no_spread_and_a_status_other_than_done_is_said(results):
         for one in row["tasks"].values():
             one["spread"] = None
     results["summary"][1]["status"] = ["stopped"]
-    text = report.table(results)
+    text = tables.table(results)
     assert "±" not in text
     assert "replay:ratio=0.3 (stopped)" in text
     assert "done" not in text
@@ -157,7 +157,7 @@ def test_a_diverged_run_has_no_scores_afterwards(results):
         "none", score(0.5, 0.5, 0.0, 0.0), score(2.0, None, None, None), score(0.8, 0.0, 0.0, -0.8), ["diverged"]
     )
     results["summary"][0]["seconds_per_step"] = None
-    none = flat(report.table(results))[-3]
+    none = flat(tables.table(results))[-3]
     assert none == "none (diverged) – – – –"
 
 
@@ -166,7 +166,7 @@ def test_three_watched_tasks_and_long_names_fit_in_120_columns(results):
     for row in results["summary"]:
         row["method"] = "replay:ratio=0.3+l2sp:lam=0.1,beta=0.01"
         row["tasks"]["acceptability_of_all_" * 3] = score(0.95, 0.81, 0.02, -0.14)
-    lines = report.table(results).splitlines()
+    lines = tables.table(results).splitlines()
     assert max(map(len, lines)) <= 120
     assert sum("+l2sp:lam=0.1" in line for line in lines) == 2
 

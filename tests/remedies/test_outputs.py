@@ -432,7 +432,7 @@ def test_bad_strength(value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, -2.0, float("nan"), float("inf"), "hot", None, True])
 def test_bad_temperature(value: object) -> None:
-    with pytest.raises(ForgetlabError, match="temperature must be a number above 0, got"):
+    with pytest.raises(ForgetlabError, match="temperature must be between 0 and 1000, 0 excluded, got"):
         LwF(tasks("register"), temperature=value)  # type: ignore[arg-type]
 
 

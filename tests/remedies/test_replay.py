@@ -510,7 +510,10 @@ def test_bad_experience_replay(options, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"temperature": t}, "temperature must be a number above 0, got") for t in (0, -1, float("nan"), "hot", True)]
+    [
+        ({"temperature": t}, "temperature must be between 0 and 1000, 0 excluded, got")
+        for t in (0, -1, float("nan"), "hot", True)
+    ]
     + [({"top_p": p}, "top_p must be between 0 and 1, 0 excluded, got") for p in (0, -0.1, 1.01, float("nan"), None)]
     + [
         ({"size": 0}, "size must be a whole number above 0, got 0"),
@@ -527,7 +530,7 @@ def test_bad_generative_replay(options, message: str) -> None:
 
 
 def test_bad_sampling(gpt: Model) -> None:
-    with pytest.raises(ForgetlabError, match="temperature must be a number above 0, got 0"):
+    with pytest.raises(ForgetlabError, match="temperature must be between 0 and 1000, 0 excluded, got 0"):
         write(gpt, 1, seed=0, temperature=0)
     with pytest.raises(ForgetlabError, match="top_p must be between 0 and 1, 0 excluded, got 2"):
         write(gpt, 1, seed=0, top_p=2)

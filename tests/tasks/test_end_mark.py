@@ -182,5 +182,5 @@ def test_a_test_set_in_parts_has_the_ends_of_the_whole() -> None:
     whole, parts = (CausalLM("mine", None, EXAMPLES) for _ in range(2))
     parts.rows_at_once = 2
     assert len(parts.test_batches(model, None)) == 3
-    assert parts.evaluate(model) == pytest.approx(whole.evaluate(model), rel=1e-5)
-    assert "end" in parts.evaluate(model)
+    assert parts.score(model) == pytest.approx(whole.score(model), rel=1e-5)
+    assert "end" in parts.score(model)

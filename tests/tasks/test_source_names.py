@@ -12,7 +12,7 @@ import pytest
 
 from forgetlab import ForgetlabError, finetune, load, task, task_from
 from forgetlab.errors import flag, number, unknown, whole
-from forgetlab.experiments import recipes, report
+from forgetlab.experiments import recipes, report, tables
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs import own
 from forgetlab.models.model import Model
@@ -168,7 +168,7 @@ def test_odd_names_are_drawn_and_reported(stem: str, tmp_path: Path) -> None:
     results = fake(short_name(str(path)), f"./my{stem}")
     page = report.write(results, tmp_path / "out")
     assert page.is_file()
-    report.table(results).encode()
+    tables.table(results).encode()
 
 
 def test_a_name_that_is_not_utf8(tmp_path: Path, bert: Model) -> None:

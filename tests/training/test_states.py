@@ -21,7 +21,7 @@ from forgetlab.models.model import Model
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.training.method import Method
 from tests.conftest import often, small_model
-from tests.test_runs import HOOKS, Breaking, plain, run_of, state_of
+from tests.training.test_runs import HOOKS, Breaking, plain, run_of, state_of
 
 METHODS = ["none", "frozen", "lora", "adapters", "columns", "lora:r=2", "ewc:examples=4", "si:walk=1", "lwf",
            "replay", "pcgrad", "early-stopping"]  # fmt: skip

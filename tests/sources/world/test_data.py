@@ -17,8 +17,7 @@ from forgetlab.sources.world import REGISTERS, corpus, draw, grammar, parser
 from forgetlab.sources.world.examples import rows
 from forgetlab.sources.world.write import write_manifest
 from forgetlab.tasks import embedded
-
-from .test_world_language import lexicon, listed, polarity
+from tests.sources.world.test_language import lexicon, listed, polarity
 
 TASKS = data_folder() / "tasks"
 FILES = sorted(path.name for path in TASKS.glob("*.jsonl"))

@@ -743,7 +743,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from tests.test_huggingface import CASES, trained, weights
+from tests.training.huggingface.test_trainer import CASES, trained, weights
 import torch.distributed as dist
 
 name, folder = sys.argv[1], Path(sys.argv[2])
