@@ -52,6 +52,10 @@ def run_sequence(
     begin from the same values at every stage. Yields a SequenceRecord at each evaluation, the one before each later
     stage left out: it is the last one of the stage before. Raises ForgetlabError for tasks that do not fit, and for
     methods that add weights.
+
+    >>> stages = run_sequence(model, [new, old], steps=2, every=2, limit=8)
+    >>> [(record.stage, record.step) for record in stages]
+    [(0, 0), (0, 2), (1, 4)]
     """
     _check(tasks)
     return under_way(_sequence(model, list(tasks), remedy, steps, {"seed": seed, **options}), model)
@@ -89,6 +93,10 @@ def run_joint(
     """Learn all the tasks at once, mixed: the upper bound of a sequence of as many examples of each and as many steps.
 
     Arguments and errors as in `run_sequence`; it takes len(tasks) · steps steps. Yields the records of `finetune`.
+
+    >>> joint = run_joint(model, [new, old], steps=2, every=2, limit=8)
+    >>> [record.step for record in joint]
+    [0, 2, 4]
     """
     _check(tasks)
     return under_way(_joint(model, list(tasks), steps, {"seed": seed, **options}), model)

@@ -28,6 +28,8 @@ from forgetlab.metrics import layer_of
 from forgetlab.teaching import compat
 from forgetlab.training.record import main_score
 
+__all__ = ["body", "show"]
+
 EXAMPLES = 100  # of each Fisher
 DOTS = 3000
 LIMIT = 128

@@ -34,6 +34,10 @@ class Model(nn.Module):
 
     body: a transformers model, with or without a language-model head. tokenizer: its tokenizer.
     name: what it was loaded from, for reports.
+
+    >>> batch = model.tokenizer(["a fine film"], return_tensors="pt")
+    >>> model.logits(batch, "entities").shape  # texts, tokens, labels
+    torch.Size([1, 5, 6])
     """
 
     def __init__(self, body: nn.Module, tokenizer: Any, name: str) -> None:

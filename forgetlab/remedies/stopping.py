@@ -28,6 +28,10 @@ class EarlyStopping(Method):
     The mean is one of accuracies and of 1 / perplexity, each a share of right answers, so that no task's unit outweighs
     the others'. A score that is not a number is no improvement. The best weights come back at the end of a run too.
     Raises ForgetlabError for another value, or a task that is not in the run. Source: Prechelt 1998.
+
+    >>> records = finetune(model, new, methods=[EarlyStopping(patience=2)], lr=1e-9, every=1)
+    >>> [(record.step, record.status) for record in records]
+    [(0, 'running'), (1, 'running'), (2, 'running'), (2, 'stopped')]
     """
 
     name = "early-stopping"
@@ -82,6 +86,11 @@ class SafetyBrake(Method):
     None (every watched task). It holds a copy of all that is trained.
     It sees a fall at the next record only. A run that ends or diverges with a fall gets the kept weights back too.
     Raises ForgetlabError for another value, a task that is not in the run, or where nothing is watched.
+
+    >>> brake = SafetyBrake(drop=0.05)
+    >>> [first, *_, last] = finetune(model, new, methods=[brake], watch=[old], lr=0.01, every=1)
+    >>> last.status, last.scores["entities"]["f1"] >= 0.95 * first.scores["entities"]["f1"]
+    ('stopped', True)
     """
 
     name = "safety-brake"

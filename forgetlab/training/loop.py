@@ -68,6 +68,10 @@ def finetune(
     the weights of places in a method's own term (LwF, KLAnchor) differ.
     Raises ForgetlabError, before anything is touched, for arguments that cannot work and for a model with an open run;
     and later where half a batch is still too much for the memory.
+
+    >>> records = [*finetune(model, new, watch=[old], steps=10)]
+    >>> [record.step for record in records], round(records[0].scores["entities"]["f1"], 2)
+    ([0, 5, 10], 1.0)
     """
     options = Options(steps, lr, batch_size, seed, every, precision, weight_decay, clip, accumulation, limit, compile)
     check(model, task, methods, watch, options)

@@ -148,6 +148,14 @@ class Method:
     family: what kind of remedy it is. main: the setting whose multiples are its strengths (None: it has no strength).
     saved: names of the attributes that change along a run, which a checkpoint must hold (see `huggingface`): numbers,
     words, tensors, or lists and dicts of them. What setup makes anew from the same start need not be among them.
+
+    >>> class Enough(Method):
+    ...     name = "enough"
+    ...     def should_stop(self, run, record):
+    ...         return "seen enough" if record.step >= 2 else ""
+    >>> [*_, last] = finetune(model, new, methods=[Enough()], every=1)
+    >>> last.step, last.message
+    (2, 'seen enough')
     """
 
     name = "none"

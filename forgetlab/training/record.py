@@ -28,6 +28,10 @@ class Record:
     status "diverged", "stopped" and "done" end a run; where a method stopped it, the record that made it do so comes
     first and the last one scores the weights that were kept. source: "live".
     tallies: {task: the statistics of its items, `Tally.plain`}; in the first record and in the one that ends the run.
+
+    >>> first = next(finetune(model, new, watch=[old]))
+    >>> first.step, first.drift, list(first.scores)
+    (0, 0.0, ['sentiment', 'entities'])
     """
 
     step: int

@@ -91,6 +91,10 @@ class LwF(OutputPenalty):
     same gradient, but not 0 at the start; no T² (Hinton, Vinyals & Dean 2015, sec. 2: it keeps the gradient's size
     when T changes), so their λ = 1 at T = 2 is λ = 0.25 here; the sum over old tasks; and they train the new head
     alone first.
+
+    >>> [first, *_, last] = finetune(model, new, methods=[LwF([old])], steps=2, every=1)
+    >>> first.penalty.get("lwf"), last.penalty["lwf"] > 0
+    (0.0, True)
     """
 
     name = "lwf"
@@ -142,6 +146,10 @@ class KLAnchor(OutputPenalty):
     Source: the KL term of preference tuning (Ziegler et al. 2019, eq. 2), here in full at every token of the new
     texts instead of one sample's log-ratio in the reward. The model comes first, the reverse of LwF: to say what
     the old model would not have said costs much, to stop saying something costs little.
+
+    >>> [first, *_, last] = finetune(model, new, methods=[KLAnchor(beta=1)], steps=2, every=1)
+    >>> first.penalty.get("kl-anchor"), last.penalty["kl-anchor"] > 0
+    (0.0, True)
     """
 
     name = "kl-anchor"

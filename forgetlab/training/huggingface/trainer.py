@@ -43,6 +43,11 @@ class ForgettingTrainer(Resuming):
     EarlyStopping reads, is the loss on the evaluation set at that step (nan where the Trainer does not evaluate then),
     or the record's loss where no evaluation is asked for.
     Raises ForgetlabError where the tasks or methods do not fit the model.
+
+    >>> from transformers import AutoModelForSequenceClassification, TrainingArguments
+    >>> own = AutoModelForSequenceClassification.from_config(model.config)
+    >>> ForgettingTrainer(own, TrainingArguments("out"), train_dataset=[{}], watch=[old], before=model).records
+    []
     """
 
     def __init__(
