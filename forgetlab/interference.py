@@ -1,4 +1,4 @@
-"""Gradient interference: whether two tasks pull the shared weights apart, and remedies that act on it at each step."""
+"""Gradient interference: whether two tasks pull the shared weights apart, now or along a run."""
 
 from __future__ import annotations
 

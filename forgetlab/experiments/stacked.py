@@ -24,7 +24,8 @@ from forgetlab.models.functional import eager_attention, with_weights
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.open_runs import under_way
 from forgetlab.remedies.regularizers import EWC, L2SP, Quadratic
-from forgetlab.tasks import Scores, Tally, Task
+from forgetlab.tasks import Task
+from forgetlab.training.measuring import Scored
 from forgetlab.training.method import Method, Part, Run
 from forgetlab.training.options import Options, check, make_ready
 from forgetlab.training.record import Record, plain_tallies
@@ -32,7 +33,6 @@ from forgetlab.training.torch_state import TorchState
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's AdamW
 Stack = dict[str, Tensor]  # name → (runs, *shape)
-Scored = tuple[Scores, Tally | None]
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,8 @@ class _Stacked:
         done = self.run.step == self.run.steps
         pulled = {n: s[i] for n, s in self.strength.items()}
         penalty = sum(float((s * (weights[n] - self.towards[n][i]) ** 2).sum()) / 2 for n, s in pulled.items())
+        tallies = {name: values[i][1] for name, values in scored.items()}
+        message = f"the loss is no longer finite: the learning rate {variant.lr:g} is too high"
         return Record(
             step=self.run.step,
             loss=loss,
@@ -232,11 +234,7 @@ class _Stacked:
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds / len(self.variants),
             status="diverged" if self.over[i] else "done" if done else "running",
-            message=f"the loss is no longer finite: the learning rate {variant.lr:g} is too high"
-            if self.over[i]
-            else "",
+            message=message if self.over[i] else "",
             peak_memory=memory.peak(self.model.device),
-            tallies=plain_tallies({n: v[i][1] for n, v in scored.items()})
-            if loss is None or done or self.over[i]
-            else {},
+            tallies=plain_tallies(tallies) if loss is None or done or self.over[i] else {},
         )

@@ -1,14 +1,10 @@
-"""Where memory ends: the error known by its many names, a batch in halves, and the peak of a run."""
+"""Where memory ends: the error known by its many names, and the peak of a run."""
 
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; the CPU's allocators
 

@@ -76,56 +76,41 @@ def finetune(
     options = Options(steps, lr, batch_size, seed, every, precision, weight_decay, clip, accumulation, limit, compile)
     check(model, task, methods, watch, options)
     to = model.device if device is None else pick_device(device)
-    heads = set(model.heads)
-    make_ready(model, (task, *watch), options.seed)
+    tasks, known = (task, *watch), {*model.heads, getattr(task, "head", None)}
+    make_ready(model, tasks, options.seed)
     model.to(to)
     notes = [
         f"{one.name}: its head is new and has learned nothing that could be forgotten; fine-tune the model on it first"
         for one in watch
-        if isinstance(one, Classification | Tagging) and one.head not in heads and one.head != _head_of(task)
+        if isinstance(one, Classification | Tagging) and one.head not in known
     ]
-    notes += task.remarks(model, "train") + [
-        note for one in (task, *watch) for note in one.remarks(model, "test", limit=limit)
-    ]
-    return under_way(_begin(model, task, methods, watch, options, notes), model)
+    notes += task.remarks(model, "train")
+    notes += [note for one in tasks for note in one.remarks(model, "test", limit=limit)]
 
+    def run() -> Generator[Record, None, None]:
+        make_ready(model, tasks, options.seed)  # another run may have come and gone since the call
+        yield from _Loop(model, tasks, methods, options, notes).records()
 
-def _begin(
-    model: Model, task: Task, methods: Sequence[Method], watch: Sequence[Task], options: Options, notes: list[str]
-) -> Generator[Record, None, None]:
-    """A run from the model as it is at the first `next`: since the call another run may have come and gone."""
-    make_ready(model, (task, *watch), options.seed)
-    yield from _Loop(model, task, methods, watch, options, notes).records()
-
-
-def _head_of(task: Task) -> str | None:
-    return task.head if isinstance(task, Classification | Tagging) else None
+    return under_way(run(), model)
 
 
 class _Loop:
     def __init__(
-        self,
-        model: Model,
-        task: Task,
-        methods: Sequence[Method],
-        watch: Sequence[Task],
-        options: Options,
-        notes: list[str],
+        self, model: Model, tasks: Sequence[Task], methods: Sequence[Method], options: Options, notes: list[str]
     ) -> None:
-        self.model, self.methods, self.tasks = model, list(methods), [task, *watch]
-        self.options, self.notes = options, notes
+        self.model, self.tasks, self.methods, self.options = model, tasks, list(methods), options
         # nothing that the run holds leads back to it: it goes, with its copies of the weights, when nobody uses it
-        dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.precision]
+        autocast = partial(torch.autocast, model.device.type, dtype=getattr(torch, options.precision))
         self.run = Run.begin(
             model,
-            task,
+            tasks[0],
             options.steps,
             options.batch_size,
             options.lr,
             options.seed,
-            autocast=partial(torch.autocast, model.device.type, dtype=dtype) if dtype else nullcontext,
+            autocast=nullcontext if options.precision == "float32" else autocast,
             methods=self.methods,
-            watch=watch,
+            watch=tasks[1:],
             notes=notes,
         )
         self.rates: list[float] = []
@@ -134,7 +119,7 @@ class _Loop:
         self.torch_state = TorchState(model, options.seed)
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "float16")
-        self.passes = Passes(self.run, options.accumulation, self.scaler, notes)
+        self.passes = Passes(self.run, options.accumulation, self.scaler)
 
     def records(self) -> Generator[Record, None, None]:
         run, model = self.run, self.model
@@ -152,7 +137,7 @@ class _Loop:
                 for method in self.methods:
                     method.check(run)
                 if self.options.compile and (note := compiling.compile_backbone(model, self._sample_loss)):
-                    self.notes.append(note)
+                    run.notes.append(note)
                 self.setup_seconds = time.perf_counter() - start
                 record = self._record(None, start, self._costs())
             yield record
@@ -235,17 +220,13 @@ class _Loop:
             return task.loss(self.model, batch)
 
     def _record(
-        self,
-        loss: float | None,
-        start: float,
-        costs: dict[str, float] | None = None,
-        ends: bool = False,
+        self, loss: float | None, start: float, costs: dict[str, float] | None = None, ends: bool = False
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.options.compile else nullcontext():
             found, tallies = measured(run, self.tasks, self.options.limit, self.pool)
-        notes = [*self.notes]
-        self.notes.clear()  # each is said once
+        notes = [*run.notes]
+        run.notes.clear()  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):

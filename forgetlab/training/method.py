@@ -92,6 +92,18 @@ class Run:
         for method in self.methods:
             method.adjust_gradients(self)
 
+    def parts(self, count: int) -> list[Part]:
+        """The parts of a batch with `count` examples of the new task, those that the methods add among them."""
+        parts = [Part(self.task, count)]
+        for method in self.methods:
+            parts = method.augment(parts, self)
+        return parts
+
+    def batch_penalties(self, task: Task, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """The terms that the methods add to the mean loss of a batch."""
+        found = [method.batch_penalty(task, batch, self) for method in self.methods]
+        return [term for term in found if term is not None]
+
     def trained(self) -> list[nn.Parameter]:
         """Every weight that the optimizer moves, new ones included, in its order; those switched off left out."""
         return [p for group in self.groups for p in group["params"] if p.requires_grad]

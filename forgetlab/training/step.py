@@ -20,23 +20,18 @@ Batch = dict[str, Tensor]
 class Passes:
     """Makes the gradients of a run's steps.
 
-    accumulation: passes that a step's examples are split over. scaler: of the run's precision. notes: what happens is
-    written there, to be said with the next record.
+    accumulation: passes that a step's examples are split over. scaler: of the run's precision.
     """
 
-    def __init__(self, run: Run, accumulation: int, scaler: torch.amp.GradScaler, notes: list[str]) -> None:
-        self.run, self.accumulation, self.scaler, self.notes = run, accumulation, scaler, notes
+    def __init__(self, run: Run, accumulation: int, scaler: torch.amp.GradScaler) -> None:
+        self.run, self.accumulation, self.scaler = run, accumulation, scaler
         self.halved = False
-        self._learn_from_batches = [m for m in run.methods if type(m).batch_penalty is not Method.batch_penalty]
 
     def draw(self) -> list[tuple[Part, Batch]]:
         """The parts of a step, those that methods add among them, and a fresh batch for each."""
         run, batches = self.run, list[tuple[Part, Batch]]()
         for _ in range(self.accumulation):
-            parts = [Part(run.task, run.batch_size // self.accumulation)]
-            for method in run.methods:
-                parts = method.augment(parts, run)
-            batches += [(part, run.batch(part)) for part in parts]
+            batches += [(part, run.batch(part)) for part in run.parts(run.batch_size // self.accumulation)]
         return batches
 
     def gradient(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:
@@ -49,7 +44,7 @@ class Passes:
                     raise
             # only here: while the error is held, so are the tensors of the pass that failed
             self.halved = True
-            self.notes.append(
+            self.run.notes.append(
                 f"out of memory at step {self.run.step + 1}: from there on each batch is taken in two halves, whose "
                 "gradients add up to its own"
             )
@@ -100,14 +95,10 @@ class Passes:
 
     def _loss(self, task: Task, batch: Batch) -> Tensor:
         model = self.run.model
-        if not self._learn_from_batches:
+        if all(type(method).batch_penalty is Method.batch_penalty for method in self.run.methods):
             return task.loss(model, batch)
         with model.shared_forward():
-            loss = task.loss(model, batch)
-            for method in self._learn_from_batches:
-                if (more := method.batch_penalty(task, batch, self.run)) is not None:
-                    loss = loss + more
-        return loss
+            return sum(self.run.batch_penalties(task, batch), task.loss(model, batch))
 
 
 def halves(task: Task, batch: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], float]]:

@@ -19,7 +19,7 @@ from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.training.huggingface.resuming import Resuming
-from forgetlab.training.method import Method, Part, Run, grouped
+from forgetlab.training.method import Method, Run, grouped
 from forgetlab.training.record import Record, Status
 
 
@@ -85,7 +85,6 @@ class ForgettingTrainer(Resuming):
         self._settings = None
         self._due: Status | None = None  # a look at this step, once the Trainer has evaluated and before it saves
         self._loss, self._loss_steps = torch.zeros((), device=self.args.device), 0  # sum since the last record
-        self._learns_from_batches = [m for m in methods if type(m).batch_penalty is not Method.batch_penalty]
         self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
         self.add_callback(_Hooks(self))
@@ -173,9 +172,7 @@ class ForgettingTrainer(Resuming):
         run, batch = self._run, dict(inputs)
         own, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         count = len(next(value for value in batch.values() if isinstance(value, Tensor)))
-        parts = [Part(run.task, count)]
-        for method in self.methods:
-            parts = method.augment(parts, run)
+        parts = run.parts(count)
         # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
         whole_step = getattr(self, "loss_is_scaled_for_ga", None)  # newer transformers let one say so
         if whole_step is None:
@@ -191,9 +188,7 @@ class ForgettingTrainer(Resuming):
             with run.state(part.task), self.together.shared_forward():
                 if not new:
                     more = more + part.task.loss(self.together, values)
-                for method in self._learns_from_batches:
-                    if (term := method.batch_penalty(part.task, values, run)) is not None:
-                        more = more + term
+                more = sum(run.batch_penalties(part.task, values), more)
             loss = loss + share * more
         return (loss, outputs) if return_outputs else loss
 
