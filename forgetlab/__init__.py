@@ -1,4 +1,9 @@
-"""forgetlab: watch a language model forget while it is fine-tuned, measure it, and keep what it knew."""
+"""forgetlab: watch a language model forget while it is fine-tuned, measure it, and keep what it knew.
+
+The examples in the docstrings may use `torch`, `finetune`, `load`, `suite` and `task`, and have
+
+    model, new, old = load("tiny-bert"), task("sentiment"), task("entities")
+"""
 
 from __future__ import annotations
 

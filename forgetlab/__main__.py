@@ -20,6 +20,8 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import progress
 from forgetlab.experiments.recipe import Recipe
 
+__all__ = ["main"]
+
 EXAMPLES = """examples:
   python -m forgetlab compare
       the embedded world: what does learning sentiment cost a tiny BERT, and what helps

@@ -17,6 +17,8 @@ from forgetlab.models.seeds import stream
 from forgetlab.tasks import Task, trainable
 from forgetlab.training.method import Method, Run
 
+__all__ = ["GradientCosine", "Interference", "Measurement", "gradient_cosine", "task_gradient"]
+
 Gradients = Mapping[str, Tensor | None]
 
 _CHUNK = 32  # examples in one pass of a mean gradient
@@ -94,6 +96,10 @@ def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) 
     Returns name → gradient, for the trainable weights that the loss reaches. Nothing else of the model changes.
     Raises ForgetlabError for a task without training data or loss, and for `examples` below 1.
     The mean is over predictions (tokens, words), as in one large batch; it is taken in passes of 32 examples.
+
+    >>> gradient = task_gradient(model, old, examples=32)
+    >>> round(gradient_cosine(gradient, gradient).total, 4)
+    1.0
     """
     whole("examples", examples)
     trainable([task], "take the gradient of")
@@ -133,6 +139,11 @@ class GradientCosine(WithOld):
     an old one is taken in eval mode and float32 on a fresh random batch. Both are noisy: average over steps.
     Costs a forward and backward pass for each old task at each measurement.
     Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
+
+    >>> cosines = GradientCosine([old], every=1)
+    >>> [*_, last] = finetune(model, new, methods=[cosines], steps=2)
+    >>> [(one.step, one.task) for one in cosines.measurements]
+    [(0, 'entities'), (1, 'entities')]
     """
 
     name = "gradient-cosine"

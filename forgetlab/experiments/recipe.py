@@ -25,6 +25,9 @@ class Recipe:
     new, watch (empty: what suits the model): each a source of `task_from`, that is, an embedded task's name, a file, a
     hub set, this machine's text, with options of its own where it needs them: "cola.tsv:text=3,label=1".
     methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". limit None: all test examples.
+
+    >>> Recipe(new="sentiment", methods="ewc:lam=10").key() == Recipe(new="sentiment", methods="ewc:lam=20").key()
+    False
     """
 
     model: str = _option("tiny-bert", "a shipped name, a transformers folder or a hub id (default: tiny-bert)")

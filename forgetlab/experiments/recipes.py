@@ -66,7 +66,11 @@ class Bench:
 
 
 def prepare(recipe: Recipe) -> Bench:
-    """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for."""
+    """Load a recipe's model and tasks; learn first the watched tasks that the model has no head for.
+
+    >>> prepare(Recipe(new="register", watch=("sentiment",), learn_steps=2)).learned  # tiny-bert has no head for it
+    ('sentiment',)
+    """
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
     for name in ("steps", "batch_size", "every", *(["limit"] if recipe.limit is not None else [])):
         whole(name, getattr(recipe, name))
@@ -103,7 +107,11 @@ def prepare(recipe: Recipe) -> Bench:
 
 
 def run(recipe: Recipe) -> Iterator[Record]:
-    """Load, fine-tune and yield the records of one recipe."""
+    """Load, fine-tune and yield the records of one recipe.
+
+    >>> [record.step for record in run(Recipe(new="sentiment", watch=("entities",), steps=4, every=2, limit=8))]
+    [0, 2, 4]
+    """
     return prepare(recipe).run(recipe)
 
 
@@ -119,6 +127,10 @@ def sweep(
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
     together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
     same results up to rounding (`stacked`); None: for a small model on a GPU.
+
+    >>> recipes = [Recipe(new="sentiment", watch=("entities",), steps=2, lr=lr, limit=8) for lr in (1e-4, 1e-3)]
+    >>> [result["recipe"]["lr"] for result in sweep(recipes)]
+    [0.0001, 0.001]
     """
     bench = bench or prepare(recipes[0])
     if together is None:

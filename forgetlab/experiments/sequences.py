@@ -17,7 +17,7 @@ from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.training.loop import finetune
 from forgetlab.training.method import Method
-from forgetlab.training.record import Record
+from forgetlab.training.record import Record, main_score
 
 # The methods of a stage, from the model and the tasks learned so far; asked before each stage, the first with none.
 Remedy = Callable[[Model, Sequence[Task]], Sequence[Method]]
@@ -52,6 +52,10 @@ def run_sequence(
     begin from the same values at every stage. Yields a SequenceRecord at each evaluation, the one before each later
     stage left out: it is the last one of the stage before. Raises ForgetlabError for tasks that do not fit, and for
     methods that add weights.
+
+    >>> stages = run_sequence(model, [new, old], steps=2, every=2, limit=8)
+    >>> [(record.stage, record.step) for record in stages]
+    [(0, 0), (0, 2), (1, 4)]
     """
     _check(tasks)
     return under_way(_sequence(model, list(tasks), remedy, steps, {"seed": seed, **options}), model)
@@ -73,7 +77,7 @@ def _sequence(
                         raise ForgetlabError(
                             f"a sequence cannot carry added weights ({min(added)}): use another method"
                         )
-                    scores = [record.scores[one.name][one.metric] for one in tasks]
+                    scores = [main_score(record.scores, one) for one in tasks]
                     baseline = baseline or scores
                     if record.status in ("done", "stopped"):
                         R = [*R, scores]
@@ -89,6 +93,10 @@ def run_joint(
     """Learn all the tasks at once, mixed: the upper bound of a sequence of as many examples of each and as many steps.
 
     Arguments and errors as in `run_sequence`; it takes len(tasks) · steps steps. Yields the records of `finetune`.
+
+    >>> joint = run_joint(model, [new, old], steps=2, every=2, limit=8)
+    >>> [record.step for record in joint]
+    [0, 2, 4]
     """
     _check(tasks)
     return under_way(_joint(model, list(tasks), steps, {"seed": seed, **options}), model)

@@ -27,7 +27,14 @@ def save_importance(importance: Mapping[str, Tensor], path: str | Path, **about:
 
 
 def load_importance(path: str | Path) -> dict[str, Tensor]:
-    """Read what `save_importance` wrote. Raises ForgetlabError for a file that is missing, damaged or not finite."""
+    """Read what `save_importance` wrote. Raises ForgetlabError for a file that is missing, damaged or not finite.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_importance({"w": torch.ones(2)}, f"{folder}/fisher.safetensors", task="entities")
+    ...     load_importance(f"{folder}/fisher.safetensors")
+    {'w': tensor([1., 1.])}
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance.files import check_importance
 from forgetlab.models.model import Model
-
-KINDS = ("slack", "new-critical", "old-critical", "shared")
+from forgetlab.simulators import KINDS
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,10 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     old, new: {name: tensor} of one model (names in only one of them, such as a task's own head, are left out).
     top: share of the weights that counts as critical to a task, in (0, 1): those above its (1 − top) quantile.
     Raises ForgetlabError for importances without a common name, other shapes, or a share out of range.
+
+    >>> a, b = {"w": torch.tensor([0.1, 0.2, 3.0, 4.0])}, {"w": torch.tensor([0.1, 2.0, 0.2, 3.0])}
+    >>> [KINDS[kind] for kind in quadrants(a, b, top=0.5).kind]
+    ['slack', 'new-critical', 'old-critical', 'shared']
     """
     if not 0 < top < 1:
         raise ForgetlabError(f"top must be between 0 and 1, both excluded, got {top!r}")
@@ -85,6 +88,10 @@ def put_back(
     a share from 0.0 to 1.0 if it is a float. least: take the least important ones instead, as a control.
     Changes the model in place; returns how many weights were put back.
     Raises ForgetlabError for importances or weights of another model and counts out of range.
+
+    >>> ones = {name: torch.ones_like(weight) for name, weight in model.named_parameters()}
+    >>> put_back(model, model.snapshot(), ones, 1000)
+    1000
     """
     named = dict(model.named_parameters())
     check_importance(importance, named)

@@ -18,6 +18,8 @@ from forgetlab.remedies.by_name import METHODS, with_strength
 from forgetlab.sources.shipped import carried
 from forgetlab.teaching import compat
 
+__all__ = ["dots", "show"]
+
 NEW, OLD = "sentiment", ("masked-lm", "entities", "acceptability")
 SLOW = ("multitask", "pcgrad", "agem")
 OPENING: dict[str, Any] = {"remedy": "replay", "strength": 1.0, "lr": 1e-3, "steps": 200, "seed": 0}

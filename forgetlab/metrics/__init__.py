@@ -15,6 +15,7 @@ from forgetlab.metrics.language import (
     perplexity_ratio,
 )
 from forgetlab.metrics.representation import kshot_hits, kshot_probe, linear_cka, output_shift
+from forgetlab.metrics.retention import kept, learned, pareto
 from forgetlab.metrics.transfer import average_accuracy, backward_transfer, forgetting_measure, forward_transfer
 
 __all__ = [
@@ -30,13 +31,16 @@ __all__ = [
     "expected_calibration_error",
     "forgetting_measure",
     "forward_transfer",
+    "kept",
     "kshot_hits",
     "kshot_probe",
     "layer_of",
+    "learned",
     "linear_cka",
     "minimal_pair_accuracy",
     "output_shift",
     "parameter_drift",
+    "pareto",
     "perplexity",
     "perplexity_ratio",
     "weights_of",

@@ -39,6 +39,10 @@ class Plane:
     points: the three, as (x, y).
     Raises ForgetlabError for weights that differ in names or shapes, are not finite, or lie on one line.
     Source: Garipov et al. 2018 (Loss surfaces, mode connectivity), appendix A.1; no filter normalisation is done.
+
+    >>> plane = Plane({"w": torch.zeros(2)}, {"w": torch.tensor([2.0, 0.0])}, {"w": torch.tensor([1.0, 1.0])})
+    >>> plane.points
+    ((0.0, 0.0), (2.0, 0.0), (1.0, 1.0))
     """
 
     def __init__(self, origin: Weights, second: Weights, third: Weights) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from forgetlab.errors import unknown
 
+__all__ = ["best", "higher_is_better", "kept", "learned", "pareto", "scale", "share"]
+
 Scale = Literal["points", "ratio"]
 Facts = Mapping[str, Any]  # of a task: its metric will do, and what else `schema.TaskFacts` has
 

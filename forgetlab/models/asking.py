@@ -15,6 +15,8 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.models.heads import Head
 from forgetlab.models.model import Model
 
+__all__ = ["Reading", "answer", "continuation", "fills", "labels", "next_words", "read"]
+
 LONGEST = 1000  # characters of a sentence
 WRITTEN = 24  # tokens of a continuation
 GAP = re.compile(r"\[mask\]", re.IGNORECASE)  # for every model, whatever its own mask token is called
@@ -50,6 +52,9 @@ def read(model: Model, text: str) -> Reading:
 
     Raises ForgetlabError for what `checked` refuses, for another special mark than [MASK], and for [MASK] where the
     tokenizer of a model that does not write has no such token.
+
+    >>> read(model, "the film was [MASK].").words
+    ['the', 'film', 'was', '[MASK]', '.']
     """
     tokenizer, line = model.tokenizer, checked(text)
     if model.causal:

@@ -11,7 +11,11 @@ from forgetlab.models.model import Model
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes."""
+    """ "auto" is CUDA, else MPS, else the CPU; anything else is what torch.device takes.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
     if str(device) != "auto":
         try:
             chosen = torch.device(device)

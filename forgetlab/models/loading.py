@@ -24,7 +24,11 @@ from forgetlab.sources.shipped import check_shipped, data_folder
 
 
 def shipped_models() -> list[str]:
-    """Names of the checkpoints that come with forgetlab."""
+    """Names of the checkpoints that come with forgetlab.
+
+    >>> shipped_models()
+    ['tiny-bert', 'tiny-gpt']
+    """
     return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
 
 
@@ -36,6 +40,10 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
     bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
     Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
     for what the hub refuses.
+
+    >>> model = load("tiny-bert")
+    >>> sum(weight.numel() for weight in model.parameters()), sorted(model.heads)
+    (216182, ['acceptability', 'entities', 'register'])
     """
     chosen = pick_device(device)
     source = str(name)

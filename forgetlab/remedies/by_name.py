@@ -57,6 +57,9 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     """Methods from their text: "l2sp:lam=0.1,beta=0.01+replay:ratio=0.3".
 
     old: the tasks that a remedy may remember or measure; None only checks the names and values.
+
+    >>> [method.name for method in make_methods("l2sp:lam=0.1+replay:ratio=0.3", [old])]
+    ['l2sp', 'replay']
     """
     made = []
     for part in re.split(r"\+(?=\s*[A-Za-z])", spec):  # not at the plus of 1e+03

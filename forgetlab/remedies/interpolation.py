@@ -26,6 +26,11 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
 
     Raises ForgetlabError, with nothing changed, for another alpha and for a name or shape that does not fit.
     Source: Wortsman et al. 2022 (Robust fine-tuning of zero-shot models), eq. 1, where heads are mixed too.
+
+    >>> start = model.snapshot()
+    >>> interpolate(model, start, {name: weight + 1 for name, weight in start.items()}, alpha=0.25)
+    >>> round((next(model.parameters()) - next(iter(start.values()))).mean().item(), 4)
+    0.25
     """
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ForgetlabError(f"alpha must be a finite number, from 0 (before) to 1 (after), got {alpha!r}")
@@ -67,6 +72,11 @@ def score_path(
 
     before, after, alphas: as `interpolate` takes them. limit: test examples per score (None: all).
     Returns {task: [{metric: value}, …]}, one for each alpha. Raises what `interpolate` raises.
+
+    >>> start = model.snapshot()
+    >>> path = score_path(model, start, start, [old], alphas=[0, 0.5, 1], limit=8)
+    >>> [scores["f1"] for scores in path["entities"]]
+    [1.0, 1.0, 1.0]
     """
     present = model.snapshot()
     scores: dict[str, list[Scores]] = {task.name: [] for task in tasks}
@@ -89,6 +99,10 @@ class WeightInterpolation(Method):
     one the mixture. A run that ends before its last step (stopped, closed, diverged) keeps the plain weights.
     Raises ForgetlabError for an alpha outside [0, 1].
     Source: Wortsman et al. 2022 (WiSE-FT), eq. 1. `interpolate` does the same to snapshots, for any number of alphas.
+
+    >>> [*_, last] = finetune(model, new, methods=[WeightInterpolation(alpha=0)], steps=2)
+    >>> last.drift
+    0.0
     """
 
     name = "wise"

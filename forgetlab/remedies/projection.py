@@ -27,6 +27,10 @@ class PCGrad(WithOld):
     Costs a forward and backward pass for each old task at each step.
     Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
     Source: Yu et al. 2020 (Gradient Surgery for Multi-Task Learning), algorithm 1.
+
+    >>> [*_, last] = finetune(model, new, methods=[PCGrad([old], batch_size=8)], steps=2)
+    >>> last.step, last.status
+    (2, 'done')
     """
 
     name = "pcgrad"
@@ -58,6 +62,10 @@ class AGEM(WithOld):
     Costs one more batch's forward and backward pass at each step.
     Raises ForgetlabError where no task has training data, or where every weight that one uses is frozen.
     Source: Chaudhry et al. 2019 (Efficient Lifelong Learning with A-GEM), eq. 11, with a uniform memory.
+
+    >>> [*_, last] = finetune(model, new, methods=[AGEM([old], memory=100)], steps=2)
+    >>> last.step, last.status
+    (2, 'done')
     """
 
     name = "agem"
@@ -97,6 +105,10 @@ def pcgrad(gradients: Tensor, generator: torch.Generator) -> Tensor:
 
     gradients: (T, P), a row for each task. generator: on the CPU; draws the order of the others for each task.
     Returns (P,). What is projected stays in the rows' span, so that their (T, T) products are all that is needed.
+
+    >>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])  # each loses what opposes the other
+    >>> pcgrad(rows, torch.Generator().manual_seed(0))  # (½, ½) + (0, 1)
+    tensor([0.5000, 1.5000])
     """
     count = len(gradients)
     products = torch.stack([torch.stack([dot_product(a, b) for b in gradients]) for a in gradients])
@@ -111,7 +123,11 @@ def pcgrad(gradients: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def agem(gradient: Tensor, reference: Tensor) -> Tensor:
-    """The gradient nearest to `gradient` that does not oppose `reference`, both (P,); see `AGEM`."""
+    """The gradient nearest to `gradient` that does not oppose `reference`, both (P,); see `AGEM`.
+
+    >>> agem(torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0]))
+    tensor([0.5000, 0.5000])
+    """
     dot = dot_product(gradient, reference)
     share = torch.where(
         dot < 0, dot / dot_product(reference, reference), 0.0

@@ -25,6 +25,10 @@ class LayerwiseRates(Method):
 
     factor: 1 or more (1: the same rate everywhere). Raises ForgetlabError for another number.
     Source: Howard & Ruder 2018 (ULMFiT), section 3.2.
+
+    >>> first = next(finetune(model, new, methods=[LayerwiseRates(factor=2)], lr=1e-3))
+    >>> sorted(set(first.lr), reverse=True)
+    [0.001, 0.0005, 0.00025, 0.000125, 6.25e-05]
     """
 
     name = "layerwise-rates"
@@ -51,6 +55,10 @@ class Warmup(Method):
     share: of the run's steps, above 0 and at most 1. Raises ForgetlabError for another number.
     The first step is not lost: others start with t / (share · T) = 0.
     Source: Goyal et al. 2017, section 2.2; Devlin et al. 2019 for BERT.
+
+    >>> records = finetune(model, new, methods=[Warmup(0.5)], steps=4, every=1, lr=1e-3)
+    >>> [record.lr[0] for record in records][1:]
+    [0.0005, 0.001, 0.001, 0.001]
     """
 
     name = "warmup"
@@ -69,6 +77,10 @@ class Cosine(Method):
 
     floor: the share of the rate that it falls towards, 0 to 1. Raises ForgetlabError for another number.
     Source: Loshchilov & Hutter 2017 (SGDR), eq. 5, without restarts.
+
+    >>> records = finetune(model, new, methods=[Cosine()], steps=4, every=1, lr=1e-3)
+    >>> [round(record.lr[0], 6) for record in records][1:]
+    [0.001, 0.000854, 0.0005, 0.000146]
     """
 
     name = "cosine"
@@ -91,6 +103,10 @@ class SlantedTriangular(Method):
     cut: the share of the steps that rise, between 0 and 1, both excluded. ratio: 1 or more.
     Raises ForgetlabError for other numbers, or for a run so short that c = 0.
     Source: Howard & Ruder 2018 (ULMFiT), eq. 3.
+
+    >>> records = finetune(model, new, methods=[SlantedTriangular(0.5)], steps=4, every=1, lr=1e-3)
+    >>> [round(record.lr[0], 6) for record in records][1:]
+    [3.1e-05, 0.000516, 0.001, 0.000516]
     """
 
     name = "slanted-triangular"
@@ -122,6 +138,10 @@ class GradualUnfreezing(Method):
     every: steps between two layers (None: evenly spread over the first half of the run). With a number too large for
     the run, the lowest layers are never trained. Raises ForgetlabError unless it is a whole number above 0.
     Source: Howard & Ruder 2018 (ULMFiT), section 3.3, one layer an epoch there.
+
+    >>> [*_, last] = finetune(model, new, methods=[GradualUnfreezing(every=5)], steps=2)
+    >>> [layer for layer, moved in last.drift_per_layer.items() if moved]
+    ['layer 2']
     """
 
     name = "gradual-unfreezing"
@@ -155,6 +175,10 @@ def below_heads(model: Model) -> dict[nn.Parameter, int]:
 
     A pooler and the language-model head are heads; a final norm goes with the last layer, as does all that the backbone
     has outside its numbered layers (ALBERT's shared layer). Returns parameter → distance, each parameter once.
+
+    >>> distance = below_heads(model)  # 3 layers
+    >>> sorted(set(distance.values()))
+    [0, 1, 2, 3, 4]
     """
     inside = set(model.backbone.parameters())
     layers = {p: (name, layer_of(name)) for name, p in model.named_parameters()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from forgetlab.errors import ForgetlabError, flag, number, unknown, whole
 from forgetlab.tasks import Scores, Task
 from forgetlab.training.method import Method, Run, Setting
-from forgetlab.training.record import Record
+from forgetlab.training.record import Record, main_score
 
 
 class EarlyStopping(Method):
@@ -28,6 +28,10 @@ class EarlyStopping(Method):
     The mean is one of accuracies and of 1 / perplexity, each a share of right answers, so that no task's unit outweighs
     the others'. A score that is not a number is no improvement. The best weights come back at the end of a run too.
     Raises ForgetlabError for another value, or a task that is not in the run. Source: Prechelt 1998.
+
+    >>> records = finetune(model, new, methods=[EarlyStopping(patience=2)], lr=1e-9, every=1)
+    >>> [(record.step, record.status) for record in records]
+    [(0, 'running'), (1, 'running'), (2, 'running'), (2, 'stopped')]
     """
 
     name = "early-stopping"
@@ -82,6 +86,11 @@ class SafetyBrake(Method):
     None (every watched task). It holds a copy of all that is trained.
     It sees a fall at the next record only. A run that ends or diverges with a fall gets the kept weights back too.
     Raises ForgetlabError for another value, a task that is not in the run, or where nothing is watched.
+
+    >>> brake = SafetyBrake(drop=0.05)
+    >>> [first, *_, last] = finetune(model, new, methods=[brake], watch=[old], lr=0.01, every=1)
+    >>> last.status, last.scores["entities"]["f1"] >= 0.95 * first.scores["entities"]["f1"]
+    ('stopped', True)
     """
 
     name = "safety-brake"
@@ -130,7 +139,7 @@ class SafetyBrake(Method):
         return not _goodness(task, scores) >= (1 - self.drop - 1e-9) * before
 
     def _words(self, task: Task, scores: Mapping[str, Scores]) -> str:
-        before, now = self._before[task.name][task.metric], scores[task.name][task.metric]
+        before, now = main_score(self._before, task), main_score(scores, task)
         verb = "fell" if task.higher_is_better else "rose"
         return f"the {task.metric} of {task.name} {verb} from {before:.3g} to {now:.3g}"
 
@@ -158,7 +167,7 @@ def _bytes(run: Run) -> float:
 
 def _goodness(task: Task, scores: Mapping[str, Scores]) -> float:
     """A task's main metric, turned so that more is better."""
-    value = scores[task.name][task.metric]
+    value = main_score(scores, task)
     if task.higher_is_better:
         return value
     return 1 / value if value else math.inf

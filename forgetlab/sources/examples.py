@@ -36,6 +36,10 @@ def split(examples: Examples, *, test: float = 0.2, valid: float = 0.0, seed: in
     one side, and a text stands on the same side whatever else is in the file; only where a side would be
     empty, the text nearest to it moves. Pairs go by their first sentence.
     Raises ForgetlabError for shares that leave nothing to train on, and for fewer than 4 different texts.
+
+    >>> examples = Examples("text", tuple(f"text {i}" for i in range(100)))
+    >>> [len(side) for side in split(examples, test=0.2)]
+    [83, 17]
     """
     if not (0 < test < 1 and valid >= 0 and test + valid < 1):
         raise ForgetlabError(f"test={test}, valid={valid}: expected shares with a sum below 1, such as 0.2, 0.1")

@@ -43,6 +43,11 @@ def read(
     kind: what is wanted; the richest kind that the file has where left out.
     limit: the most examples to keep, spread evenly over the file (many files are sorted by class).
     Raises ForgetlabError for a file that cannot be read, is not text, or lacks what was asked for.
+
+    >>> from forgetlab.sources import data_folder
+    >>> examples = read(data_folder() / "tasks" / "sentiment.test.jsonl")
+    >>> examples.kind, len(examples)
+    ('labelled', 512)
     """
     if kind is not None and kind not in get_args(Kind):
         raise unknown("kind of examples", kind, get_args(Kind))

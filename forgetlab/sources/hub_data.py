@@ -84,6 +84,8 @@ def hub(
     Rows without a label (GLUE's hidden tests have −1) and with an empty text are left out, with a note.
     Raises ForgetlabError where `datasets` is missing, the hub refuses or cannot be reached, and for a configuration,
     split or column that is not there (it names those that are). Files of data only: no code of a repository is run.
+
+    >>> len(hub("sst2", limit=100))  # doctest: +SKIP
     """
     if limit is not None and limit < 1:
         raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")

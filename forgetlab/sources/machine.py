@@ -35,6 +35,9 @@ def machine_text(name: str, *, limit: int = 300_000) -> Examples:
     """Real text from this machine: "python-docs" (English), "python-source" or "licences" (legal English).
 
     limit: the most words. Raises ForgetlabError for another name, and where this machine has no such text.
+
+    >>> machine_text("python-source", limit=1000).kind
+    'text'
     """
     if name not in _PASSAGES:
         raise unknown("machine text", name, _PASSAGES)

@@ -19,6 +19,9 @@ def passages(content: str) -> list[str]:
     """Cut plain text into its paragraphs, and long paragraphs at sentence ends into pieces of about 80 words.
 
     content: paragraphs with blank lines between them; without any blank line, each line is a passage.
+
+    >>> passages("One paragraph.\\n\\nAnother one.")
+    ['One paragraph.', 'Another one.']
     """
     content = content.strip()
     blocks = re.split(r"\n\s*\n", content)

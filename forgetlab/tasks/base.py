@@ -238,7 +238,11 @@ def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Suite:
-    """A named list of tasks: the benchmark that a model takes before and after."""
+    """A named list of tasks: the benchmark that a model takes before and after.
+
+    >>> [one.name for one in Suite("two", (new, old)).tasks]
+    ['sentiment', 'entities']
+    """
 
     name: str
     tasks: tuple[Task, ...]

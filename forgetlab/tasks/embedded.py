@@ -44,6 +44,10 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
     (only reviews have unfamiliar words and structures, so it matters for sentiment and the reviews register).
     split: what is scored: "test", or "heldout" (every text holds a name or noun that no labelled training text has).
     size: training examples (default: all that are shipped). Raises ForgetlabError for an unknown name.
+
+    >>> review = task("sentiment").train
+    >>> review.texts[0], review.labels[0]
+    ('elena loved the films .', 'positive')
     """
     base, _, register = name.partition(":")
     if base not in DESCRIPTIONS:

@@ -56,6 +56,9 @@ def task_from(
     source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
     limit: examples of each read. similarity: of an embedded task.
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
+
+    >>> task_from("entities", model).metric
+    'f1'
     """
     given = {
         "kind": kind,

@@ -59,6 +59,10 @@ class Classification(Labelled):
     """One class for each text, or pair of texts. Loss: cross-entropy. Score: accuracy.
 
     labels: the classes, where the training data may lack some.
+
+    >>> reviews = Examples("labelled", ("good", "bad", "fine", "dull"), labels=("+", "−", "+", "−"))
+    >>> Classification("reviews", reviews, reviews).labels
+    ('+', '−')
     """
 
     metric = "accuracy"
@@ -108,6 +112,9 @@ class Tagging(Labelled):
     """A tag for each word (BIO). Loss: cross-entropy at the first token of each word. Score: entity-level F1.
 
     labels: the tags, where the training data may lack some.
+
+    >>> old.labels
+    ('B-LOC', 'B-ORG', 'B-PER', 'I-ORG', 'I-PER', 'O')
     """
 
     metric = "f1"

@@ -86,6 +86,10 @@ class CausalLM(LanguageModel):
     The end token closes a text, in training and in the perplexity, where the model's pre-training had it
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
+
+    >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
+    >>> CausalLM("mine", None, text).metric
+    'perplexity'
     """
 
     kind = "causal-lm"
@@ -120,6 +124,10 @@ class MaskedLM(LanguageModel):
 
     Training hides 15 % of the tokens anew at each step (80 % mask, 10 % random, 10 % kept: BERT).
     Testing hides one word of each text (`gaps`) where the exact floor is known, else a fixed 15 %.
+
+    >>> general = task("masked-lm")
+    >>> round(general.floor, 2), general.metric  # no model can have a lower perplexity
+    (2.18, 'perplexity')
     """
 
     kind = "masked-lm"

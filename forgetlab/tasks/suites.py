@@ -135,6 +135,9 @@ def suite(name: str, model: Model, **options: Any) -> Suite:
 
     "embedded": what a model of the embedded world knows; "glue": seven classification tasks from the hub
     (options: `suites.glue`); "text": perplexity, choices and writing on texts of your own (`suites.text_suite`).
+
+    >>> [task.name for task in suite("embedded", load("tiny-gpt")).tasks][:3]
+    ['causal-lm', 'minimal-pairs', 'cloze']
     """
     if name not in SUITES:
         raise unknown("suite", name, SUITES)

@@ -49,7 +49,11 @@ class Writing(Probe):
 def write(
     model: Model, count: int, *, seed: int, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int = 48
 ) -> list[str]:
-    """`count` texts by a causal model; the arguments are those of `sample`."""
+    """`count` texts by a causal model; the arguments are those of `sample`.
+
+    >>> len(write(load("tiny-gpt"), 2, seed=0, max_tokens=8))
+    2
+    """
     generator = torch.Generator().manual_seed(seed)
     return [text for text, _ in sample(model, count, generator, temperature, top_p, max_tokens)]
 
@@ -186,8 +190,8 @@ class Generation(Probe):
 def variety(texts: Sequence[str]) -> Scores:
     """distinct_1, distinct_2 and repetition of texts, as in `Generation`; 0 where there is nothing to count.
 
-    >>> variety(["a b a b a b"])
-    {'distinct_1': 0.3333333333333333, 'distinct_2': 0.4, 'repetition': 0.3333333333333333}
+    >>> {name: round(share, 3) for name, share in variety(["a b a b a b"]).items()}
+    {'distinct_1': 0.333, 'distinct_2': 0.4, 'repetition': 0.333}
     """
     words = [re.findall(r"\w+|[^\w\s]", text) for text in texts]
 

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from forgetlab.teaching import compat
 
+__all__ = ["gpu", "network", "setup", "show"]
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NAMED = ("torch", "numpy", "transformers", "ipywidgets")
 

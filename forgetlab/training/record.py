@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from forgetlab.tasks import Scores, Tally
+from forgetlab.tasks import Scores, Tally, Task
 
 Status = Literal["running", "done", "stopped", "diverged"]
 
@@ -28,6 +28,10 @@ class Record:
     status "diverged", "stopped" and "done" end a run; where a method stopped it, the record that made it do so comes
     first and the last one scores the weights that were kept. source: "live".
     tallies: {task: the statistics of its items, `Tally.plain`}; in the first record and in the one that ends the run.
+
+    >>> first = next(finetune(model, new, watch=[old]))
+    >>> first.step, first.drift, list(first.scores)
+    (0, 0.0, ['sentiment', 'entities'])
     """
 
     step: int
@@ -51,6 +55,11 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, ready for JSON (nan and inf become None)."""
         return _finite(asdict(self))
+
+
+def main_score(scores: Mapping[str, Scores], task: Task) -> float:
+    """A task's main score among those of a record."""
+    return scores[task.name][task.metric]
 
 
 def plain_tallies(tallies: Mapping[str, Tally | None]) -> dict[str, list[list[float]]]:

@@ -268,7 +268,7 @@ def test_names() -> None:
 
 
 def test_similarity_changes_the_words() -> None:
-    from forgetlab.sources.world import grammar
+    from forgetlab.sources.world.corpus import grammar
 
     familiar = set(grammar(1.0).vocabulary())
     share = []

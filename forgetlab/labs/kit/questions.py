@@ -13,6 +13,8 @@ from forgetlab.experiments.sequences import Remedy, consolidated, from_seen
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification, Task, embedded
 
+__all__ = ["QUESTIONS", "REMEDIES", "question"]
+
 PRONOUNS = {"he", "she", "it", "they", "him", "her", "them", "his", "their"}
 # the question in words, the task whose texts are asked, and (words, tag or label of the text) → answer, None: not asked
 Labeller = Callable[[Sequence[str], Any], str | None]

@@ -27,6 +27,10 @@ class Adapters(Additive):
     Source: Houlsby et al. 2019, section 2.1. Theirs are two a block, inside the residual connections of attention and
     feed-forward, and the layer norms are trained along; here there is one, on the block's output, as in Bapna & Firat
     2019 without their layer norm, and no old weight moves.
+
+    >>> first = next(finetune(model, new, methods=[Adapters(width=16)]))
+    >>> first.costs["added_parameters"]  # 3 · (2 · 64 · 16 + 16 + 64)
+    6384.0
     """
 
     name = "adapters"

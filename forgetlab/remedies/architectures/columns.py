@@ -31,6 +31,10 @@ class ProgressiveColumns(Additive):
     Source: Rusu et al. 2016, eq. 1 and 2. Here the columns are transformers; lateral connections are linear, without
     the adapters' nonlinearity; the input is the old model's embedding; the output layer sees the old column through
     the identity, not a learned matrix; and every new column reads the first one only, not those in between.
+
+    >>> first = next(finetune(model, new, methods=[ProgressiveColumns(width=16)]))
+    >>> first.costs["added_parameters"]
+    14080.0
     """
 
     name = "columns"

@@ -22,6 +22,10 @@ class Frozen(Method):
     """Train the new head only: the backbone and every old head stay bit-identical, so nothing is forgotten.
 
     What the frozen features do not carry cannot be learned.
+
+    >>> [*_, last] = finetune(model, new, methods=[Frozen()], steps=2)
+    >>> last.drift
+    0.0
     """
 
     name = "frozen"

@@ -40,6 +40,10 @@ class LoRA(Additive):
     to the new task, so that every other task's outputs stay bit-identical, and it must be known which task a text
     belongs to. Raises ForgetlabError for other values, without peft, or where a target is not found.
     Source: Hu et al. 2021, section 4.1. A starts as peft does it: uniform with variance 1 / (3 in), not Gaussian.
+
+    >>> first = next(finetune(model, new, methods=[LoRA(r=8)]))
+    >>> first.costs["added_parameters"]  # 3 · 2 · r · (64 + 64)
+    6144.0
     """
 
     name = "lora"

@@ -27,6 +27,11 @@ class EWC(Quadratic):
     Quadratic.
     Raises ForgetlabError for a Fisher of another model (it names the parameter) and for tasks without training data.
     Source: Kirkpatrick et al. 2017, eq. 3. Differs from much public code by the per-example Fisher and the factor ½.
+
+    >>> ones = {name: torch.ones_like(weight) for name, weight in model.named_parameters()}  # or [old]
+    >>> [*_, last] = finetune(model, new, methods=[EWC(ones, lam=10)], steps=2)
+    >>> round(last.penalty["ewc"] / (10 / 2 * last.drift**2), 3)
+    1.0
     """
 
     name = "ewc"
@@ -79,6 +84,10 @@ class OnlineEWC(EWC):
     run then anchors to its own start, where no anchor was given. Everything else as in EWC; given tasks count as a
     sequence in their order.
     Source: Schwarz et al. 2018 (Progress & Compress), eq. 8–9. Theirs pulls with γ F, this with F: their λ is ours / γ.
+
+    >>> one = {"w": torch.ones(1)}
+    >>> OnlineEWC(one, gamma=0.5).combine([one, one])  # γ F + F_t
+    {'w': tensor([1.5000])}
     """
 
     name = "online-ewc"
@@ -130,6 +139,10 @@ class MAS(EWC):
 
     importance: {name: tensor} from `mas_importance`, or the old tasks (see EWC).
     Source: Aljundi et al. 2018, eq. 3–4; differs from it by the factor ½.
+
+    >>> [*_, last] = finetune(model, new, methods=[MAS([old], examples=8)], steps=2)
+    >>> last.penalty["mas"] > 0
+    True
     """
 
     name = "mas"

@@ -28,6 +28,10 @@ class SI(Quadratic):
     lam, strength, proximal: see Quadratic. xi: ξ > 0 keeps Ω finite. Raises ForgetlabError for numbers out of range.
     What it has gathered it keeps: after `model.restore()` begin with a new one.
     Source: Zenke, Poole & Ganguli 2017, eq. 3–5. Differs from the paper by the factor ½, and by the walk.
+
+    >>> si = SI(lam=1)  # the first run teaches it what matters
+    >>> [[*finetune(model, one, methods=[si], steps=2)][-1].penalty["si"] > 0 for one in (old, new)]
+    [False, True]
     """
 
     name = "si"

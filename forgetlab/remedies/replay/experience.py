@@ -80,6 +80,11 @@ class ExperienceReplay(Replay):
     Raises ForgetlabError for a bad ratio, memory or sampling, and where no task can be replayed.
     Source: Rolnick et al. 2019 (experience replay for continual learning); the memories are `reservoir` and
     `class_balanced`, drawn once before the first step.
+
+    >>> replay = ExperienceReplay([old], ratio=0.25, memory=100)
+    >>> first = next(finetune(model, new, methods=[replay]))
+    >>> first.costs
+    {'added_parameters': 0.0, 'bytes': 12496.0, 'trained_parameters': 216312.0}
     """
 
     name = "replay"
@@ -105,6 +110,10 @@ class Multitask(Method):
 
     old: tasks with training data. Each step adds a batch of every one of them; the losses are summed.
     Raises ForgetlabError where no task can be trained.
+
+    >>> [*_, last] = finetune(model, new, methods=[Multitask([old])], steps=2)
+    >>> last.status
+    'done'
     """
 
     name = "multitask"

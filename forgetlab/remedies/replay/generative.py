@@ -43,6 +43,11 @@ class GenerativeReplay(Replay):
     Source: Shin et al. 2017 (deep generative replay), for language Sun et al. 2020 (LAMOL). The texts are written once,
     not anew at each step, and nothing asks for a certain task's texts: a class that the writer never writes is not
     replayed (a good writer writes no broken sentences).
+
+    >>> dreams = GenerativeReplay([task("causal-lm:news")], size=8)
+    >>> [*_, last] = finetune(load("tiny-gpt"), task("causal-lm:notices"), methods=[dreams], steps=1, limit=8)
+    >>> last.step, last.status
+    (1, 'done')
     """
 
     name = "generative"

@@ -17,6 +17,9 @@ def reservoir(size: int, memory: int, generator: torch.Generator) -> Tensor:
     size: rows of the stream. memory: rows to keep. Returns (min(size, memory),) rows; each set of rows is equally
     likely. Raises ForgetlabError for a memory that is not a whole number above 0.
     Source: Vitter 1985, algorithm R: row i (from 0) takes a random one of i + 1 places, if the memory has that place.
+
+    >>> reservoir(1000, 5, torch.Generator().manual_seed(0)).shape
+    torch.Size([5])
     """
     whole("memory", memory)
     kept = torch.arange(min(size, memory))
@@ -35,6 +38,10 @@ def class_balanced(task: Task, memory: int, generator: torch.Generator) -> Tenso
     Other tasks have no classes: theirs is a uniform `reservoir`. Within a class the sample is uniform.
     Returns at most `memory` rows. Raises ForgetlabError for a memory smaller than the number of classes.
     Source: the goal of Chrysakis & Moens 2020 (class-balancing reservoir), reached from known class sizes, not online.
+
+    >>> rows = class_balanced(new, 10, torch.Generator().manual_seed(0))
+    >>> sorted(new.train.labels[row] for row in rows)[4:6]
+    ['negative', 'positive']
     """
     whole("memory", memory)
     if (classes := _classes(task)) is None:

@@ -7,9 +7,8 @@ from forgetlab.sources.world.corpus import (
     coherence,
     draw,
     fluency,
-    grammar,
     parser,
     vocabulary,
 )
 
-__all__ = ["REGISTERS", "broken", "cloze", "coherence", "draw", "fluency", "grammar", "parser", "vocabulary"]
+__all__ = ["REGISTERS", "broken", "cloze", "coherence", "draw", "fluency", "parser", "vocabulary"]

@@ -170,7 +170,11 @@ def sentences(text: str) -> list[list[str]]:
 
 
 def fluency(texts: list[str]) -> float:
-    """Share of sentences that are in the language, in [0, 1]; 0 for no sentence at all."""
+    """Share of sentences that are in the language, in [0, 1]; 0 for no sentence at all.
+
+    >>> fluency(["the film was good .", "film the was ."])
+    0.5
+    """
     marks = [parser(0.5).accepts_sentence(s) for text in texts for s in sentences(text)]
     return sum(marks) / len(marks) if marks else 0.0
 

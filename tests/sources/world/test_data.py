@@ -13,7 +13,8 @@ import pytest
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources import shipped
 from forgetlab.sources.shipped import data_folder
-from forgetlab.sources.world import REGISTERS, corpus, draw, grammar, parser
+from forgetlab.sources.world import REGISTERS, corpus, draw, parser
+from forgetlab.sources.world.corpus import grammar
 from forgetlab.sources.world.examples import rows
 from forgetlab.sources.world.write import write_manifest
 from forgetlab.tasks import embedded

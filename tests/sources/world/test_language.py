@@ -10,8 +10,8 @@ from statistics import mean, stdev
 import pytest
 
 from forgetlab.sources.shipped import data_folder
-from forgetlab.sources.world import REGISTERS, broken, coherence, draw, fluency, grammar, parser, vocabulary
-from forgetlab.sources.world.corpus import PHENOMENA, side
+from forgetlab.sources.world import REGISTERS, broken, coherence, draw, fluency, parser, vocabulary
+from forgetlab.sources.world.corpus import PHENOMENA, grammar, side
 
 SYMBOLS = [*REGISTERS.values(), "Entails", "Neutral", "Contradicts"]
 
