@@ -175,7 +175,7 @@ def _compare(options: argparse.Namespace) -> None:
     bar = progress.Progress(plan.budget, recipe.steps * len(plan.names()) * options.seeds)
     with sweeps.opened(plan.out, recipe, plan.resume) as kept:
         try:
-            results = comparison.execute(plan, kept=kept, say=say, on_record=bar, on_run=bar.landed)
+            results = comparison.execute(plan, kept, say=say, on_record=bar, on_run=bar.landed)
             progress.clear()
             results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
             print(tables.table(results))

@@ -14,13 +14,13 @@ from pathlib import Path
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import report, workers
 from forgetlab.experiments.frontier import dots, shares
-from forgetlab.experiments.recipes import Recipe
+from forgetlab.experiments.recipes import Recipe, recipes_of, results_of
 from forgetlab.experiments.recommendation import recommend, verdicts
 from forgetlab.experiments.search import End, Pair, Search
-from forgetlab.experiments.sweeps import Dispatcher, RunFolder, opened
+from forgetlab.experiments.sweeps import Dispatcher, RunFolder
 from forgetlab.experiments.workers import Pool
 from forgetlab.metrics.schema import BenchFacts, Results, RunResult
-from forgetlab.metrics.summary import nothing_to_lose, summarise
+from forgetlab.metrics.summary import nothing_to_lose
 from forgetlab.remedies.by_name import METHODS, family, make_methods
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -72,31 +72,26 @@ class Plan:
 
 def execute(
     plan: Plan,
+    kept: RunFolder,
     *,
-    kept: RunFolder | None = None,
-    say: Callable[[str], None] = lambda note: None,
-    on_record: Callable[..., None] | None = None,
-    on_run: Callable[[RunResult, float], None] = lambda run, spent: None,
-    clock: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], None],
+    on_record: Callable[..., None],
+    on_run: Callable[[RunResult, float], None],
 ) -> Results:
     """Run a plan; returns the content of results.json. Each run lands in OUT/runs as it finishes.
 
-    kept: OUT/runs, opened (None: for the time of the comparison); no other process may use it meanwhile.
+    kept: OUT/runs, opened; no other process may use it meanwhile.
     say: called with each note as it is known. on_record: at each record, where runs are computed in this process;
     on_run: at each run that is there, with the seconds spent.
     """
-    plan.check()
-    if kept is None:
-        with opened(plan.out, plan.recipe, plan.resume) as kept:
-            return execute(plan, kept=kept, say=say, on_record=on_record, on_run=on_run, clock=clock)
-    start = clock()
+    start = time.perf_counter()
     try:
         with _pool(plan, on_record) as pool:
             try:
                 facts = pool.executor.submit(workers.facts, plan.recipe, plan.budget is not None).result()
             except Exception as error:
                 raise workers.explain(error, pool) from error
-            estimate, loading = facts.pop("seconds"), clock() - start
+            estimate, loading = facts.pop("seconds"), time.perf_counter() - start
             if plan.budget is not None and loading + estimate > plan.budget:
                 raise ForgetlabError(
                     f"--budget {spoken(plan.budget)} is too small: loading takes {spoken(loading)} here and one run of "
@@ -104,10 +99,13 @@ def execute(
                 )
             for note in facts["notes"]:
                 say(note)
-            sweep = Dispatcher(pool, kept, strict="all" not in plan.methods, estimate=estimate, clock=clock)
+            sweep = Dispatcher(pool, kept, strict="all" not in plan.methods, estimate=estimate)
             sweep.on_run = lambda run: on_run(run, loading + sweep.spent())
             facts["machine"]["processes"] = pool.size()
-            results = _listed(plan, facts, sweep) if plan.budget is None else _searched(plan, facts, sweep, loading)
+            if plan.budget is None:
+                results = results_of(facts, sweep(recipes_of(plan.recipe, plan.names(), plan.seeds)))
+            else:
+                results = _searched(plan, facts, sweep, plan.budget - loading)
     except ForgetlabError as error:
         if not kept.wrote:
             raise
@@ -143,14 +141,7 @@ def spoken(time: float) -> str:
     return f"{time / 60:.0f} min" if time < 7200 else f"{time / 3600:.1f} h"
 
 
-def _listed(plan: Plan, facts: BenchFacts, sweep: Dispatcher) -> Results:
-    runs = sweep([replace(plan.recipe, methods=m, seed=s) for m in plan.names() for s in plan.seeds])
-    return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
-
-
-def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, loading: float) -> Results:
-    assert plan.budget is not None
-    left = plan.budget - loading
+def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, left: float) -> Results:
     runs: dict[Pair, RunResult] = {}
 
     def ask(pairs: Sequence[Pair], share: float) -> dict[Pair, End]:
@@ -167,16 +158,10 @@ def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, loading: float) 
         for (methods, seed), run in runs.items()
         if methods not in best
     ]
-    return {
-        **facts,
-        "runs": chosen,
-        "summary": summarise(chosen, facts["tasks"]),
-        "search": tried,
-        "left_out": search.told(),
-    }
+    return {**results_of(facts, chosen), "search": tried, "left_out": search.told()}
 
 
-def _pool(plan: Plan, on_record: Callable[..., None] | None) -> AbstractContextManager[Pool]:
+def _pool(plan: Plan, on_record: Callable[..., None]) -> AbstractContextManager[Pool]:
     if plan.cluster:
         return workers.cluster(plan.cluster)
     jobs = math.inf if plan.budget is not None else len(plan.names()) * len(plan.seeds)

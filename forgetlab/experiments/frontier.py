@@ -6,7 +6,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.schema import PlainRecord, RunResult, TaskFacts
 from forgetlab.metrics.summary import kept_of, learned_of, resampled_scores, resampled_shares
 from forgetlab.remedies.by_name import family
+
+Share = Literal["balance", "kept", "new"]  # balance: half of what is kept plus half of what is learned
 
 
 class Dot(TypedDict):
@@ -35,10 +37,27 @@ class Dot(TypedDict):
     tried: NotRequired[list[list[float]]]
 
 
+def values(dot: Dot, key: Share) -> list[float]:
+    """A share at each seed."""
+    if key == "balance":
+        return [(kept + new) / 2 for kept, new in zip(dot["kept"], dot["new"], strict=True)]
+    return dot[key]
+
+
+def mean(dot: Dot, key: Share) -> float:
+    """Over seeds."""
+    return statistics.fmean(values(dot, key))
+
+
+def spread(dot: Dot, key: Share) -> float | None:
+    """The standard deviation over seeds; None for one."""
+    return statistics.stdev(values(dot, key)) if len(dot["kept"]) > 1 else None
+
+
 def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
     """Of the dots that on the mean lose `budget` of the old or less, the one with the best new score."""
-    allowed = [dot for dot in dots if dot["kept"] and statistics.fmean(dot["kept"]) >= 1 - budget]
-    return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
+    allowed = [dot for dot in dots if dot["kept"] and mean(dot, "kept") >= 1 - budget]
+    return max(allowed, key=lambda dot: (mean(dot, "new"), mean(dot, "kept")), default=None)
 
 
 def dots(runs: Sequence[RunResult], tasks: Sequence[TaskFacts]) -> list[Dot]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -11,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from forgetlab.experiments.frontier import Dot, dots
+from forgetlab.experiments.frontier import Dot, dots, mean, spread
 from forgetlab.experiments.recommendation import evidence
 from forgetlab.metrics.retention import pareto
 from forgetlab.metrics.schema import Results
-from forgetlab.plots.style import COLORS, FAINT, HALO, INK, wrapped
+from forgetlab.plots.style import COLORS, FAINT, HALO, INK, dress, plain, wrapped
 from forgetlab.remedies.by_name import family
 from forgetlab.training.method import Family
 
@@ -53,7 +52,7 @@ def frontier(results: Results, *, source: str = "live") -> Figure:
         ax.plot([x for x, _ in small], [y for _, y in small], marker, color=color, ms=4, alpha=0.4, mew=0, zorder=2)
         own = [dot for dot in found if dot["family"] == name]
         for dot in own:
-            (x, y), (dx, dy) = _means(dot), (_spread(dot["kept"]), _spread(dot["new"]))
+            (x, y), (dx, dy) = _means(dot), (spread(dot, "kept"), spread(dot, "new"))
             style: Any = {"fmt": marker, "color": color, "ms": 9, "mec": "white", "lw": 1.2, "capsize": 2}
             ax.errorbar(x, y, dy or None, dx or None, zorder=4, **style)
         if own or small:
@@ -63,14 +62,8 @@ def frontier(results: Results, *, source: str = "live") -> Figure:
     room = 0.05 * (1.02 - left)
     ax.set(xlim=(left - room, 1 + room), ylim=(-0.05, 1.05))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    ax.set_title("↗ best corner: keeps the old, learns the new", loc="left", fontsize=13, color=INK)
-    ax.set_xlabel("share kept of the old scores", fontsize=13, color=INK)
-    ax.set_ylabel(f"share learned of {wrapped(results['new'], 24)[0]}".replace("$", r"\$"), fontsize=13, color=INK)
-    ax.tick_params(labelsize=12, color=FAINT, labelcolor=INK)
-    ax.grid(color="#e4e4e4", lw=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
+    up = f"share learned of {wrapped(results['new'], 24)[0]}"
+    dress(ax, "↗ best corner: keeps the old, learns the new", "share kept of the old scores", up, few=False)
     ax.legend(handles=shown, loc="best", fontsize=11, labelcolor=INK, framealpha=0.8, edgecolor="none")
     return figure
 
@@ -95,15 +88,11 @@ def _rows(found: Sequence[Dot], front: Sequence[int]) -> list[str]:
         rows += [f"{place}  {first}", *(f"    {line}" for line in more)]
     if len(front) > LISTED:
         rows.append(f"and {len(front) - LISTED} more, which keep less")
-    return [row.replace("$", r"\$") for row in rows]
+    return [plain(row) for row in rows]
 
 
 def _means(dot: Dot) -> tuple[float, float]:
-    return statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])
-
-
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    return mean(dot, "kept"), mean(dot, "new")
 
 
 def _called(name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +59,9 @@ class Recipe:
 
         A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
         """
+        from forgetlab.sources.json_files import digest
         from forgetlab.sources.shipped import inputs, sha256
         from forgetlab.tasks.source_names import source_files
 
         files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
-        content = [asdict(self), files, inputs(), forgetlab.__version__]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return digest([asdict(self), files, inputs(), forgetlab.__version__])[:16]

@@ -185,8 +185,16 @@ def _result(recipe: Recipe, records: list[PlainRecord]) -> RunResult:
 
 def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> Results:
     """Every method at every seed, and a summary: the content of results.json."""
-    runs = sweep([replace(recipe, methods=m, seed=s) for m in methods for s in seeds], bench=bench, **hooks)
-    facts = describe(bench)
+    return results_of(describe(bench), sweep(recipes_of(recipe, methods, seeds), bench=bench, **hooks))
+
+
+def recipes_of(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
+    """A recipe with every method at every seed."""
+    return [replace(recipe, methods=m, seed=s) for m in methods for s in seeds]
+
+
+def results_of(facts: BenchFacts, runs: list[RunResult]) -> Results:
+    """The content of results.json."""
     return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-from forgetlab.experiments.frontier import Dot, best_within
+from forgetlab.experiments.frontier import Dot, Share, best_within, mean, spread, values
 from forgetlab.metrics.retention import pareto
 from forgetlab.metrics.schema import Verdict
 from forgetlab.metrics.uncertainty import Difference, difference
@@ -18,8 +16,6 @@ LEARNS = 0.5  # of what the best one learns: what learns less is not advised
 LITTLE = 0.4  # by the best one: said
 NEAR = 0.02  # this far below the line is named too
 NAMED = 3  # rivals in one line
-
-Share = Literal["balance", "kept", "new"]  # balance: half of what is kept plus half of what is learned
 SHARES: tuple[Share, ...] = ("balance", "kept", "new")
 
 
@@ -82,8 +78,8 @@ def evidence(dot: Dot) -> str:
 
     After ±: the standard deviation over seeds / the standard error that comes from the choice of the test items.
     """
-    kept = f"{100 * mean(dot, 'kept'):.0f}{doubt(_spread(dot, 'kept'), _error(dot, 'kept'), '.0f', 100)}"
-    new = f"{mean(dot, 'new'):.2f}{doubt(_spread(dot, 'new'), _error(dot, 'new'))}"
+    kept = f"{100 * mean(dot, 'kept'):.0f}{doubt(spread(dot, 'kept'), _error(dot, 'kept'), '.0f', 100)}"
+    new = f"{mean(dot, 'new'):.2f}{doubt(spread(dot, 'new'), _error(dot, 'new'))}"
     seeds = f"{n} seeds" if (n := len(dot["kept"])) > 1 else "one seed"
     lost = f", {dot['diverged']} more diverged" if dot["diverged"] else ""
     return f"keeps {kept} %, learns {new} of the new task; {seeds}{lost}"
@@ -108,7 +104,7 @@ def versus(a: Dot, b: Dot, key: Share) -> Difference | None:
     seeds = [seed for seed in _seeds(a) if seed in _seeds(b)]
     if not seeds:
         return None
-    apart = [_values(a, key)[_seeds(a).index(s)] - _values(b, key)[_seeds(b).index(s)] for s in seeds]
+    apart = [values(a, key)[_seeds(a).index(s)] - values(b, key)[_seeds(b).index(s)] for s in seeds]
     return difference(apart, _item_error([(a, 1.0), (b, -1.0)], seeds, key))
 
 
@@ -124,11 +120,6 @@ def verdicts(dots: Sequence[Dot]) -> list[Verdict]:
             both, kept, new = (_ends(versus(dot, plain, key)) for key in SHARES)
             found.append(Verdict(methods=dot["spec"], verdict=balance.word, balance=both, kept=kept, new=new))
     return found
-
-
-def mean(dot: Dot, key: Share) -> float:
-    """Over seeds."""
-    return statistics.fmean(_values(dot, key))
 
 
 def _ends(apart: Difference | None) -> list[float | None]:
@@ -224,18 +215,8 @@ def _same(a: Dot, b: Dot, key: Share) -> bool:
     return (apart := versus(a, b, key)) is None or apart.word == "cannot be told"
 
 
-def _values(dot: Dot, key: Share) -> list[float]:
-    if key == "balance":
-        return [(kept + new) / 2 for kept, new in zip(dot["kept"], dot["new"], strict=True)]
-    return dot[key]
-
-
 def _seeds(dot: Dot) -> list[int]:
     return dot.get("seeds") or list(range(len(dot["kept"])))
-
-
-def _spread(dot: Dot, key: Share) -> float | None:
-    return statistics.stdev(_values(dot, key)) if len(dot["kept"]) > 1 else None
 
 
 def _error(dot: Dot, key: Share) -> float | None:

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import statistics
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from forgetlab import plots
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import frontier_plot
-from forgetlab.experiments.frontier import dots
+from forgetlab.experiments.frontier import dots, mean
 from forgetlab.experiments.recommendation import pick
 from forgetlab.experiments.sweeps import only_runs
 from forgetlab.experiments.tables import html_table, html_verdicts
@@ -151,7 +150,7 @@ def _few(results: Results) -> Results:
     if len(methods) <= MOST:
         return results
     found = [dot for dot in dots(results["runs"], results["tasks"]) if dot["kept"]]
-    found.sort(key=lambda dot: statistics.fmean(dot["kept"]) + statistics.fmean(dot["new"]), reverse=True)
+    found.sort(key=lambda dot: mean(dot, "kept") + mean(dot, "new"), reverse=True)
     first = pick(found, results.get("keep", 1.0))
     order = dict.fromkeys(["none", *([first["spec"]] if first else []), *(dot["spec"] for dot in found), *methods])
     chosen = [method for method in order if method in methods][:MOST]

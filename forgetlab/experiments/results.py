@@ -6,8 +6,6 @@ content, so that one that was damaged or changed by hand counts as none instead 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import forgetlab
-from forgetlab.sources.json_files import DRAFT, _plain, _read, read_json, write_json
+from forgetlab.sources.json_files import DRAFT, _plain, _read, digest, read_json, write_json
 from forgetlab.sources.shipped import data_folder, inputs
 
 CACHE_BYTES = 50_000_000
@@ -23,8 +21,7 @@ CACHE_BYTES = 50_000_000
 
 def key(name: str, settings: Mapping[str, Any]) -> str:
     """A stable name: a hash of what is computed, its settings, the shipped data and forgetlab's version."""
-    content = [name, dict(settings), _data(), forgetlab.__version__]
-    return f"{name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
+    return f"{name}-{digest([name, dict(settings), _data(), forgetlab.__version__])[:16]}"
 
 
 def get(name: str, settings: Mapping[str, Any]) -> Any | None:
@@ -82,4 +79,4 @@ def _make_room(folder: Path, newest: Path) -> None:
 
 @cache
 def _data() -> str:
-    return hashlib.sha256(json.dumps(inputs(), sort_keys=True).encode()).hexdigest()
+    return digest(inputs())

@@ -22,7 +22,7 @@ from forgetlab.errors import unknown
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.metrics.schema import PlainRecord, Results, TaskFacts
 from forgetlab.plots.sides import Line, Side, read
-from forgetlab.plots.style import FAINT, FEW, HALO, INK, SMALL, UNITS, at_log, number, wrapped
+from forgetlab.plots.style import FAINT, FEW, HALO, INK, SMALL, UNITS, at_log, dress, number, plain, wrapped
 
 Drawn = Results | Sequence[PlainRecord]
 
@@ -46,7 +46,7 @@ def curves(results: Drawn, *, source: str = "live") -> Figure:
         wide = odd and i == 0
         ax = figure.add_subplot(grid[0, :] if wide else grid[divmod(i + odd, 2)])
         title = wrapped(f"{'watched' if i else 'new'}: {task['name']}", 50 if wide else 24)
-        _dress(ax, "\n".join(title), "step", UNITS.get(task["metric"], task["metric"]))
+        dress(ax, "\n".join(title), "step", UNITS.get(task["metric"], task["metric"]))
         last = max(1, *(steps[-1] for side in sides for steps, _ in side.lines[i]))
         ax.set_xlim(-0.03 * last, 1.03 * last)
         for side in sides:
@@ -69,7 +69,7 @@ def trade_off(results: Drawn, *, source: str = "live") -> Figure:
     across = ["forgetting: share lost of what is watched"]
     across += [f"no point: {side.label}" for side in sides if not len(side.ends)]
     up = [*wrapped(f"new: {new['name']}", 32), UNITS.get(new["metric"], new["metric"])]
-    _dress(ax, "↖ best corner: learns much, forgets little", "\n".join(across), "\n".join(up))
+    dress(ax, "↖ best corner: learns much, forgets little", "\n".join(across), "\n".join(up))
     for side in drawn:
         style = side.look | {"linestyle": "none", "ms": 11, "mec": "white", "capsize": 3}
         (x, y), (dx, dy) = side.ends.mean(axis=0), side.spread
@@ -90,10 +90,10 @@ def drift(results: Drawn, *, source: str = "live") -> Figure:
     The line through a dot goes from the lowest seed to the highest. Diverged runs have none: see the legend.
     """
     _, sides = read(results)
-    layers = [_plain(layer) for layer in sides[0].drifts]
+    layers = [plain(layer) for layer in sides[0].drifts]
     figure = _figure(max(0.26, 0.1 * len(sides) + 0.14) * len(layers) + 1.2, source, sides)
     ax = figure.add_subplot()
-    _dress(ax, "how far each layer moved", "drift ‖θ − θ₀‖ (unit of the weights)", "")
+    dress(ax, "how far each layer moved", "drift ‖θ − θ₀‖ (unit of the weights)", "")
     for i in range(0, len(layers), 2):
         ax.axhspan(i - 0.5, i + 0.5, color="#f3f3f3", zorder=0)
     drawn = [side for side in sides if len(side.ends)]
@@ -159,10 +159,6 @@ def _rank(best: Side, sides: Sequence[Side]) -> str:
     return " (none forgets less)" if min(others) == own else " (forgets least of the others)"
 
 
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # a $ in a file's name starts no formula
-
-
 def _figure(height: float, source: str, sides: Sequence[Side] = (), key: str | None = None) -> Figure:
     """An empty figure on the Agg canvas: the source in the corner, a legend of the sides (if any) below."""
     widest = max((len(side.label) for side in sides), default=0)
@@ -172,25 +168,11 @@ def _figure(height: float, source: str, sides: Sequence[Side] = (), key: str | N
     FigureCanvasAgg(figure)
     figure.suptitle(source, x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
     if widest:
-        lines = [Line2D([], [], label=_plain(side.label), lw=2, ms=7, **side.look) for side in sides]
+        lines = [Line2D([], [], label=plain(side.label), lw=2, ms=7, **side.look) for side in sides]
         style: Any = {"fontsize": 12, "title_fontsize": 11, "labelcolor": INK, "frameon": False}
         legend = figure.legend(handles=lines, ncols=columns, title=key, loc="outside lower center", **style)
         legend.get_title().set_color(FAINT)
     return figure
-
-
-def _dress(ax: Axes, title: str, across: str, up: str) -> None:
-    """Titles, and colours: with a dark style of the reader's there would be white letters on white."""
-    ax.set_title(_plain(title), loc="left", fontsize=13, color=INK)
-    ax.set_xlabel(_plain(across), fontsize=13, color=INK)
-    ax.set_ylabel(_plain(up), fontsize=13, color=INK)
-    ax.tick_params(labelsize=12, color=FAINT, labelcolor=INK)
-    ax.xaxis.set_major_locator(FEW())
-    ax.yaxis.set_major_locator(FEW())
-    ax.grid(color="#e4e4e4", lw=0.8)
-    ax.set(facecolor="white", axisbelow=True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
 
 
 def _draw(ax: Axes, lines: list[Line], look: Mapping[str, Any]) -> None:
@@ -237,7 +219,7 @@ def _write_names(figure: Figure, ax: Axes, sides: Sequence[Side]) -> None:
     taken = [Bbox([ends.min(axis=0) - 9, ends.max(axis=0) + 9]) for ends in map(ax.transData.transform, paths)]
     line = {"arrowstyle": "-", "color": FAINT, "shrinkB": 7}
     for side, (_, dot, _) in zip(sides, paths, strict=True):
-        name = "\n".join(wrapped(_plain(side.label), 18))
+        name = "\n".join(wrapped(plain(side.label), 18))
         note = ax.annotate(name, dot, (0, 0), va="bottom", arrowprops=line, **SMALL)
         note.set_in_layout(False)
         (w, h), (x, y) = note.get_window_extent().size, ax.transData.transform(dot)

@@ -55,7 +55,7 @@ def read(results: Results | Sequence[PlainRecord]) -> tuple[list[TaskFacts], lis
         well = np.isfinite(ends).all(axis=1)
         spread = ends[well].std(axis=0, ddof=1) if sum(well) > 1 else np.zeros(2)
         last = [own[k][-1]["drift_per_layer"] for k in np.flatnonzero(well)]
-        drifts = {layer: [end[layer] for end in last] for layer in own[0][0]["drift_per_layer"]}
+        drifts = {layer: [one[layer] for one in last] for layer in own[0][0]["drift_per_layer"]}
         share = f"{sum(~well)} of {len(own)} " if len(own) > 1 else ""
         label = name if well.all() else f"{name} ({share}diverged)"
         who = {"none": "Without a remedy", "": "In this run"}.get(name, f"With {label}")

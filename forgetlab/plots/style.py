@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -57,3 +58,22 @@ def wrapped(name: str, width: int) -> list[str]:
             lines.append("")
         lines[-1] += piece
     return [line.strip() for line in lines]
+
+
+def plain(text: str) -> str:
+    """Words as they are: a $ in a file's name starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def dress(ax: Axes, title: str, across: str, up: str, few: bool = True) -> None:
+    """Titles, and colours: with a dark style of the reader's there would be white letters on white. few: numbers."""
+    for axis in (ax.xaxis, ax.yaxis) if few else ():
+        axis.set_major_locator(FEW())
+    ax.set_title(plain(title), loc="left", fontsize=13, color=INK)
+    ax.set_xlabel(plain(across), fontsize=13, color=INK)
+    ax.set_ylabel(plain(up), fontsize=13, color=INK)
+    ax.tick_params(labelsize=12, color=FAINT, labelcolor=INK)
+    ax.grid(color="#e4e4e4", lw=0.8)
+    ax.set(facecolor="white", axisbelow=True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(FAINT)

@@ -3,12 +3,15 @@
 import json
 import math
 import statistics
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from forgetlab import ForgetlabError, Recipe, load, sweep
+from forgetlab.__main__ import main
 from forgetlab.experiments.recipes import prepare, summarise
 from forgetlab.remedies.architectures import Frozen
 from forgetlab.remedies.by_name import METHODS, make_methods, settings
@@ -239,3 +242,39 @@ def test_a_plus_within_a_number_parts_nothing() -> None:
     first, second = make_methods("l2sp:lam=1e+03+frozen", None)
     assert first.lam == 1000.0
     assert isinstance(second, Frozen)
+
+
+def recipe_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The recipe that the command line makes; nothing is run."""
+    seen: list[Recipe] = []
+
+    def plan(recipe: Recipe, **more: object) -> None:
+        seen.append(recipe)
+        raise ForgetlabError("seen")
+
+    monkeypatch.setattr("forgetlab.experiments.comparison.Plan", plan)
+    assert main(["compare", *arguments]) == 2
+    return seen[0]
+
+
+def test_the_command_line_says_every_field_of_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "--model m --new a.csv --watch b.csv:text=1,label=2,c.txt --steps 7 --lr 0.5 --batch 3 --every 2 "
+    said += "--similarity 0.25 --learn-steps 9 --limit 11 --text t --label l --kind pairs --device cpu "
+    said += "--precision bfloat16"
+    assert recipe_of(said.split(), monkeypatch) == Recipe(
+        "m", "a.csv", ("b.csv:text=1,label=2", "c.txt"), "none", 7, 0.5, 3, 0, 2, 0.25, 9, 11, "t", "l", "pairs", "cpu",
+        "bfloat16",
+    )  # fmt: skip
+    assert len(said.split()) / 2 == len(fields(Recipe)) - 2  # all but the methods and the seed
+
+
+@pytest.mark.parametrize(("model", "lr"), [("tiny-bert", 1e-3), ("tiny-gpt", 1e-3), ("./other", 5e-5)])
+def test_without_options_it_is_the_default_recipe_at_the_models_rate(
+    model: str, lr: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recipe_of(["--model", model], monkeypatch) == Recipe(model=model, lr=lr)
+
+
+def test_help_waits_for_no_torch() -> None:
+    code = "import sys, forgetlab.__main__ as cli; cli._parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -241,7 +241,7 @@ def test_several_processes_give_the_same_bits(tmp_path: Path, alone: list[dict[s
 @pytest.mark.slow
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     script = (
-        "from forgetlab import workers\nimport os, time\n"
+        "from forgetlab.experiments import workers\nimport os, time\n"
         "if __name__ == '__main__':\n"
         "    with workers.several(1, 1) as pool:\n"
         "        print(pool.executor.submit(os.getpid).result(), flush=True)\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.labs.kit.curves import Lines, Panel
 from forgetlab.metrics.retention import scale
+from forgetlab.metrics.schema import PlainRecord, TaskFacts
+from forgetlab.metrics.summary import score
 from forgetlab.models.loading import shipped_models
 from forgetlab.plots.style import UNITS, number
 from forgetlab.tasks.base import facts_of
@@ -86,7 +89,6 @@ def told(state: Mapping[str, Any]) -> str:
     return f"After {last['step']} steps: {', '.join(parts)}{how}."
 
 
-def _score(record: Mapping[str, Any], task: Mapping[str, Any]) -> float | None:
-    if record["status"] == "diverged":
-        return None
-    return record["scores"][task["name"]][task["metric"]]
+def _score(record: PlainRecord, task: TaskFacts) -> float | None:
+    value = score(record, task)
+    return None if isnan(value) else value
