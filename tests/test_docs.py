@@ -7,6 +7,7 @@ import doctest
 import inspect
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -157,3 +158,13 @@ def test_the_commands_of_the_readme_are_there() -> None:
     assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
     for folder in re.findall(r"\]\((?!http)([^)#]+)", words):
         assert (ROOT / folder).exists(), folder
+
+
+def test_the_book_has_a_page_of_every_public_name() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "api.py"))["page"]()
+    for room in PROMISED:
+        things = [name for name in public(import_module(room)) if inspect.isroutine(getattr(import_module(room), name))]
+        assert not [name for name in things if f"\n### {name}\n\n```python\n{name}(" not in page], room
+    assert "\n### EWC\n\n```python\nEWC(fisher: Mapping[str, Tensor] | Sequence[Task], " in page
+    assert "\n```pycon\n>>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])" in page
+    assert "api.md" in (ROOT / "Makefile").read_text(encoding="utf-8")
