@@ -37,7 +37,7 @@ def page() -> str:
 def _of_room(room: str) -> Iterator[str]:
     module = import_module(room)
     yield f"## {room}\n\n{_text(inspect.getdoc(module) or '')}"
-    for name in getattr(module, "__all__", ()):
+    for name in module.__all__:
         thing = getattr(module, name)
         if inspect.isclass(thing) or inspect.isroutine(thing):
             yield f"### {name}\n\n```python\n{name}{_signature(thing)}\n```\n\n{_text(inspect.getdoc(thing) or '')}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetlab.errors import ForgetlabError
-    from forgetlab.experiments.recipes import Recipe, sweep
+    from forgetlab.experiments.recipe import Recipe
+    from forgetlab.experiments.recipes import sweep
     from forgetlab.models.loading import load
     from forgetlab.tasks.embedded import task
     from forgetlab.tasks.from_data import task_from
@@ -25,7 +26,7 @@ __version__ = "0.2.0"
 # Imported at first use: `import forgetlab` itself costs nothing.
 _HOMES = {
     "ForgetlabError": "errors",
-    "Recipe": "experiments.recipes",
+    "Recipe": "experiments.recipe",
     "Record": "training.record",
     "finetune": "training.loop",
     "load": "models.loading",

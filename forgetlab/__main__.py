@@ -7,21 +7,18 @@ import codecs
 import io
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from forgetlab.errors import ForgetlabError
-
-if TYPE_CHECKING:
-    from forgetlab.experiments.recipes import Recipe
-    from forgetlab.training.record import Record
+from forgetlab.experiments import progress
+from forgetlab.experiments.recipe import Recipe
 
 __all__ = ["main"]
 
@@ -35,6 +32,7 @@ EXAMPLES = """examples:
 """
 
 
+RECIPE_OPTIONS = [one for one in fields(Recipe) if one.metadata]
 METHODS_APART = r",(?!\s*\w+=)"  # not at the comma before another setting: replay:ratio=0.3,memory=10
 
 
@@ -45,15 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return int(options.action(options) or 0)
     except ForgetlabError as error:
-        _clear()
+        progress.clear()
         print(f"forgetlab: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        _clear()
+        progress.clear()
         print(f"forgetlab: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        _clear()
+        progress.clear()
         print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
@@ -94,87 +92,28 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, epilog=EXAMPLES, formatter_class=parser.formatter_class)
         command.set_defaults(action=_compare)
         add = command.add_argument
-        add(
-            "--model",
-            default="tiny-bert",
-            help="a shipped name, a transformers folder or a hub id (default: tiny-bert)",
-        )
-        add(
-            "--new",
-            default="",
-            metavar="TASK_OR_FILE",
-            help="what to learn (default: the embedded sentiment task)",
-        )
-        add(
-            "--watch",
-            default="",
-            metavar="A,B",
-            help="what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1",
-        )
+        for one in RECIPE_OPTIONS:
+            more = dict(one.metadata)
+            flag = more.pop("flag", "--" + one.name.replace("_", "-"))
+            kind = {"int": int, "float": float}.get(str(one.type).split(" ")[0], str)
+            add(flag, dest=one.name, type=kind, default=argparse.SUPPRESS, **more)  # the default is the recipe's
+        several = "NAME[:SETTING=VALUE,…][+NAME…]"
         if name == "compare":
-            add(
-                "--methods",
-                default="none,l2sp,ewc,replay,frozen",
-                metavar="A,B",
-                help="NAME[:SETTING=VALUE,…][+NAME…], comma-separated; all: every remedy that fits",
-            )
+            text = f"{several}, comma-separated; all: every remedy that fits"
+            add("--methods", default="none,l2sp,ewc,replay,frozen", metavar="A,B", help=text)
         else:
-            add("--method", dest="methods", default="none", help="NAME[:SETTING=VALUE,…][+NAME…]")
-        add(
-            "--budget",
-            default=None,
-            metavar="TIME",
-            help="90s, 10m, 1.5h: search the strength of each method given by its bare name within that time",
-        )
-        add(
-            "--keep",
-            type=float,
-            default=0.95,
-            metavar="SHARE",
-            help="share of the old scores that is to stay, for the recommendation (default: %(default)s)",
-        )
+            add("--method", dest="methods", default="none", help=several)
+        text = "how many seeds (default: %(default)s)"
+        add("--seeds", type=int, default=3 if name == "compare" else 1, help=text)
+        text = "90s, 10m, 1.5h: search the strength of each method given by its bare name within that time"
+        add("--budget", metavar="TIME", help=text)
+        text = "share of the old scores that is to stay, for the recommendation (default: %(default)s)"
+        add("--keep", type=float, default=0.95, metavar="SHARE", help=text)
         add("--resume", action="store_true", help="go on with the runs that are in --out")
-        add("--processes", type=int, default=None, metavar="N", help="default: what is fastest for the model")
-        add("--cluster", default=None, metavar="ADDRESS", help="compute on the workers of a Dask scheduler")
-        add("--steps", type=int, default=300)
-        add(
-            "--lr",
-            type=float,
-            default=None,
-            help="learning rate (default: 1e-3 for the tiny models, 5e-5 for others)",
-        )
-        add("--batch", type=int, default=32)
-        add(
-            "--seeds",
-            type=int,
-            default=3 if name == "compare" else 1,
-            help="how many seeds (default: %(default)s)",
-        )
-        add("--every", type=int, default=20, help="steps between evaluations")
-        add("--similarity", type=float, default=1.0, help="embedded reviews only: 0 (unfamiliar) to 1")
-        add(
-            "--learn-steps",
-            type=int,
-            default=200,
-            help="steps for watched tasks that the model has no head for",
-        )
-        add("--limit", type=int, default=512, help="test examples per score")
-        add("--text", default=None, metavar="COLUMN", help="column of the new file's text")
-        add("--label", default=None, metavar="COLUMN", help="column of the new file's labels")
-        add(
-            "--kind",
-            default=None,
-            choices=("text", "labelled", "pairs", "tags"),
-            help="how to read the new file",
-        )
-        add("--device", default="auto")
-        add("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
-        add(
-            "--out",
-            default="forgetlab-report",
-            metavar="FOLDER",
-            help="where the report goes (default: %(default)s)",
-        )
+        add("--processes", type=int, metavar="N", help="default: what is fastest for the model")
+        add("--cluster", metavar="ADDRESS", help="compute on the workers of a Dask scheduler")
+        text = "where the report goes (default: %(default)s)"
+        add("--out", default="forgetlab-report", metavar="FOLDER", help=text)
 
     command = commands.add_parser("pretrain", help="train a small model: a shipped one, or a GPT on your text")
     command.set_defaults(action=_pretrain)
@@ -205,29 +144,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from forgetlab.experiments import comparison, recipes, report, sweeps, tables
+    from forgetlab.experiments import comparison, report, sweeps, tables
     from forgetlab.tasks.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
-    lr = options.lr if options.lr is not None else (1e-3 if options.model in ("tiny-bert", "tiny-gpt") else 5e-5)
-    recipe = recipes.Recipe(
-        model=options.model,
-        new=options.new,
-        watch=tuple(parted(options.watch)),
-        steps=options.steps,
-        lr=lr,
-        batch_size=options.batch,
-        every=options.every,
-        similarity=options.similarity,
-        learn_steps=options.learn_steps,
-        limit=options.limit,
-        text=options.text,
-        label=options.label,
-        kind=options.kind,
-        device=options.device,
-        precision=options.precision,
-    )
+    given = {one.name: getattr(options, one.name) for one in RECIPE_OPTIONS if hasattr(options, one.name)}
+    recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
+    if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):
+        recipe = replace(recipe, lr=5e-5)
     plan = comparison.Plan(
         recipe,
         methods=[m.replace(";", ",") for m in re.split(METHODS_APART, options.methods) if m],
@@ -241,17 +166,17 @@ def _compare(options: argparse.Namespace) -> None:
     )
     plan.check()  # said now, not after the training
     start = time.perf_counter()
-    _progress("loading the model and the tasks")
+    progress.show("loading the model and the tasks")
 
     def say(note: str) -> None:
-        _clear()
+        progress.clear()
         print(f"note: {note}")
 
-    progress = _Progress(plan.budget, options.steps * len(plan.names()) * options.seeds)
+    bar = progress.Progress(plan.budget, recipe.steps * len(plan.names()) * options.seeds)
     with sweeps.opened(plan.out, recipe, plan.resume) as kept:
         try:
-            results = comparison.compare(plan, kept=kept, say=say, on_record=progress, on_run=progress.landed)
-            _clear()
+            results = comparison.execute(plan, kept=kept, say=say, on_record=bar, on_run=bar.landed)
+            progress.clear()
             results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
             print(tables.table(results))
             print("\n" + "\n".join(report.filled(results["recommendation"])))
@@ -287,8 +212,8 @@ def _pretrain(options: argparse.Namespace) -> None:
         run = pretraining.pretrain_on(train.texts, seed=options.seed, steps=options.steps or 1000)
     for step, loss, trained in run:
         model = trained
-        _progress(f"step {step}   loss {loss:.3f} nats   {time.perf_counter() - start:.0f} s")
-    _clear()
+        progress.show(f"step {step}   loss {loss:.3f} nats   {time.perf_counter() - start:.0f} s")
+    progress.clear()
     model.save(out)
     if options.name:
         (out / "README.md").write_text(pretraining.card(options.name, model, step, options.seed), encoding="utf-8")
@@ -342,44 +267,6 @@ def _methods(options: argparse.Namespace) -> None:
             print(f"{'':<20}{'; '.join(filter(None, (remedy.family, usual, shown)))}")
     print("strength=1 of a pull on the weights: λ = 0.02 / mean Ω, of its importance Ω; with lam=… it is that λ")
     print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
-
-
-class _Progress:
-    """A bar on the terminal; silent where the output is not one.
-
-    budget: seconds, or None; steps: of all runs, where there is no budget.
-    """
-
-    def __init__(self, budget: float | None, steps: int) -> None:
-        self.budget, self.steps, self.finished, self.spent = budget, steps, 0, 0.0
-        self.start = self.begun = time.perf_counter()
-
-    def __call__(self, recipe: Recipe, record: Record) -> None:
-        spent = self.spent + time.perf_counter() - self.begun
-        self._show(record.step, spent, f"{recipe.methods}  seed {recipe.seed}  step {record.step}")
-
-    def landed(self, run: dict[str, Any], spent: float) -> None:
-        self.finished += run["recipe"]["steps"]
-        self.spent, self.begun = spent, time.perf_counter()
-        self._show(0, spent, f"{run['recipe']['methods']}  seed {run['recipe']['seed']}  done")
-
-    def _show(self, step: int, spent: float, text: str) -> None:
-        seconds = time.perf_counter() - self.start
-        share = min(1.0, spent / self.budget if self.budget else (self.finished + step) / self.steps)
-        left = f"{seconds / share - seconds:.0f} s left" if share > 0.02 and not self.budget else ""
-        bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
-        _progress(f"{bar} {share:4.0%}  {text}  {left}")
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns - 1  # spaces, for a Windows console may not know escapes
-        print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r" + " " * (shutil.get_terminal_size().columns - 1), end="\r", file=sys.stderr, flush=True)
 
 
 # One character for one, so that columns stand.

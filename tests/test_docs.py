@@ -32,18 +32,13 @@ PROMISED = (
     "forgetlab.metrics",
     "forgetlab.models",
     "forgetlab.remedies",
+    "forgetlab.simulators",
     "forgetlab.training.huggingface",
 )
 # results of a function that has the example, and parts of one
-BESIDES = {"Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "Place", "Projections", "Quadrants"} | {
-    "StiffPull",
+BESIDES = {"check_importance", "entity_counts", "evaluating", "kshot_hits", "save_importance", "weights_of"} | {
+    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants", "StiffPull"),
     "TwoTasks",
-    "check_importance",
-    "entity_counts",
-    "evaluating",
-    "kshot_hits",
-    "save_importance",
-    "weights_of",
 }
 # the names that every example may use, as the package's docstring says
 NAMES: dict[str, Callable[[], Any]] = {

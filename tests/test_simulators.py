@@ -9,7 +9,7 @@ import pytest
 
 from forgetlab import ForgetlabError
 from forgetlab.simulators import (
-    GROUPS,
+    KINDS,
     expected_shares,
     importance_cloud,
     interference,
@@ -231,8 +231,8 @@ def test_cloud_has_the_chosen_correlation(correlation):
 @pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])
 def test_cloud_shares_are_those_expected(correlation, quantile):
     cloud = importance_cloud(100_000, correlation, seed=2, quantile=quantile)
-    assert list(cloud.shares) == list(cloud.expected) == list(GROUPS)
-    for name in GROUPS:
+    assert list(cloud.shares) == list(cloud.expected) == list(KINDS)
+    for name in KINDS:
         assert cloud.shares[name] == pytest.approx(cloud.expected[name], abs=0.006)
     assert sum(cloud.expected.values()) == pytest.approx(1)
     assert sum(cloud.shares.values()) == pytest.approx(1)
@@ -242,12 +242,12 @@ def test_expected_shares_by_hand():
     for correlation in (-1, -0.5, 0, 0.3, 1):
         shares = expected_shares(correlation)
         shared = 0.25 + np.arcsin(correlation) / (2 * np.pi)
-        assert shares == pytest.approx(dict(zip(GROUPS, (0.5 - shared, 0.5 - shared, shared, shared), strict=True)))
+        assert shares == pytest.approx(dict(zip(KINDS, (shared, 0.5 - shared, 0.5 - shared, shared), strict=True)))
     assert expected_shares(0.5)["shared"] == pytest.approx(1 / 3)
     assert expected_shares(0, 0.9)["shared"] == pytest.approx(0.01)  # independent
-    assert expected_shares(1, 0.9) == pytest.approx(dict(zip(GROUPS, (0, 0, 0.1, 0.9), strict=True)), abs=1e-7)
-    assert expected_shares(-1, 0.9) == pytest.approx(dict(zip(GROUPS, (0.1, 0.1, 0, 0.8), strict=True)), abs=1e-7)
-    assert expected_shares(-1, 0.2) == pytest.approx(dict(zip(GROUPS, (0.2, 0.2, 0.6, 0), strict=True)), abs=1e-7)
+    assert expected_shares(1, 0.9) == pytest.approx(dict(zip(KINDS, (0.9, 0, 0, 0.1), strict=True)), abs=1e-7)
+    assert expected_shares(-1, 0.9) == pytest.approx(dict(zip(KINDS, (0.8, 0.1, 0.1, 0), strict=True)), abs=1e-7)
+    assert expected_shares(-1, 0.2) == pytest.approx(dict(zip(KINDS, (0, 0.2, 0.2, 0.6), strict=True)), abs=1e-7)
 
 
 def test_expected_shares_against_the_density_on_a_grid():
@@ -261,12 +261,12 @@ def test_expected_shares_against_the_density_on_a_grid():
 
 def test_cloud_groups_one_by_one():
     cloud = importance_cloud(300, 0.3, seed=3, quantile=0.7)
-    counts = dict.fromkeys(GROUPS, 0)
+    counts = dict.fromkeys(KINDS, 0)
     for old, new, group in zip(cloud.old, cloud.new, cloud.group, strict=True):
         critical = (bool(old > cloud.threshold_old), bool(new > cloud.threshold_new))
-        name = {(True, False): 0, (False, True): 1, (True, True): 2, (False, False): 3}[critical]
+        name = {(True, False): 2, (False, True): 1, (True, True): 3, (False, False): 0}[critical]
         assert group == name
-        counts[GROUPS[name]] += 1
+        counts[KINDS[name]] += 1
     assert cloud.shares == {name: count / 300 for name, count in counts.items()}
     assert (cloud.old > cloud.threshold_old).sum() == (cloud.new > cloud.threshold_new).sum() == 90
 

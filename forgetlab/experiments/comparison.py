@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import report, workers
@@ -18,8 +17,9 @@ from forgetlab.experiments.frontier import dots, shares
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.experiments.recommendation import recommend, verdicts
 from forgetlab.experiments.search import End, Pair, Search
-from forgetlab.experiments.sweeps import RunFolder, Sweep, opened
-from forgetlab.experiments.workers import Pool, Run
+from forgetlab.experiments.sweeps import Dispatcher, RunFolder, opened
+from forgetlab.experiments.workers import Pool
+from forgetlab.metrics.schema import BenchFacts, Results, RunResult
 from forgetlab.metrics.summary import nothing_to_lose, summarise
 from forgetlab.remedies.by_name import METHODS, family, make_methods
 
@@ -70,15 +70,15 @@ class Plan:
         return list(dict.fromkeys(name for given in self.methods for name in (every if given == "all" else [given])))
 
 
-def compare(
+def execute(
     plan: Plan,
     *,
     kept: RunFolder | None = None,
     say: Callable[[str], None] = lambda note: None,
     on_record: Callable[..., None] | None = None,
-    on_run: Callable[[Run, float], None] = lambda run, spent: None,
+    on_run: Callable[[RunResult, float], None] = lambda run, spent: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Any]:
+) -> Results:
     """Run a plan; returns the content of results.json. Each run lands in OUT/runs as it finishes.
 
     kept: OUT/runs, opened (None: for the time of the comparison); no other process may use it meanwhile.
@@ -88,7 +88,7 @@ def compare(
     plan.check()
     if kept is None:
         with opened(plan.out, plan.recipe, plan.resume) as kept:
-            return compare(plan, kept=kept, say=say, on_record=on_record, on_run=on_run, clock=clock)
+            return execute(plan, kept=kept, say=say, on_record=on_record, on_run=on_run, clock=clock)
     start = clock()
     try:
         with _pool(plan, on_record) as pool:
@@ -104,7 +104,7 @@ def compare(
                 )
             for note in facts["notes"]:
                 say(note)
-            sweep = Sweep(pool, kept, strict="all" not in plan.methods, estimate=estimate, clock=clock)
+            sweep = Dispatcher(pool, kept, strict="all" not in plan.methods, estimate=estimate, clock=clock)
             sweep.on_run = lambda run: on_run(run, loading + sweep.spent())
             facts["machine"]["processes"] = pool.size()
             results = _listed(plan, facts, sweep) if plan.budget is None else _searched(plan, facts, sweep, loading)
@@ -143,15 +143,15 @@ def spoken(time: float) -> str:
     return f"{time / 60:.0f} min" if time < 7200 else f"{time / 3600:.1f} h"
 
 
-def _listed(plan: Plan, facts: dict[str, Any], sweep: Sweep) -> dict[str, Any]:
+def _listed(plan: Plan, facts: BenchFacts, sweep: Dispatcher) -> Results:
     runs = sweep([replace(plan.recipe, methods=m, seed=s) for m in plan.names() for s in plan.seeds])
     return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
 
 
-def _searched(plan: Plan, facts: dict[str, Any], sweep: Sweep, loading: float) -> dict[str, Any]:
+def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, loading: float) -> Results:
     assert plan.budget is not None
     left = plan.budget - loading
-    runs: dict[Pair, Run] = {}
+    runs: dict[Pair, RunResult] = {}
 
     def ask(pairs: Sequence[Pair], share: float) -> dict[Pair, End]:
         more = sweep([replace(plan.recipe, methods=m, seed=s) for m, s in pairs], until=share * left)

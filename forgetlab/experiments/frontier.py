@@ -6,13 +6,33 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from forgetlab.errors import ForgetlabError
+from forgetlab.metrics.schema import PlainRecord, RunResult, TaskFacts
 from forgetlab.metrics.summary import kept_of, learned_of, resampled_scores, resampled_shares
 from forgetlab.remedies.by_name import family
 
-Dot = dict[str, Any]
+
+class Dot(TypedDict):
+    """A methods text on the frontier. name: its first remedy; kept, new: a share for each seed that did not diverge.
+
+    seeds: these; drawn: for each of them (2, draws), both shares on test sets drawn anew (empty without tallies).
+    diverged: how many seeds did. tried: [kept, new] at every strength, on one seed.
+    """
+
+    name: str
+    spec: str
+    family: str
+    kept: list[float]
+    new: list[float]
+    diverged: int
+    seeds: NotRequired[list[int]]
+    drawn: NotRequired[list[NDArray[np.float64]]]
+    tried: NotRequired[list[list[float]]]
 
 
 def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
@@ -21,20 +41,18 @@ def best_within(dots: Sequence[Dot], budget: float) -> Dot | None:
     return max(allowed, key=lambda dot: (statistics.fmean(dot["new"]), statistics.fmean(dot["kept"])), default=None)
 
 
-def dots(runs: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> list[Dot]:
-    """A dot for each methods text among the runs of a comparison (`recipes.compare`), in their order.
+def dots(runs: Sequence[RunResult], tasks: Sequence[TaskFacts]) -> list[Dot]:
+    """A dot for each methods text among the runs of a comparison, in their order.
 
-    [{"name": its first remedy, "spec", "family", "kept", "new": the share learned, a value for each seed that did
-    not diverge, "seeds": these, "drawn": (seeds, 2, draws) both shares on test sets drawn anew (empty without tallies),
-    "diverged": how many did}]. With nothing watched (or nothing to lose), all is kept.
+    With nothing watched (or nothing to lose), all is kept.
     """
     scores = resampled_scores(runs, tasks)
     drawn = resampled_shares(runs, tasks, scores)
     found: dict[str, Dot] = {}
     for run, both in zip(runs, drawn, strict=True):
         spec = run["recipe"]["methods"]
-        empty = {"name": spec.partition(":")[0], "spec": spec, "family": family(spec)}
-        dot = found.setdefault(spec, {**empty, "kept": [], "new": [], "seeds": [], "drawn": [], "diverged": 0})
+        empty = Dot(name=spec.partition(":")[0], spec=spec, family=family(spec), kept=[], new=[], diverged=0)
+        dot = found.setdefault(spec, {**empty, "seeds": [], "drawn": []})
         if (end := shares(run["records"], tasks)) is None:
             dot["diverged"] += 1
         else:
@@ -46,7 +64,7 @@ def dots(runs: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) 
     return list(found.values())
 
 
-def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+def shares(records: Sequence[PlainRecord], tasks: Sequence[TaskFacts]) -> tuple[float, float] | None:
     """(mean share kept of the old, share learned of the new) at the end of a run; None where it diverged.
 
     A watched task with nothing to lose counts nowhere; where no other one is, all is kept.
@@ -61,9 +79,7 @@ def shares(records: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, An
 def read_benchmark(path: str | Path) -> list[Dot]:
     """The dots of benchmarks/results/remedies.json: each remedy at its best strength, over seeds.
 
-    Its "tasks" come first the new one, then the old ones. Returns [{"name", "spec", "family", "kept": mean share of
-    the old, "new": score of the new task, a value for each seed, "diverged": seeds that did, "tried": [[kept, new], …]
-    at every strength, on one seed}].
+    Its "tasks" come first the new one, then the old ones; here "new" is the score of the new task.
     A remedy all of whose seeds diverged is left out. Raises ForgetlabError for another file.
     """
     try:
@@ -72,16 +88,23 @@ def read_benchmark(path: str | Path) -> list[Dot]:
         for name, runs in content["best"].items():
             ends = [_end(run, tasks) for run in runs if run["status"] != "diverged"]
             tried = [_end(run, tasks) for run in content["search"][name] if run["status"] != "diverged"]
-            dot = {"name": name, "spec": runs[0].get("spec", runs[0]["method"]), "family": family(runs[0]["method"])}
-            dot |= {"kept": [k for k, _ in ends], "new": [n for _, n in ends], "tried": [list(end) for end in tried]}
+            dot = Dot(
+                name=name,
+                spec=runs[0].get("spec", runs[0]["method"]),
+                family=family(runs[0]["method"]),
+                kept=[kept for kept, _ in ends],
+                new=[new for _, new in ends],
+                tried=[list(end) for end in tried],
+                diverged=len(runs) - len(ends),
+            )
             if ends:
-                dots.append({**dot, "diverged": len(runs) - len(ends)})
+                dots.append(dot)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ForgetlabError(f"{path} is not a result of benchmarks/remedies.py ({type(error).__name__})") from None
     return dots
 
 
-def benchmark_shares(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+def benchmark_shares(run: Mapping[str, Any], tasks: Sequence[TaskFacts]) -> tuple[float, float] | None:
     """`shares` of a run of that file, which has the scores alone: {"status", "before": {task: score}, "after"}."""
     records = [
         {"status": run["status"], "scores": {t["name"]: {t["metric"]: run[when][t["name"]]} for t in tasks}}
@@ -90,7 +113,7 @@ def benchmark_shares(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]])
     return shares(records, tasks)
 
 
-def _end(run: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _end(run: Mapping[str, Any], tasks: Sequence[TaskFacts]) -> tuple[float, float]:
     end = benchmark_shares(run, tasks)
     assert end is not None  # diverged runs are left out
     return round(end[0], 4), round(run["after"][tasks[0]["name"]], 4)

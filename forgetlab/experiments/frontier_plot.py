@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from forgetlab.experiments.frontier import Dot, dots
 from forgetlab.experiments.recommendation import evidence
 from forgetlab.metrics.retention import pareto
+from forgetlab.metrics.schema import Results
 from forgetlab.plots.style import COLORS, FAINT, HALO, INK, wrapped
 from forgetlab.remedies.by_name import family
 from forgetlab.training.method import Family
@@ -24,7 +25,7 @@ LINE = 0.2  # inches of a line of text below
 LISTED = 8  # dots of the front that are named
 
 
-def frontier(results: Mapping[str, Any], *, source: str = "live") -> Figure:
+def frontier(results: Results, *, source: str = "live") -> Figure:
     """A dot a method, the mean over seeds with its deviation; small: strengths that were tried at one seed.
 
     The line joins the dots that no other one beats, which are named below. Dashed: results["keep"], if it is there.
@@ -74,7 +75,7 @@ def frontier(results: Mapping[str, Any], *, source: str = "live") -> Figure:
     return figure
 
 
-def alt_text(results: Mapping[str, Any]) -> str:
+def alt_text(results: Results) -> str:
     """The figure in words: the dots that no other one beats, with their numbers."""
     found = [dot for dot in dots(results["runs"], results["tasks"]) if dot["kept"]]
     front = [found[i] for i in _front(found)[::-1]]

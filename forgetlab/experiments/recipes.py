@@ -1,20 +1,19 @@
-"""A recipe is a value: it says everything that defines a run, so that the same recipe gives the same numbers."""
+"""From recipes to records: a model with its tasks is prepared, and any number of recipes are run on it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import forgetlab
 from forgetlab.errors import ForgetlabError, number, whole
 from forgetlab.experiments import stacked
+from forgetlab.experiments.recipe import Recipe
+from forgetlab.metrics.schema import BenchFacts, PlainRecord, Results, RunResult
 from forgetlab.metrics.summary import summarise
 from forgetlab.models.device import device_name
 from forgetlab.models.loading import load
@@ -25,64 +24,13 @@ from forgetlab.remedies.replay import Multitask
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
-from forgetlab.tasks.source_names import is_hub_name, parsed, source_files
-from forgetlab.training.loop import Precision, finetune
+from forgetlab.tasks.source_names import is_hub_name, parsed
+from forgetlab.training.loop import finetune
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
 
 AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that defines a run.
-
-    model: a shipped name, a folder or a hub id. new: the task to learn; watch: the tasks to watch (empty: what
-    suits the model). Each is a source of `task_from`: an embedded task's name, a file, a hub set, this machine's text,
-    with options of its own where it needs them: "cola.tsv:text=3,label=1".
-    methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". similarity: the dial of the new task.
-    learn_steps: watched tasks whose head the model lacks are learned first, for that many steps.
-    text, label, kind: columns and kind of the new task's file. limit: test examples per score (None: all).
-
-    >>> Recipe(new="sentiment", methods="ewc:lam=10").key() == Recipe(new="sentiment", methods="ewc:lam=20").key()
-    False
-    """
-
-    model: str = "tiny-bert"
-    new: str = ""
-    watch: tuple[str, ...] = ()
-    methods: str = "none"
-    steps: int = 300
-    lr: float = 1e-3
-    batch_size: int = 32
-    seed: int = 0
-    every: int = 20
-    similarity: float = 1.0
-    learn_steps: int = 200
-    limit: int | None = 512
-    text: str | None = None
-    label: str | None = None
-    kind: str | None = None
-    device: str = "auto"
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.generic):  # a rate from np.logspace: JSON knows Python's own numbers only
-                object.__setattr__(self, name, value.item())
-        object.__setattr__(self, "watch", tuple(self.watch))
-
-    def key(self) -> str:
-        """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
-
-        A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
-        """
-        from forgetlab.sources.shipped import inputs, sha256
-
-        files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
-        content = [asdict(self), files, inputs(), forgetlab.__version__]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -173,8 +121,8 @@ def sweep(
     bench: Bench | None = None,
     *,
     together: bool | None = None,
-) -> list[dict[str, Any]]:
-    """Run many recipes of one model and its tasks; returns [{"recipe": …, "records": […]}] in their order.
+) -> list[RunResult]:
+    """Run many recipes of one model and its tasks; returns [{"recipe": …, "key": …, "records": […]}] in their order.
 
     on_record: called at each record, for progress. bench: a prepared one (default: that of the first recipe).
     together: whether recipes that differ only in the rate and in a pull on the weights are trained at once, with the
@@ -187,7 +135,7 @@ def sweep(
     bench = bench or prepare(recipes[0])
     if together is None:
         together = bench.model.device.type == "cuda" and is_small(bench.model)
-    found: dict[Recipe, dict[str, Any]] = {}
+    found: dict[Recipe, RunResult] = {}
     for group in _alike(recipes) if together else []:
         found.update(_at_once(bench, group, on_record))
     return [found.get(recipe) or finished(bench, recipe, on_record) for recipe in recipes]
@@ -206,11 +154,11 @@ def _alike(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
 
 def _at_once(
     bench: Bench, group: Sequence[Recipe], on_record: Callable[[Recipe, Record], None] | None
-) -> dict[Recipe, dict[str, Any]]:
+) -> dict[Recipe, RunResult]:
     bench.model.restore()
     pulls = [[m for m in make_methods(r.methods, bench.watch) if isinstance(m, Quadratic)] for r in group]
     variants = [stacked.Variant(r.lr, *pull) for r, pull in zip(group, pulls, strict=True)]
-    records: dict[Recipe, list[dict[str, Any]]] = {recipe: [] for recipe in group}
+    records: dict[Recipe, list[PlainRecord]] = {recipe: [] for recipe in group}
     shared = {name: getattr(group[0], name) for name in ("steps", "batch_size", "seed", "every", "limit")}
     for row in stacked.finetune_stacked(bench.model, bench.new, variants, watch=bench.watch, **shared):
         for recipe, record in zip(group, row, strict=True):
@@ -218,27 +166,31 @@ def _at_once(
                 records[recipe].append(record.as_dict())
                 if on_record:
                     on_record(recipe, record)
-    return {r: {"recipe": asdict(r), "key": r.key(), "records": records[r]} for r in group}
+    return {recipe: _result(recipe, records[recipe]) for recipe in group}
 
 
-def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> dict[str, Any]:
-    """One run to its end, as plain values: {"recipe": …, "key": …, "records": […]}."""
-    records = []
+def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record], None] | None = None) -> RunResult:
+    """One run to its end, as plain values."""
+    records: list[PlainRecord] = []
     for record in bench.run(recipe):
         records.append(record.as_dict())
         if on_record:
             on_record(recipe, record)
+    return _result(recipe, records)
+
+
+def _result(recipe: Recipe, records: list[PlainRecord]) -> RunResult:
     return {"recipe": asdict(recipe), "key": recipe.key(), "records": records}
 
 
-def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> dict[str, Any]:
+def compare(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int], bench: Bench, **hooks: Any) -> Results:
     """Every method at every seed, and a summary: the content of results.json."""
     runs = sweep([replace(recipe, methods=m, seed=s) for m in methods for s in seeds], bench=bench, **hooks)
     facts = describe(bench)
     return {**facts, "runs": runs, "summary": summarise(runs, facts["tasks"])}
 
 
-def describe(bench: Bench) -> dict[str, Any]:
+def describe(bench: Bench) -> BenchFacts:
     """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     return {
         "forgetlab": forgetlab.__version__,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.metrics.retention import pareto
+from forgetlab.metrics.schema import Verdict
 from forgetlab.metrics.uncertainty import Difference, difference
 
 HARDLY = 0.1  # a share learned below this is next to nothing
@@ -17,6 +18,9 @@ LEARNS = 0.5  # of what the best one learns: what learns less is not advised
 LITTLE = 0.4  # by the best one: said
 NEAR = 0.02  # this far below the line is named too
 NAMED = 3  # rivals in one line
+
+Share = Literal["balance", "kept", "new"]  # balance: half of what is kept plus half of what is learned
+SHARES: tuple[Share, ...] = ("balance", "kept", "new")
 
 
 def recommend(
@@ -96,7 +100,7 @@ def doubt(spread: float | None, error: float | None, form: str = ".2f", times: f
     return f" ±{'–' if spread is None else f'{times * spread:{form}}'}/{times * error:{form}}"
 
 
-def versus(a: Dot, b: Dot, key: str) -> Difference | None:
+def versus(a: Dot, b: Dot, key: Share) -> Difference | None:
     """How much more a keeps ("kept"), learns ("new") or does of both on the mean ("balance") than b.
 
     Over the seeds that both have, in pairs, with the error of the test items; None where they have none in common.
@@ -108,27 +112,28 @@ def versus(a: Dot, b: Dot, key: str) -> Difference | None:
     return difference(apart, _item_error([(a, 1.0), (b, -1.0)], seeds, key))
 
 
-def verdicts(dots: Sequence[Dot]) -> list[dict[str, Any]]:
-    """Each remedy against plain fine-tuning, over the same seeds: [{"methods", "verdict", "balance", "kept", "new"}].
+def verdicts(dots: Sequence[Dot]) -> list[Verdict]:
+    """Each remedy against plain fine-tuning, over the same seeds, with 95 % intervals; empty without plain fine-tuning.
 
-    The last three are [mean difference, low, high] with their 95 % interval; balance is half of what is kept plus half
-    of what is learned, and decides the verdict: helps, harms or cannot be told. Empty without plain fine-tuning.
+    The balance decides the verdict: helps, harms or cannot be told.
     """
     plain = next((dot for dot in dots if dot["spec"] == "none" and dot["kept"]), None)
     found = []
     for dot in dots:
         if plain and dot is not plain and (balance := versus(dot, plain, "balance")):
-            row: dict[str, Any] = {"methods": dot["spec"], "verdict": balance.word}
-            for key in ("balance", "kept", "new"):
-                if (apart := versus(dot, plain, key)) is not None:
-                    row[key] = [round(end, 4) if abs(end) < 2 else None for end in (apart.mean, apart.low, apart.high)]
-            found.append(row)
+            both, kept, new = (_ends(versus(dot, plain, key)) for key in SHARES)
+            found.append(Verdict(methods=dot["spec"], verdict=balance.word, balance=both, kept=kept, new=new))
     return found
 
 
-def mean(dot: Dot, key: str) -> float:
+def mean(dot: Dot, key: Share) -> float:
     """Over seeds."""
     return statistics.fmean(_values(dot, key))
+
+
+def _ends(apart: Difference | None) -> list[float | None]:
+    assert apart is not None  # there are seeds in common
+    return [round(end, 4) if abs(end) < 2 else None for end in (apart.mean, apart.low, apart.high)]
 
 
 def _alone(plain: Dot | None, keep: float) -> list[str]:
@@ -166,7 +171,8 @@ def _others(sound: Sequence[Dot], best: Dot, plain: Dot | None) -> list[str]:
     """The other ends of the front: what learns most, and plain fine-tuning to compare with."""
     front = [sound[i] for i in pareto([(mean(dot, "kept"), mean(dot, "new")) for dot in sound])]
     lines = []
-    balanced, most = (max(front, key=lambda dot: mean(dot, key)) for key in ("balance", "new"))
+    balanced = max(front, key=lambda dot: mean(dot, "balance"))
+    most = max(front, key=lambda dot: mean(dot, "new"))
     if balanced is not best and mean(balanced, "new") > mean(best, "new"):
         lines.append(f"The best balance of both: {balanced['spec']} ({evidence(balanced)}).")
     if most is not best and most is not balanced and most is not plain:
@@ -181,7 +187,7 @@ def _against_plain(dots: Sequence[Dot], plain: Dot | None, best: Dot, keep: floa
     found = verdicts(dots)
     if not plain or not found:
         return []
-    told = "; ".join(map(_spoken, sorted(found, key=lambda row: -row["balance"][0])))
+    told = "; ".join(map(_spoken, sorted(found, key=lambda row: -(row["balance"][0] or 0.0))))
     lines = [f"Against plain fine-tuning on the same seeds (mean of both shares, 95 % interval): {told}."]
     if mean(plain, "kept") >= keep and (best is plain or _same(best, plain, "new")):
         lines.append("No remedy is needed here: plain fine-tuning keeps enough, and none is known to learn more.")
@@ -190,7 +196,7 @@ def _against_plain(dots: Sequence[Dot], plain: Dot | None, best: Dot, keep: floa
     return lines
 
 
-def _spoken(row: dict[str, Any]) -> str:
+def _spoken(row: Verdict) -> str:
     middle, low, high = row["balance"]
     ends = "" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})"
     return (
@@ -213,12 +219,12 @@ def _about(dot: Dot, keep: float) -> bool:
     return difference([v - keep for v in dot["kept"]], _error(dot, "kept") or 0.0).word == "cannot be told"
 
 
-def _same(a: Dot, b: Dot, key: str) -> bool:
+def _same(a: Dot, b: Dot, key: Share) -> bool:
     """Whether two dots cannot be told apart."""
     return (apart := versus(a, b, key)) is None or apart.word == "cannot be told"
 
 
-def _values(dot: Dot, key: str) -> list[float]:
+def _values(dot: Dot, key: Share) -> list[float]:
     if key == "balance":
         return [(kept + new) / 2 for kept, new in zip(dot["kept"], dot["new"], strict=True)]
     return dot[key]
@@ -228,16 +234,16 @@ def _seeds(dot: Dot) -> list[int]:
     return dot.get("seeds") or list(range(len(dot["kept"])))
 
 
-def _spread(dot: Dot, key: str) -> float | None:
+def _spread(dot: Dot, key: Share) -> float | None:
     return statistics.stdev(_values(dot, key)) if len(dot["kept"]) > 1 else None
 
 
-def _error(dot: Dot, key: str) -> float | None:
+def _error(dot: Dot, key: Share) -> float | None:
     """The standard error of a dot's mean that comes from the choice of the test items; None where it is not known."""
     return _item_error([(dot, 1.0)], _seeds(dot), key) if _drawn(dot) else None
 
 
-def _item_error(dots: Sequence[tuple[Dot, float]], seeds: Sequence[int], key: str) -> float:
+def _item_error(dots: Sequence[tuple[Dot, float]], seeds: Sequence[int], key: Share) -> float:
     """The deviation of Σ sign · mean over seeds, on test sets drawn anew, the same ones for all dots."""
     if not all(_drawn(dot) for dot, _ in dots):
         return 0.0

@@ -13,7 +13,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from forgetlab import plots
 from forgetlab.errors import ForgetlabError
@@ -22,10 +21,9 @@ from forgetlab.experiments.frontier import dots
 from forgetlab.experiments.recommendation import pick
 from forgetlab.experiments.sweeps import only_runs
 from forgetlab.experiments.tables import html_table, html_verdicts
+from forgetlab.metrics.schema import PlainRecord, Results
 from forgetlab.sources import file_path
 from forgetlab.sources.json_files import sync_folder
-
-Results = Mapping[str, Any]
 
 OURS = ("results.json", "runs/sweep.json")
 DRAFT = ".report-"
@@ -212,7 +210,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
 
 def _said(results: Results) -> list[str]:
     """What each method's first run began with, such as the λ that its strength was; what is known already left out."""
-    first: dict[str, Mapping[str, Any]] = {}
+    first: dict[str, PlainRecord] = {}
     for run in results["runs"]:
         first.setdefault(run["recipe"]["methods"], run["records"][0])
     said = [(methods, note) for methods, record in first.items() for note in record.get("notes", ())]

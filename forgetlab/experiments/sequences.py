@@ -17,7 +17,7 @@ from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.training.loop import finetune
 from forgetlab.training.method import Method
-from forgetlab.training.record import Record
+from forgetlab.training.record import Record, main_score
 
 # The methods of a stage, from the model and the tasks learned so far; asked before each stage, the first with none.
 Remedy = Callable[[Model, Sequence[Task]], Sequence[Method]]
@@ -77,7 +77,7 @@ def _sequence(
                         raise ForgetlabError(
                             f"a sequence cannot carry added weights ({min(added)}): use another method"
                         )
-                    scores = [record.scores[one.name][one.metric] for one in tasks]
+                    scores = [main_score(record.scores, one) for one in tasks]
                     baseline = baseline or scores
                     if record.status in ("done", "stopped"):
                         R = [*R, scores]

@@ -22,11 +22,11 @@ from forgetlab.metrics import parameter_drift
 from forgetlab.models import memory
 from forgetlab.models.functional import eager_attention, with_weights
 from forgetlab.models.model import Model, evaluating
-from forgetlab.models.open_runs import refuse_second, under_way
+from forgetlab.models.open_runs import under_way
 from forgetlab.remedies.regularizers import EWC, L2SP, Quadratic
 from forgetlab.tasks import Scores, Tally, Task
-from forgetlab.training.loop import check_arguments
 from forgetlab.training.method import Method, Part, Run
+from forgetlab.training.options import Options, check, make_ready
 from forgetlab.training.record import Record, plain_tallies
 from forgetlab.training.torch_state import TorchState
 
@@ -76,46 +76,30 @@ def finetune_stacked(
     if odd := [v.pull for v in variants if v.pull is not None and not stackable([v.pull])]:
         raise ForgetlabError(f"{odd[0].name} with beta, or no pull on the weights, runs one by one: use finetune")
     for variant in variants:
-        check_arguments(model, task, (), watch, variant.lr, steps, batch_size, every, clip, limit)
-    refuse_second(model)
-    for one in (task, *watch):
-        one.prepare(model, seed)
+        options = Options(steps, variant.lr, batch_size, seed, every, clip=clip, limit=limit)
+        check(model, task, (), watch, options)
+    make_ready(model, (task, *watch), options.seed)
 
     def runs() -> Generator[list[Record | None], None, None]:
-        refuse_second(model)  # one may have begun since the call
-        for one in (task, *watch):
-            one.prepare(model, seed)
-        yield from _Stacked(model, task, variants, watch, steps, batch_size, seed, clip, limit).records(every)
+        make_ready(model, (task, *watch), options.seed)  # another run may have come and gone since the call
+        yield from _Stacked(model, task, variants, watch, options).records()
 
     return under_way(runs(), model)
 
 
 class _Stacked:
     def __init__(
-        self,
-        model: Model,
-        task: Task,
-        variants: Sequence[Variant],
-        watch: Sequence[Task],
-        steps: int,
-        batch_size: int,
-        seed: int,
-        clip: float,
-        limit: int | None,
+        self, model: Model, task: Task, variants: Sequence[Variant], watch: Sequence[Task], options: Options
     ) -> None:
         self.model, self.task, self.tasks, self.variants = model, task, [task, *watch], variants
-        self.clip, self.limit = clip, limit
-        old = {n: p for n, p in model.named_parameters() if n in model.known_names}
-        self.anchor = {n: p.detach().clone() for n, p in old.items()}
-        generator = torch.Generator().manual_seed(seed)
-        lr = variants[0].lr
-        self.run = Run(model, task, steps, batch_size, lr, self.anchor, old, generator, watch=watch, seed=seed)
+        self.every, self.clip, self.limit, seed = options.every, options.clip, options.limit, options.seed
+        self.run = Run.begin(model, task, options.steps, options.batch_size, variants[0].lr, seed, watch=watch)
         self.torch_state = TorchState(model, seed)
         self.rates = torch.tensor([v.lr for v in variants], device=model.device)
         self.over = [False] * len(variants)
         self.train_seconds = 0.0
 
-    def records(self, every: int) -> Iterator[list[Record | None]]:
+    def records(self) -> Iterator[list[Record | None]]:
         start = time.perf_counter()
         memory.start_peak(self.model.device)
         with self.torch_state, eager_attention(self.model), evaluating(self.model):
@@ -127,7 +111,7 @@ class _Stacked:
                 begin = time.perf_counter()
                 self.model.train()
                 try:
-                    losses = [self._step() for _ in range(min(every, self.run.steps - self.run.step))]
+                    losses = [self._step() for _ in range(min(self.every, self.run.steps - self.run.step))]
                     loss = torch.stack(losses).mean(0).tolist()
                 finally:
                     self.model.eval()
@@ -156,7 +140,7 @@ class _Stacked:
             if any(own):
                 like = torch.zeros_like(named[name])
                 self.strength[name] = torch.stack([like + t[0] if t else like for t in own])
-                self.towards[name] = torch.stack([t[1] if t else self.anchor.get(name, like) for t in own])
+                self.towards[name] = torch.stack([t[1] if t else self.run.anchor.get(name, like) for t in own])
         self.proximal = torch.tensor([bool(v.pull and v.pull.proximal) for v in self.variants], device=model.device)
         self.mean = {n: torch.zeros_like(p) for n, p in self.trained.items()}
         self.square = {n: torch.zeros_like(p) for n, p in self.trained.items()}
@@ -232,7 +216,7 @@ class _Stacked:
         if self.over[i]:
             return None
         variant, weights = self.variants[i], self._of(i)
-        drift = parameter_drift(self.anchor, {**self.fixed, **weights})
+        drift = parameter_drift(self.run.anchor, {**self.fixed, **weights})
         self.over[i] = loss is not None and not (math.isfinite(loss) and math.isfinite(drift.total))
         done = self.run.step == self.run.steps
         pulled = {n: s[i] for n, s in self.strength.items()}

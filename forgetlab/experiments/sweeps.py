@@ -20,7 +20,8 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import workers
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.experiments.workers import Pool, Run
+from forgetlab.experiments.workers import Pool
+from forgetlab.metrics.schema import RunResult
 from forgetlab.sources.json_files import DRAFT, digest, read_json, write_json
 from forgetlab.sources.shipped import inputs, sha256
 from forgetlab.tasks.source_names import source_files
@@ -68,7 +69,7 @@ class RunFolder:
                 "choose another --out"
             )
 
-    def get(self, recipe: Recipe) -> Run | None:
+    def get(self, recipe: Recipe) -> RunResult | None:
         """The finished run of a recipe, or None; a damaged file counts as none, and is noted in `damaged`."""
         path = self.folder / f"{recipe.key()}.json"
         if self._fresh or not path.exists():
@@ -80,7 +81,7 @@ class RunFolder:
         self.damaged.append(path.name)
         return None
 
-    def put(self, run: Run) -> Run:
+    def put(self, run: RunResult) -> RunResult:
         """Keep a run; its file appears whole or not at all. Returns it as it can be read from there."""
         path = self.folder / f"{run['key']}.json"
         try:
@@ -162,7 +163,7 @@ def differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return told
 
 
-class Sweep:
+class Dispatcher:
     """Computes runs in a pool and keeps them in a folder.
 
     kept: a RunFolder. on_run: called with each run that is there, and whether it was found in the folder.
@@ -175,7 +176,7 @@ class Sweep:
         pool: Pool,
         kept: RunFolder,
         *,
-        on_run: Callable[[Run], None] = lambda run: None,
+        on_run: Callable[[RunResult], None] = lambda run: None,
         strict: bool = True,
         estimate: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
@@ -190,10 +191,10 @@ class Sweep:
         """Seconds since the start, with those of the runs that were found in the folder."""
         return self._clock() - self._start + self._earlier
 
-    def __call__(self, recipes: Sequence[Recipe], until: float = math.inf) -> list[Run]:
+    def __call__(self, recipes: Sequence[Recipe], until: float = math.inf) -> list[RunResult]:
         """The runs of the recipes, in their order. What would not be done when `until` is spent is left out."""
-        found: dict[Recipe, Run] = {}
-        queue, active = deque(recipes), dict[Future[Run], Recipe]()
+        found: dict[Recipe, RunResult] = {}
+        queue, active = deque(recipes), dict[Future[RunResult], Recipe]()
         while queue or active:
             while queue and len(active) < self.pool.size():
                 recipe = queue.popleft()
@@ -217,7 +218,7 @@ class Sweep:
                 self._landed(recipe, run, found)
         return [found[recipe] for recipe in recipes if recipe in found]
 
-    def _landed(self, recipe: Recipe, run: Run, found: dict[Recipe, Run]) -> None:
+    def _landed(self, recipe: Recipe, run: RunResult, found: dict[Recipe, RunResult]) -> None:
         if "error" in run:
             if self.strict:
                 raise ForgetlabError(run["error"])

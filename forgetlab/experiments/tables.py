@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import zip_longest
-from typing import Any
 
 from forgetlab.metrics.retention import scale
+from forgetlab.metrics.schema import Results, SummaryRow, TaskFacts
 from forgetlab.plots.style import number, wrapped
-
-Results = Mapping[str, Any]
 
 LEGEND = {
     "±": "±: standard deviation over seeds / standard error that comes from the choice of the test items",
@@ -71,7 +69,7 @@ def html_table(results: Results) -> str:
     return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _cell(task: Mapping[str, Any], row: Mapping[str, Any], change: bool) -> tuple[str, str, str, str, str]:
+def _cell(task: TaskFacts, row: SummaryRow, change: bool) -> tuple[str, str, str, str, str]:
     """(before, "→", after, ±, change) as text; what is not known or not wanted is empty. "?": perhaps no change."""
     on, score = scale(task), row["tasks"][task["name"]]
     if "diverged" in row["status"]:  # weights that are nan still give an accuracy, which means nothing
@@ -89,7 +87,7 @@ def _cell(task: Mapping[str, Any], row: Mapping[str, Any], change: bool) -> tupl
     return number(score["before"], on), "→", number(score["after"], on), shown, told
 
 
-def _shares(task: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _shares(task: TaskFacts, row: SummaryRow) -> str:
     """What is kept of a watched task, with the plain ratio after / before beside it, or learned of the new one."""
     score = row["tasks"][task["name"]]
     if "diverged" in row["status"] or score["after"] is None or not ({"kept", "learned"} & score.keys()):
@@ -102,7 +100,7 @@ def _shares(task: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     return f"{told}; after / before ×{number(score['after'] / score['before'])}"
 
 
-def _sample(task: Mapping[str, Any]) -> str:
+def _sample(task: TaskFacts) -> str:
     """How many of its test items were scored, where that is known."""
     return f"{task['scored']:,} of {task['of']:,} items" if task.get("scored") else ""
 
@@ -114,7 +112,7 @@ def html_verdicts(results: Results) -> str:
     head = "".join(f"<th scope=col>{word}</th>" for word in ("method", "verdict", "both shares", "kept", "learned"))
     lines = [f"<tr>{head}</tr>"]
     for row in rows:
-        cells = "".join(f"<td>{_interval(row.get(key))}</td>" for key in ("balance", "kept", "new"))
+        cells = "".join(f"<td>{_interval(ends)}</td>" for ends in (row["balance"], row["kept"], row["new"]))
         lines.append(f"<tr><th scope=row>{escape(row['methods'])}</th><td>{row['verdict']}</td>{cells}</tr>")
     return (
         "<h2>Against plain fine-tuning</h2><p>Differences of shares over the same seeds, with their 95 % interval; the "
@@ -122,16 +120,16 @@ def html_verdicts(results: Results) -> str:
     )
 
 
-def _interval(ends: Sequence[float | None] | None) -> str:
-    if not ends or ends[0] is None:
+def _interval(ends: Sequence[float | None]) -> str:
+    if ends[0] is None:
         return "–"
     middle, low, high = (None if end is None else f"{end:+.2f}".replace("-", "−") for end in ends)
     return f"{middle} ({low} to {high})" if low and high else f"{middle}"
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: SummaryRow) -> str:
     return row["method"] if row["status"] == ["done"] else f"{row['method']} ({', '.join(row['status'])})"
 
 
-def _milliseconds(row: Mapping[str, Any]) -> str:
+def _milliseconds(row: SummaryRow) -> str:
     return "–" if row["seconds_per_step"] is None else number(row["seconds_per_step"] * 1000)

@@ -22,9 +22,9 @@ import torch
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.recipes import Bench, Recipe, describe, finished, prepare
+from forgetlab.metrics.schema import BenchFacts, RunResult
 from forgetlab.models.loading import shipped_models
 
-Run = dict[str, Any]
 PATIENCE = 10  # seconds for a scheduler, and for its first worker, to answer
 SMALL = 50_000_000  # bytes of weights: below it, one thread a process is the fastest
 
@@ -41,7 +41,7 @@ class Pool:
     cluster: bool = False
 
 
-def facts(recipe: Recipe, timed: bool = False) -> dict[str, Any]:
+def facts(recipe: Recipe, timed: bool = False) -> BenchFacts:
     """`recipes.describe` of the recipe's bench, with "seconds": what a plain run takes (0 unless `timed`)."""
     with _alone:
         bench = _bench(recipe)
@@ -54,14 +54,14 @@ def facts(recipe: Recipe, timed: bool = False) -> dict[str, Any]:
         return {**describe(bench), "seconds": seconds}
 
 
-def compute(recipe: Recipe, on_record: Callable[..., None] | None = None) -> Run:
-    """One run as plain values, with its "seconds"; one that cannot start has "error", the reason, for "records"."""
+def compute(recipe: Recipe, on_record: Callable[..., None] | None = None) -> RunResult:
+    """One run as plain values, with its "seconds"; one that cannot start has "error", the reason."""
     with _alone:
         bench, start = _bench(recipe), time.perf_counter()
         try:
             run = finished(bench, recipe, on_record)
         except ForgetlabError as error:
-            return {"recipe": {"methods": recipe.methods}, "key": recipe.key(), "error": str(error)}
+            return {"recipe": {"methods": recipe.methods}, "key": recipe.key(), "records": [], "error": str(error)}
         return {**run, "seconds": time.perf_counter() - start}
 
 

@@ -22,17 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, unknown, whole
-from forgetlab.importance import per_example
+from forgetlab.importance.averaging import How, Importance, Objective, mean_over_examples
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.seeds import stream
 from forgetlab.tasks import Task
 
 Estimator = Literal["auto", "exact", "sample", "empirical", "gnb", "batched"]
-How = Literal["auto", "hooks", "vmap", "loop"]
-Importance = dict[str, Tensor]
-# An objective s: (logits of some places, which of the batch's places they are) → one number for each of them.
-Objective = Callable[[Tensor, Tensor], Tensor]
 
 FEW_CLASSES = 16
 MOST_PASSES = 1000
@@ -57,8 +53,8 @@ def fisher_diagonal(
     not enough. estimator: see above; "auto" is exact for one prediction among up to 16 classes, else sample.
     examples: how many training examples of the task, drawn by `seed`. draws: labels drawn for each example.
     batch_size: examples at a time; apart from which labels and masks are drawn it changes "batched" only.
-    method: "hooks" (per-layer, fast), "vmap", "loop" (one example at a time); "auto" uses hooks for every parameter
-    that they are right for, as checked against the loop on two examples, and the others for the rest.
+    method: "hooks" (per-layer, fast), "loop" (one example at a time); "auto" uses hooks for every parameter that they
+    are right for, as checked against the loop on two examples, and the loop for the rest.
 
     Returns {parameter name: tensor of its shape}, ≥ 0, in nats per squared unit of the weight, float32.
     Raises ForgetlabError for unknown names, no data, or "exact" on a head with too many classes (it says the cost).
@@ -87,7 +83,7 @@ def fisher_diagonal(
     with _ready(reader.module):
         if estimator in ("gnb", "batched"):
             return _from_batches(reader, estimator, draws, generator)
-        return _mean_over_examples(reader, objectives, torch.square, method)
+        return mean_over_examples(reader, objectives, 2, method)  # g²
 
 
 def mas_importance(
@@ -120,7 +116,7 @@ def mas_importance(
         yield lambda some, _: some.square().sum(-1)
 
     with _ready(reader.module):
-        return _mean_over_examples(reader, objectives, torch.abs, method)
+        return mean_over_examples(reader, objectives, 1, method)  # |g|
 
 
 def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, seed: int, logits: Any) -> Reader:
@@ -167,148 +163,6 @@ def _log_likelihoods(
         for _ in range(draws):  # drawn on the CPU: the same labels on every device
             y = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
             yield weighted(ones / draws**0.5, y)
-
-
-def _mean_over_examples(
-    reader: Reader,
-    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
-    h: per_example.Shape,
-    method: How,
-) -> Importance:
-    """Mean over examples of Σ over objectives of h(∂s/∂θ)."""
-    named = dict(reader.module.named_parameters())
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
-    trusted = _trusted_hooks(reader) if method in ("auto", "hooks") else set()
-    count = 0
-    for batch in reader.batches():
-        count += reader.rows(batch)
-        found: Importance = {}
-        others = set(named)
-        if trusted:
-            asked, found, missed = _by_hooks(reader, batch, objectives, h)
-            others = missed | (found.keys() - trusted)
-        else:
-            with torch.no_grad():
-                asked = list(objectives(reader.logits(batch), batch))
-        if others and method == "hooks":
-            raise ForgetlabError(f"hooks cannot see how the model uses {min(others)}; use method='auto'")
-        if others:
-            found |= _by_rows(reader, batch, asked, {n: p for n, p in named.items() if n in others}, h, method)
-        for name, value in found.items():
-            sums[name] += value
-    return {name: value / count for name, value in sums.items()}
-
-
-def _by_hooks(
-    reader: Reader, batch: Batch, objectives: Callable[[Tensor, Batch], Iterator[Objective]], h: per_example.Shape
-) -> tuple[list[Objective], Importance, set[str]]:
-    """(objectives, what hooks see, names of the parameters that they miss though the logits depend on them)."""
-    rows, owners = reader.rows(batch), reader.owners(batch)
-    with per_example.recording(reader.module, rows) as calls:
-        logits = reader.logits(batch)
-    places = torch.arange(len(logits), device=logits.device)
-    asked = list(objectives(logits, batch))
-    named = dict(reader.module.named_parameters())
-    names: dict[Tensor, str] = {p: name for name, p in named.items()}
-    reachable = per_example.graph(logits)
-    seen = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
-    absent = {name: p for name, p in named.items() if p not in seen}
-    reached: tuple[Tensor | None, ...] = ()
-    if absent:
-        reached = torch.autograd.grad(logits.sum(), list(absent.values()), retain_graph=True, allow_unused=True)
-    missed = {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
-    sums: Importance = {}
-    for i, objective in enumerate(asked):
-        total, keep = objective(logits, places).sum(), i + 1 < len(asked)
-        found, unclear = per_example.totals(calls, total, owners, rows, reader.of_places, h, keep)
-        missed |= {names[p] for p in unclear}
-        for p, value in found.items():
-            sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
-    return asked, {name: value for name, value in sums.items() if name not in missed}, missed
-
-
-def _by_rows(
-    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: Any, method: How
-) -> Importance:
-    if method in ("auto", "vmap") and reader.plain:
-        try:
-            return _by_vmap(reader, batch, asked, wanted, h)
-        except (RuntimeError, ValueError):
-            if method == "vmap":
-                raise
-    elif method == "vmap":
-        raise ForgetlabError("vmap cannot trace the attention masks of transformers; use method='hooks' or 'loop'")
-    return _by_loop(reader, batch, asked, wanted, h)
-
-
-def _by_loop(
-    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: per_example.Shape
-) -> Importance:
-    """One example at a time: slow, and right for anything that autograd is right for."""
-    owners = reader.owners(batch)
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
-    for i in range(reader.rows(batch)):
-        logits, own = reader.logits(reader.take(batch, i, i + 1)), (owners == i).nonzero().squeeze(1)
-        for k, objective in enumerate(asked):
-            total, last = objective(logits, own).sum(), k + 1 == len(asked)
-            grads = torch.autograd.grad(total, list(wanted.values()), retain_graph=not last, allow_unused=True)
-            for name, grad in zip(wanted, grads, strict=True):
-                if grad is not None:
-                    sums[name] += h(grad.float())
-    return sums
-
-
-def _by_vmap(
-    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], h: per_example.Shape
-) -> Importance:
-    from torch.func import functional_call, grad, vmap
-
-    class Wrapped(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = reader.module
-
-        def forward(self, row: Batch) -> Tensor:
-            return reader.logits(row)
-
-    wrapped = Wrapped()
-    weights = {f"module.{name}": p.detach() for name, p in wanted.items()}
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
-    places = torch.arange(reader.rows(batch), device=next(iter(wanted.values())).device)
-    for objective in asked:
-
-        def total(w: dict[str, Tensor], row: Batch, i: Tensor, s: Objective = objective) -> Tensor:
-            logits = functional_call(wrapped, w, (tuple(t.unsqueeze(0) for t in row),))
-            return s(logits, i.unsqueeze(0)).sum()
-
-        with torch.no_grad():  # no graph beyond the one that `grad` makes: other parameters still want theirs
-            values = vmap(grad(total), in_dims=(None, 0, 0))(weights, batch, places)
-            for name, value in values.items():
-                sums[name.removeprefix("module.")] += h(value.float()).sum(0)
-    return sums
-
-
-def _trusted_hooks(reader: Reader) -> set[str]:
-    """Names of the parameters for which hooks and loop agree on two examples: a layer may do what no hook sees."""
-    batch = max(reader.batches(), key=reader.rows)
-    pair = reader.take(batch, 0, min(2, reader.rows(batch)))
-
-    def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
-        mix = torch.linspace(1, 2, values.shape[1], device=values.device)
-        yield lambda some, _: some @ mix  # its gradient is not 0 where the logits are, which would hide an error
-
-    try:
-        asked, fast, _ = _by_hooks(reader, pair, objectives, torch.square)
-    except RuntimeError:  # position ids that come once are given rows for each example, which a model may not like
-        return set()
-    slow = _by_loop(reader, pair, asked, dict(reader.module.named_parameters()), torch.square)
-    largest = max(float(value.max()) for value in slow.values())
-    trusted = set()
-    for name, value in fast.items():
-        error = float((value - slow[name]).abs().max())
-        if error <= 1e-3 * float(slow[name].max()) + 1e-12 * largest:  # key biases: exactly 0 but for rounding
-            trusted.add(name)
-    return trusted
 
 
 def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: torch.Generator) -> Importance:

@@ -11,8 +11,7 @@ from torch import Tensor
 from forgetlab.errors import ForgetlabError
 from forgetlab.importance.files import check_importance
 from forgetlab.models.model import Model
-
-KINDS = ("slack", "new-critical", "old-critical", "shared")
+from forgetlab.simulators import KINDS
 
 
 @dataclass(frozen=True)

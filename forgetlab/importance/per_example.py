@@ -1,16 +1,16 @@
 """Per-example gradients without a loop: each layer's input and the gradient at its output are enough.
 
-For one backward pass over a batch this gives Σ_x h(∂s_x/∂θ) with h the square or the absolute value, for every
-parameter, at about the cost of the ordinary weight gradients. The trap: on sequences the gradient of one example is
-itself a sum over positions, which must be taken before h; (δ²)ᵀ(a²) would drop the cross-position terms.
+For one backward pass over a batch this gives Σ_x |∂s_x/∂θ|^power, squares or absolute values, for every parameter, at
+about the cost of the ordinary weight gradients. The trap: on sequences the gradient of one example is itself a sum
+over positions, which must be taken before the power; (δ²)ᵀ(a²) would drop the cross-position terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 CHUNK = 2**19  # elements of per-example gradients held at a time: 2 MiB, which stay in the processor's cache
-Shape = Callable[[Tensor], Tensor]
-IN_PLACE: dict[Shape, Shape] = {torch.square: torch.square_, torch.abs: torch.abs_}  # the only two that are used
+Power = Literal[1, 2]
+
+
+def powered(g: Tensor, power: Power, out: Tensor | None = None) -> Tensor:
+    """|g|^power of an example's gradient: the Fisher information squares it, MAS takes its absolute value."""
+    return torch.square(g, out=out) if power == 2 else torch.abs(g, out=out)
 
 
 @dataclass
@@ -37,8 +41,8 @@ class Call:
 class Contribution:
     """What one call adds to the per-example gradients of one parameter.
 
-    examples(lo, hi): (hi − lo, *shape) dense gradients; `out` is memory that they may be written to. total(h):
-    Σ_x h(gradient), by a shorter way where there is one.
+    examples(lo, hi): (hi − lo, *shape) dense gradients; `out` is memory that they may be written to. total(power):
+    Σ_x |gradient|^power, by a shorter way where there is one.
     """
 
     def __init__(self, shape: torch.Size, a: Tensor, d: Tensor) -> None:
@@ -47,8 +51,8 @@ class Contribution:
     def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
-    def total(self, h: Shape) -> Tensor:
-        return add_up([self], len(self.d), self.shape, h)
+    def total(self, power: Power) -> Tensor:
+        return add_up([self], len(self.d), self.shape, power)
 
 
 class _Matrix(Contribution):
@@ -57,10 +61,10 @@ class _Matrix(Contribution):
     def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         return torch.bmm(self.d[lo:hi].transpose(1, 2), self.a[lo:hi], out=out)
 
-    def total(self, h: Shape) -> Tensor:
-        if self.d.shape[1] == 1:  # no positions to add up: h(δ aᵀ) = h(δ) h(a)ᵀ for the square and the absolute value
-            return h(self.d[:, 0]).T @ h(self.a[:, 0])
-        return super().total(h)
+    def total(self, power: Power) -> Tensor:
+        if self.d.shape[1] == 1:  # no positions to add up: (δ aᵀ)² = δ² (a²)ᵀ, and so with absolute values
+            return powered(self.d[:, 0], power).T @ powered(self.a[:, 0], power)
+        return super().total(power)
 
 
 class _Vector(Contribution):
@@ -85,16 +89,16 @@ class _Rows(Contribution):
         rows = torch.arange(hi - lo, device=self.d.device).unsqueeze(1).expand_as(self.a[lo:hi])
         return dense.index_put_((rows, self.a[lo:hi]), self.d[lo:hi], accumulate=True)
 
-    def total(self, h: Shape) -> Tensor:
+    def total(self, power: Power) -> Tensor:
         vocabulary, width = self.shape
         keys = self.a + vocabulary * torch.arange(len(self.a), device=self.a.device).unsqueeze(1)
         found, place = keys.flatten().unique(return_inverse=True)
         sums = self.d.new_zeros(len(found), width).index_add_(0, place, self.d.flatten(0, 1))
-        return self.d.new_zeros(self.shape).index_add_(0, found % vocabulary, h(sums))
+        return self.d.new_zeros(self.shape).index_add_(0, found % vocabulary, powered(sums, power))
 
 
-def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, h: Shape) -> Tensor:
-    """Σ_x h(Σ of the contributions of example x): tied weights are summed before h is taken."""
+def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, power: Power) -> Tensor:
+    """Σ_x |Σ of the contributions of example x|^power: tied weights are summed before the power is taken."""
     size = min(count, max(1, CHUNK // max(1, shape.numel())))
     first, total = contributions[0], None
     # new memory for each chunk would cost as much as filling it
@@ -104,7 +108,7 @@ def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size,
         gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
-        part = IN_PLACE[h](gradient).sum(0)
+        part = powered(gradient, power, out=gradient).sum(0)
         total = part if total is None else total.add_(part)
     assert total is not None
     return total
@@ -197,10 +201,10 @@ def totals(
     owners: Tensor,
     rows: int,
     of_places: set[nn.Module],
-    h: Shape,
+    power: Power,
     keep: bool,
 ) -> tuple[dict[Tensor, Tensor], set[Tensor]]:
-    """Σ_x h(∂s_x/∂θ) for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
+    """Σ_x |∂s_x/∂θ|^power for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
 
     objective: the scalar Σ_x s_x. owners: (places,) the example of each place, ascending. of_places: the layers whose
     rows are places instead of examples. keep: keep the graph for another objective.
@@ -226,7 +230,7 @@ def totals(
         for parameter, contribution in contributions(call, a if not features else a.float(), d):
             found.setdefault(parameter, []).append(contribution)
     sums = {
-        p: parts[0].total(h) if len(parts) == 1 else add_up(parts, rows, p.shape, h)
+        p: parts[0].total(power) if len(parts) == 1 else add_up(parts, rows, p.shape, power)
         for p, parts in found.items()
         if p not in unclear
     }

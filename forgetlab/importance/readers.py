@@ -23,7 +23,7 @@ class Reader:
 
     logits(batch): (places, classes). owners(batch): (places,) the row that each place belongs to, ascending.
     targets(batch): (places,) true classes. rows(batch): number of examples. take(batch, lo, hi): a batch of these only.
-    of_places: layers that see one row for each place instead of each example. plain: vmap may be tried.
+    of_places: layers that see one row for each place instead of each example.
     """
 
     module: nn.Module
@@ -34,7 +34,6 @@ class Reader:
     rows: Callable[[Batch], int]
     take: Callable[[Batch, int, int], Batch]
     of_places: set[nn.Module]
-    plain: bool
 
 
 def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int) -> Reader:
@@ -60,7 +59,6 @@ def of_task(model: Model, task: Task, examples: int, batch_size: int, seed: int)
         rows=lambda batch: len(batch["input_ids"]),
         take=task.part,
         of_places=set(model.modules()) - set(model.backbone.modules()),
-        plain=False,
     )
 
 
@@ -93,5 +91,4 @@ def of_batches(
         rows=lambda batch: len(batch[0]),
         take=lambda batch, lo, hi: tuple(t[lo:hi] for t in batch),
         of_places=set(),
-        plain=True,
     )

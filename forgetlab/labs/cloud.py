@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.views.quadrants import Scatter, percent
+from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
 from forgetlab.plots.style import FAINT, INK
 from forgetlab.simulators import importance_cloud
 from forgetlab.teaching import compat
@@ -44,15 +44,16 @@ def show(driver: Driver | None = None) -> Lab:
 def work(settings: Settings) -> Iterator[State]:
     """One state: the importances, thresholds, and the share of each group with the expected one."""
     cloud = importance_cloud(WEIGHTS, settings["correlation"], settings["seed"], quantile=settings["quantile"])
+    shares = {name: cloud.shares[name] for name in LOOKS}
     state: State = {
         "old": [float(f"{value:.4g}") for value in cloud.old],
         "new": [float(f"{value:.4g}") for value in cloud.new],
         "cuts": [cloud.threshold_old, cloud.threshold_new],
-        "shares": dict(cloud.shares),
+        "shares": shares,
         "expected": dict(cloud.expected),
     }
     parts = ", ".join(
-        f"{name} {percent(share)} (expected {percent(state['expected'][name])})" for name, share in cloud.shares.items()
+        f"{name} {percent(share)} (expected {percent(cloud.expected[name])})" for name, share in shares.items()
     )
     yield state | {"message": f"Of {WEIGHTS:,} simulated weights: {parts}."}
 

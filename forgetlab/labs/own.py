@@ -127,7 +127,7 @@ def summary(state: State) -> str:
     """Each task before and after as an HTML table, what the run took, and remarks on the data."""
     (row,) = summarise([{"recipe": {"methods": state["methods"]}, "records": state["records"]}], state["tasks"])
     scores = [_scores(task, row["tasks"][task["name"]]) for task in state["tasks"]]
-    costs, seconds = state["records"][0]["costs"], row["seconds_per_step"]
+    costs, seconds = state["records"][0]["costs"], row["seconds_per_step"] or 0.0
     took = (
         f"{state['methods']}: {1000 * seconds:.0f} ms a step, batches of {state['batch_size']}, "
         f"{costs['trained_parameters']:,.0f} weights trained, {costs['bytes'] / 1e6:.1f} MB held by the methods"

@@ -26,6 +26,7 @@ from forgetlab.labs.kit.runs import Runs
 from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
 from forgetlab.metrics import layer_of
 from forgetlab.teaching import compat
+from forgetlab.training.record import main_score
 
 __all__ = ["body", "show"]
 
@@ -83,7 +84,7 @@ def work(runs: Runs, settings: Settings) -> Iterator[State]:
     old = body(fisher_diagonal(model, old_task, examples=EXAMPLES, draws=1, seed=seed))
     before = body(model.snapshot())
     for record in bench.run(recipe):
-        pair = [finite(record.scores[task.name][task.metric]) for task in (old_task, bench.new)]
+        pair = [finite(main_score(record.scores, task)) for task in (old_task, bench.new)]
         state["before"] = state.get("before", pair)
         yield state | {"progress": f"step {record.step} of {recipe.steps}"}
     if record.status == "diverged":

@@ -16,7 +16,7 @@ from forgetlab.errors import unknown
 __all__ = ["best", "higher_is_better", "kept", "learned", "pareto", "scale", "share"]
 
 Scale = Literal["points", "ratio"]
-Facts = Mapping[str, Any]  # of a task, as `recipes.describe` says them
+Facts = Mapping[str, Any]  # of a task: its metric will do, and what else `schema.TaskFacts` has
 
 SCALES = ("points", "ratio")
 # Of records that name a metric and say no more of it; a task says it itself (`scale`, `higher_is_better`).

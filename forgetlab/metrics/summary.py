@@ -1,6 +1,6 @@
 """What the records of runs say, method by method: scores before and after, how sure they are, what is kept and learned.
 
-Runs and tasks are plain values, as in results.json: {"recipe", "records"}, and of a task what `recipes.describe` says.
+Runs and tasks are plain values, as in results.json: see `schema`.
 """
 
 from __future__ import annotations
@@ -8,34 +8,32 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forgetlab.metrics.retention import Facts, best, higher_is_better, kept, learned, on, scale, share
+from forgetlab.metrics.retention import best, higher_is_better, kept, learned, on, scale, share
+from forgetlab.metrics.schema import PlainRecord, RunResult, SummaryRow, TaskFacts, TaskSummary
 from forgetlab.metrics.tally import OF_SUMS, score_of_sums
 from forgetlab.metrics.uncertainty import NORMAL, difference, mcnemar, resampled, standard_error
 
-Run = Mapping[str, Any]
 Array = NDArray[np.float64]
 
 DRAWS = 500  # test sets that are drawn anew
 
 
-def score(record: Mapping[str, Any], task: Facts) -> float:
-    """A task's main score in a record; nan where it was no finite number."""
-    value = record["scores"][task["name"]][task["metric"]]
+def score(record: PlainRecord, task: TaskFacts) -> float:
+    """A task's main score in a record; nan where it was no finite number, and where the run diverged.
+
+    Weights that are nan still give an accuracy, that of chance, which means nothing.
+    """
+    value = None if record["status"] == "diverged" else record["scores"][task["name"]][task["metric"]]
     return math.nan if value is None else value
 
 
-def diverged(run: Run) -> bool:
-    """Whether a run's last scores mean nothing: weights that are nan still give an accuracy, that of chance."""
-    return run["records"][-1]["status"] == "diverged"
-
-
-def kept_of(task: Facts, records: Sequence[Mapping[str, Any]]) -> float | None:
+def kept_of(task: TaskFacts, records: Sequence[PlainRecord]) -> float | None:
     """`metrics.retention.kept` of a watched task along a run; None where it has nothing to lose."""
     return kept(
         score(records[0], task),
@@ -47,17 +45,17 @@ def kept_of(task: Facts, records: Sequence[Mapping[str, Any]]) -> float | None:
     )
 
 
-def learned_of(task: Facts, records: Sequence[Mapping[str, Any]]) -> float:
+def learned_of(task: TaskFacts, records: Sequence[PlainRecord]) -> float:
     """`metrics.retention.learned` of the new task along a run."""
     return learned(score(records[0], task), score(records[-1], task), best(task), scale=scale(task))
 
 
-def nothing_to_lose(runs: Sequence[Run], tasks: Sequence[Facts]) -> list[str]:
+def nothing_to_lose(runs: Sequence[RunResult], tasks: Sequence[TaskFacts]) -> list[str]:
     """The watched tasks that start within their error of a guesser: they count nowhere."""
     return [task["name"] for task in tasks[1:] if runs and kept_of(task, runs[0]["records"]) is None]
 
 
-def resampled_scores(runs: Sequence[Run], tasks: Sequence[Facts]) -> dict[str, Array]:
+def resampled_scores(runs: Sequence[RunResult], tasks: Sequence[TaskFacts]) -> dict[str, Array]:
     """{task: (runs, 2, draws) scores before and after, on test sets drawn anew}; nan for a run that diverged.
 
     The same draws for all runs and for before and after, so that differences stay in pairs. Tasks without tallies are
@@ -66,7 +64,7 @@ def resampled_scores(runs: Sequence[Run], tasks: Sequence[Facts]) -> dict[str, A
     found = {}
     for number, task in enumerate(tasks):
         pairs = [[_items(run["records"][i], task) for i in (0, -1)] for run in runs]
-        have = [i for i, pair in enumerate(pairs) if not diverged(runs[i]) and all(part is not None for part in pair)]
+        have = [i for i, pair in enumerate(pairs) if all(part is not None for part in pair)]
         if have and len({part.shape for i in have for part in pairs[i] if part is not None}) == 1:
             sums = resampled(np.array([pairs[i] for i in have]), DRAWS, seed=number)
             scores = np.full((len(runs), 2, DRAWS), np.nan)
@@ -75,7 +73,7 @@ def resampled_scores(runs: Sequence[Run], tasks: Sequence[Facts]) -> dict[str, A
     return found
 
 
-def resampled_shares(runs: Sequence[Run], tasks: Sequence[Facts], scores: Mapping[str, Array]) -> Array:
+def resampled_shares(runs: Sequence[RunResult], tasks: Sequence[TaskFacts], scores: Mapping[str, Array]) -> Array:
     """(runs, 2, draws) the share kept and the share learned of each run, on such test sets.
 
     A task that cannot be drawn anew adds no doubt: its own share stands in each draw.
@@ -98,7 +96,7 @@ def resampled_shares(runs: Sequence[Run], tasks: Sequence[Facts], scores: Mappin
     return found
 
 
-def summarise(runs: Sequence[Run], tasks: Sequence[Facts]) -> list[dict[str, Any]]:
+def summarise(runs: Sequence[RunResult], tasks: Sequence[TaskFacts]) -> list[SummaryRow]:
     """One row a method: {"method", "seeds", "status", "seconds_per_step", "drift", "tasks": {name: {...}}}.
 
     For each task: "before" and "after" (means over seeds), "spread" (standard deviation of "after" over seeds; None
@@ -106,7 +104,7 @@ def summarise(runs: Sequence[Run], tasks: Sequence[Facts]) -> list[dict[str, Any
     known), "change" (after − before, or after / before on the scale "ratio"), "told" (whether the change can be told
     from none), and "kept" or, of the new task, "learned": the mean share. Where a run diverged they are None.
     """
-    drawn, rows = resampled_scores(runs, tasks), []
+    drawn, rows = resampled_scores(runs, tasks), list[SummaryRow]()
     for method in dict.fromkeys(run["recipe"]["methods"] for run in runs):
         places = [i for i, run in enumerate(runs) if run["recipe"]["methods"] == method]
         own = [runs[i] for i in places]
@@ -129,27 +127,25 @@ def summarise(runs: Sequence[Run], tasks: Sequence[Facts]) -> list[dict[str, Any
     return rows
 
 
-def _row(task: Facts, runs: Sequence[Run], drawn: Array | None, new: bool) -> dict[str, Any]:
+def _row(task: TaskFacts, runs: Sequence[RunResult], drawn: Array | None, new: bool) -> TaskSummary:
     """A task's part of a row of `summarise`. drawn: (seeds, 2, draws)."""
-    starts = [run["records"][0]["scores"][task["name"]][task["metric"]] for run in runs]
-    ends = [None if diverged(run) else run["records"][-1]["scores"][task["name"]][task["metric"]] for run in runs]
-    before, after = _mean(starts), _mean(ends)
-    known = [value for value in ends if value is not None]
-    row: dict[str, Any] = dict.fromkeys(("spread", "error", "change", "told", "learned" if new else "kept"))
-    row |= {"before": before, "after": after}
+    ends = [score(run["records"][-1], task) for run in runs]
+    before, after = _mean([score(run["records"][0], task) for run in runs]), _mean(ends)
+    which: Literal["learned", "kept"] = "learned" if new else "kept"
+    empty = dict.fromkeys(("spread", "error", "change", "told", which))
+    row = cast(TaskSummary, {**empty, "before": before, "after": after})
     if after is None or before is None:
         return row
     row["change"] = after / before if scale(task) == "ratio" else after - before
-    row["spread"] = statistics.stdev(known) if len(known) > 1 else None
-    shares = [learned_of(task, run["records"]) if new else kept_of(task, run["records"]) for run in runs]
-    row["learned" if new else "kept"] = _mean(shares)
+    row["spread"] = statistics.stdev(ends) if len(ends) > 1 else None
+    row[which] = _mean([learned_of(task, run["records"]) if new else kept_of(task, run["records"]) for run in runs])
     if drawn is not None and np.isfinite(drawn).all():
         row["error"] = float(drawn[:, 1].mean(axis=0).std())
     row["told"] = _told(task, runs, drawn)
     return row
 
 
-def _told(task: Facts, runs: Sequence[Run], drawn: Array | None) -> bool | None:
+def _told(task: TaskFacts, runs: Sequence[RunResult], drawn: Array | None) -> bool | None:
     """Whether the change of a score can be told from none: over seeds and items, or McNemar for one run's answers."""
     moves = [
         on(scale(task), score(r["records"][-1], task)) - on(scale(task), score(r["records"][0], task)) for r in runs
@@ -166,7 +162,7 @@ def _told(task: Facts, runs: Sequence[Run], drawn: Array | None) -> bool | None:
     return difference(moves, float(moved.mean(axis=0).std())).word != "cannot be told"
 
 
-def error_before(task: Facts, first: Mapping[str, Any]) -> float:
+def error_before(task: TaskFacts, first: PlainRecord) -> float:
     """Half the 95 % interval of the score before, on its scale; 0 where there is no tally."""
     if (items := _items(first, task)) is None:
         return 0.0
@@ -179,13 +175,13 @@ def error_before(task: Facts, first: Mapping[str, Any]) -> float:
     return NORMAL * error if math.isfinite(error) else 0.0
 
 
-def _items(record: Mapping[str, Any], task: Facts) -> Array | None:
-    """(N, K) tally of a task in a record; None where there is none, or a score that is no function of its sums."""
-    rows = (record.get("tallies") or {}).get(task["name"])
+def _items(record: PlainRecord, task: TaskFacts) -> Array | None:
+    """(N, K) tally of a task in a record; None without one, of a diverged run, of a score that is not of its sums."""
+    rows = None if record["status"] == "diverged" else (record.get("tallies") or {}).get(task["name"])
     return np.array(rows, dtype=float) if rows and task["metric"] in OF_SUMS else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """None where a value is not there."""
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and not math.isnan(value)]
     return statistics.fmean(known) if known and len(known) == len(values) else None

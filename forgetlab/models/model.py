@@ -162,6 +162,13 @@ class Model(nn.Module):
         """A copy of every weight, heads included."""
         return {name: p.detach().clone() for name, p in self.state_dict().items()}
 
+    def anchor(self) -> Weights:
+        """The weights that `restore` brings back, as they are now: name → tensor, to be read only.
+
+        One that has not moved since is the remembered tensor itself: no second copy.
+        """
+        return {n: copy_of(p, self._pretrained[n]) for n, p in self.named_parameters() if n in self._pretrained}
+
     def remember(self) -> None:
         """Make the present weights, structure and what may be trained the ones that `restore` brings back.
 
@@ -233,6 +240,12 @@ class Model(nn.Module):
         else:  # those of an earlier model would be loaded with this one
             (folder / HEADS_FILE).unlink(missing_ok=True)
             (folder / HEADS_WEIGHTS).unlink(missing_ok=True)
+
+
+def copy_of(weight: Tensor, kept: Tensor) -> Tensor:
+    """A copy of a weight: `kept`, an earlier one, where it still has the same values, else a new one."""
+    alike = (kept.device, kept.dtype, kept.shape) == (weight.device, weight.dtype, weight.shape)
+    return kept if alike and torch.equal(kept, weight) else weight.detach().clone()
 
 
 def free_name(name: str) -> bool:

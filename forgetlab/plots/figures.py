@@ -1,15 +1,13 @@
 """Figures: take results (plain dicts), return a matplotlib Figure, never train.
 
-Results: the dict of `recipes.compare` ("tasks" and "runs" are read) or the list of record dicts of one run.
+Results: the dict of a comparison ("tasks" and "runs" are read) or the list of record dicts of one run.
 source: "live", "cached" or "simulated", written in the corner. All raise ForgetlabError if nothing was run.
 Figures are 6.4 in wide, with letters that can be read on a 360 px screen too.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,46 +17,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import unknown
 from forgetlab.metrics.retention import higher_is_better, scale
-from forgetlab.metrics.summary import kept_of, score
-from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, HALO, INK, SMALL, UNITS, at_log, number, wrapped
+from forgetlab.metrics.schema import PlainRecord, Results, TaskFacts
+from forgetlab.plots.sides import Line, Side, read
+from forgetlab.plots.style import FAINT, FEW, HALO, INK, SMALL, UNITS, at_log, number, wrapped
 
-Results = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-Task = Mapping[str, Any]
-Array = NDArray[np.float64]
-Line = tuple[Array, Array]
+Drawn = Results | Sequence[PlainRecord]
 
 # where a name may stand: distance from its dot in pixels and direction, near places first
 AROUND = [(r, u, v) for r in (16, 36, 60, 88) for v in (0, 1, -1) for u in (1, -1, 0) if u or v]
 
 
-@dataclass
-class _Side:
-    """What one method did. lines: for each task the (steps, values) of each run, nan where one is missing.
-
-    ends: (forgetting, new score) of each run that did not diverge, spread: their deviation over seeds;
-    drifts: {layer: a value for each of these runs}.
-    """
-
-    label: str
-    who: str
-    look: dict[str, Any]
-    lines: list[list[Line]]
-    ends: Array
-    spread: Array
-    drifts: dict[str, list[float]]
-
-
-def curves(results: Results, *, source: str = "live") -> Figure:
+def curves(results: Drawn, *, source: str = "live") -> Figure:
     """One panel for each task, the new one first: its metric against the step, one line a method.
 
     With several seeds the line is their mean, the band reaches from the lowest to the highest; seeds that do
     not all have a value at the same steps are a thin line each. A missing value is a gap behind a ×.
     """
-    tasks, sides = _read(results)
+    tasks, sides = read(results)
     rows, odd = (len(tasks) + 1) // 2, len(tasks) % 2  # an odd one out, the new task, has a row of its own
     seeds = max(len(side.lines[0]) for side in sides)
     key = f"line: mean of {seeds} seeds (thin: one seed); band: lowest to highest" if seeds > 1 else None
@@ -68,7 +46,7 @@ def curves(results: Results, *, source: str = "live") -> Figure:
         wide = odd and i == 0
         ax = figure.add_subplot(grid[0, :] if wide else grid[divmod(i + odd, 2)])
         title = wrapped(f"{'watched' if i else 'new'}: {task['name']}", 50 if wide else 24)
-        _dress(ax, "\n".join(title), "step", task["unit"])
+        _dress(ax, "\n".join(title), "step", UNITS.get(task["metric"], task["metric"]))
         last = max(1, *(steps[-1] for side in sides for steps, _ in side.lines[i]))
         ax.set_xlim(-0.03 * last, 1.03 * last)
         for side in sides:
@@ -77,20 +55,20 @@ def curves(results: Results, *, source: str = "live") -> Figure:
     return figure
 
 
-def trade_off(results: Results, *, source: str = "live") -> Figure:
+def trade_off(results: Drawn, *, source: str = "live") -> Figure:
     """One point a method: what it forgets (across) and the new task's score (up) at the end of the run.
 
     Forgetting is 1 − the kept share (`metrics.retention.kept`), the mean over the watched tasks. A task that starts
     within its error of a guesser has nothing to lose and is left out.
     Points are means over seeds, bars their standard deviation. Diverged runs are left out, and that is said.
     """
-    (new, *_), sides = _read(results)
+    (new, *_), sides = read(results)
     drawn = [side for side in sides if len(side.ends)]
     figure = _figure(4.9, source)
     ax = figure.add_subplot()
     across = ["forgetting: share lost of what is watched"]
     across += [f"no point: {side.label}" for side in sides if not len(side.ends)]
-    up = [*wrapped(f"new: {new['name']}", 32), new["unit"]]
+    up = [*wrapped(f"new: {new['name']}", 32), UNITS.get(new["metric"], new["metric"])]
     _dress(ax, "↖ best corner: learns much, forgets little", "\n".join(across), "\n".join(up))
     for side in drawn:
         style = side.look | {"linestyle": "none", "ms": 11, "mec": "white", "capsize": 3}
@@ -106,12 +84,12 @@ def trade_off(results: Results, *, source: str = "live") -> Figure:
     return figure
 
 
-def drift(results: Results, *, source: str = "live") -> Figure:
+def drift(results: Drawn, *, source: str = "live") -> Figure:
     """‖θ − θ₀‖ of each layer at the end, in the unit of the weights: a dot a method, the mean over seeds.
 
     The line through a dot goes from the lowest seed to the highest. Diverged runs have none: see the legend.
     """
-    _, sides = _read(results)
+    _, sides = read(results)
     layers = [_plain(layer) for layer in sides[0].drifts]
     figure = _figure(max(0.26, 0.1 * len(sides) + 0.14) * len(layers) + 1.2, source, sides)
     ax = figure.add_subplot()
@@ -132,11 +110,11 @@ def drift(results: Results, *, source: str = "live") -> Figure:
 FIGURES = {"curves": curves, "trade_off": trade_off, "drift": drift}
 
 
-def alt_text(figure_kind: str, results: Results) -> str:
+def alt_text(figure_kind: str, results: Drawn) -> str:
     """What a figure ("curves", "trade_off" or "drift") shows, in one or two sentences with the numbers."""
     if figure_kind not in FIGURES:
         raise unknown("figure", figure_kind, FIGURES)
-    tasks, sides = _read(results)
+    tasks, sides = read(results)
     if figure_kind == "curves":  # "none", which comes first, and of the others the one that forgets least
         well = sorted((side for side in sides[1:] if len(side.ends)), key=lambda side: side.ends[:, 0].mean())
         return " ".join([_story(tasks, sides[0]), *(_story(tasks, side, _rank(side, sides)) for side in well[:1])])
@@ -154,49 +132,7 @@ def alt_text(figure_kind: str, results: Results) -> str:
     return f"{'Layers that moved most and least' if figure_kind == 'drift' else what}. {'; '.join(told)}."
 
 
-def _read(results: Results) -> tuple[list[Task], list[_Side]]:
-    if isinstance(results, Mapping):
-        tasks, runs = results["tasks"], results["runs"]
-    else:
-        scores = results[0]["scores"] if results else {}
-        tasks = [{"name": n, "metric": [*(m for m in UNITS if m in s), *s][0]} for n, s in scores.items()]
-        runs = [{"recipe": {"methods": ""}, "records": results}]
-    if not tasks or not runs:
-        raise ForgetlabError("there is nothing to draw: no run has a record")
-    tasks = [{**task, "unit": UNITS.get(task["metric"], task["metric"])} for task in tasks]
-    names = sorted(dict.fromkeys(run["recipe"]["methods"] for run in runs), key="none".__ne__)
-    sides = []
-    for i, name in enumerate(names, start="none" not in names):  # looks are the same with and without "none"
-        own = [run["records"] for run in runs if run["recipe"]["methods"] == name]
-        lines = [[_line(records, task) for records in own] for task in tasks]
-        ends = np.array([_end(tasks, records) for records in own])
-        well = np.isfinite(ends).all(axis=1)
-        spread = ends[well].std(axis=0, ddof=1) if sum(well) > 1 else np.zeros(2)
-        last = [own[k][-1]["drift_per_layer"] for k in np.flatnonzero(well)]
-        drifts = {layer: [end[layer] for end in last] for layer in own[0][0]["drift_per_layer"]}
-        share = f"{sum(~well)} of {len(own)} " if len(own) > 1 else ""
-        label = name if well.all() else f"{name} ({share}diverged)"
-        who = {"none": "Without a remedy", "": "In this run"}.get(name, f"With {label}")
-        look = {"color": COLORS[i % 9], "linestyle": DASHES[i % 6], "marker": "osD^vPh*<>p"[i % 11]}
-        sides.append(_Side(label, who, look, lines, ends[well], spread, drifts))
-    return tasks, sides
-
-
-def _line(records: Sequence[Mapping[str, Any]], task: Task) -> Line:
-    values = [record["scores"][task["name"]][task["metric"]] for record in records]
-    if records[-1]["status"] == "diverged":
-        values[-1] = None  # weights that are nan still give an accuracy, which means nothing
-    return np.array([record["step"] for record in records], dtype=float), np.array(values, dtype=float)
-
-
-def _end(tasks: Sequence[Task], records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """(forgetting, new score) of a run, as `trade_off` defines them; nan where it diverged or has no score."""
-    end = math.nan if records[-1]["status"] == "diverged" else score(records[-1], tasks[0])
-    shares = [share for task in tasks[1:] if (share := kept_of(task, records)) is not None]
-    return 1 - float(np.mean(shares)) if shares else 0.0, end
-
-
-def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
+def _story(tasks: Sequence[TaskFacts], side: Side, remark: str = "") -> str:
     told = []
     for task, lines in zip(tasks, side.lines, strict=True):
         before, after = np.mean([values[[0, -1]] for _, values in lines], axis=0)
@@ -211,7 +147,7 @@ def _story(tasks: Sequence[Task], side: _Side, remark: str = "") -> str:
     return f"{side.who}{remark}, {told[0]}{watched}."
 
 
-def _rank(best: _Side, sides: Sequence[_Side]) -> str:
+def _rank(best: Side, sides: Sequence[Side]) -> str:
     """How the one of sides[1:] that forgets least stands among all, in whole per cent, as they are told."""
     if len(best.lines) == 1:
         return ""  # nothing is watched
@@ -227,7 +163,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # a $ in a file's name starts no formula
 
 
-def _figure(height: float, source: str, sides: Sequence[_Side] = (), key: str | None = None) -> Figure:
+def _figure(height: float, source: str, sides: Sequence[Side] = (), key: str | None = None) -> Figure:
     """An empty figure on the Agg canvas: the source in the corner, a legend of the sides (if any) below."""
     widest = max((len(side.label) for side in sides), default=0)
     columns = max(1, min(3, 50 // (widest + 7)))
@@ -272,7 +208,7 @@ def _draw(ax: Axes, lines: list[Line], look: Mapping[str, Any]) -> None:
             ax.annotate("diverged", (x[i], y[i]), va="center", path_effects=HALO, **place, **SMALL)
 
 
-def _scale(ax: Axes, task: Task) -> None:
+def _scale(ax: Axes, task: TaskFacts) -> None:
     """The y axis of a metric: log with its floor for a perplexity; 0.2 or more across for a score."""
     low, high = ax.dataLim.intervaly
     if not np.isfinite([low, high]).all():
@@ -294,7 +230,7 @@ def _scale(ax: Axes, task: Task) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
 
 
-def _write_names(figure: Figure, ax: Axes, sides: Sequence[_Side]) -> None:
+def _write_names(figure: Figure, ax: Axes, sides: Sequence[Side]) -> None:
     """Each name beside its dot, at the nearest place clear of the other names and of all dots and bars."""
     figure.draw_without_rendering()  # settles the layout, so that places on the page are known
     paths = [s.ends.mean(axis=0) + np.outer((-1, 0, 1), s.spread) for s in sides]  # from end to end of the bars

@@ -16,7 +16,7 @@ from torch import Tensor
 from forgetlab.errors import ForgetlabError, flag, number, unknown, whole
 from forgetlab.tasks import Scores, Task
 from forgetlab.training.method import Method, Run, Setting
-from forgetlab.training.record import Record
+from forgetlab.training.record import Record, main_score
 
 
 class EarlyStopping(Method):
@@ -139,7 +139,7 @@ class SafetyBrake(Method):
         return not _goodness(task, scores) >= (1 - self.drop - 1e-9) * before
 
     def _words(self, task: Task, scores: Mapping[str, Scores]) -> str:
-        before, now = self._before[task.name][task.metric], scores[task.name][task.metric]
+        before, now = main_score(self._before, task), main_score(scores, task)
         verb = "fell" if task.higher_is_better else "rose"
         return f"the {task.metric} of {task.name} {verb} from {before:.3g} to {now:.3g}"
 
@@ -167,7 +167,7 @@ def _bytes(run: Run) -> float:
 
 def _goodness(task: Task, scores: Mapping[str, Scores]) -> float:
     """A task's main metric, turned so that more is better."""
-    value = scores[task.name][task.metric]
+    value = main_score(scores, task)
     if task.higher_is_better:
         return value
     return 1 / value if value else math.inf

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.retention import Scale
+from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import Tally, score_of_sums, stratified
 from forgetlab.models.memory import free, out_of_memory
 from forgetlab.models.model import Model, evaluating
@@ -266,7 +267,7 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) and abs(value) >= 10 else f"{value:.3f}"
 
 
-def facts_of(task: Task, model: Model, limit: int | None) -> dict[str, Any]:
+def facts_of(task: Task, model: Model, limit: int | None) -> TaskFacts:
     """What is to be known of a task where only its scores are at hand.
 
     "guess" is the score of one who knows only the frequencies (None: nobody can say), "scored" and "of" how many of its

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError, a_seed, flag, listed, number, whole
 from forgetlab.models import memory
 from forgetlab.models.device import pick_device
 from forgetlab.models.model import Model
-from forgetlab.models.open_runs import refuse_second, under_way
+from forgetlab.models.open_runs import under_way
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.training import compiling
 from forgetlab.training.measuring import measured
 from forgetlab.training.method import Group, Method, Run, grouped
+from forgetlab.training.options import Options, Precision, check, make_ready
 from forgetlab.training.record import Record, Status, plain_tallies
 from forgetlab.training.step import Passes
 from forgetlab.training.torch_state import TorchState
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def finetune(
@@ -76,25 +73,11 @@ def finetune(
     >>> [record.step for record in records], round(records[0].scores["entities"]["f1"], 2)
     ([0, 5, 10], 1.0)
     """
-    check_arguments(model, task, methods, watch, lr, steps, batch_size, every, clip, limit)
-    whole("accumulation", accumulation)
-    seed = a_seed(seed)
-    number("weight_decay", weight_decay)
-    flag("compile", compile)
-    if precision not in ("float32", "bfloat16", "float16"):
-        raise ForgetlabError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
-    if batch_size % accumulation:
-        raise ForgetlabError(f"batch_size {batch_size} cannot be split evenly over {accumulation} passes")
+    options = Options(steps, lr, batch_size, seed, every, precision, weight_decay, clip, accumulation, limit, compile)
+    check(model, task, methods, watch, options)
     to = model.device if device is None else pick_device(device)
-    refuse_second(model)
     heads = set(model.heads)
-    try:
-        for one in (task, *watch):
-            one.prepare(model, seed)
-    except ForgetlabError:
-        for name in set(model.heads) - heads:
-            del model.heads[name]
-        raise
+    make_ready(model, (task, *watch), options.seed)
     model.to(to)
     notes = [
         f"{one.name}: its head is new and has learned nothing that could be forgotten; fine-tune the model on it first"
@@ -104,77 +87,15 @@ def finetune(
     notes += task.remarks(model, "train") + [
         note for one in (task, *watch) for note in one.remarks(model, "test", limit=limit)
     ]
-    loop = partial(
-        _Loop,
-        model,
-        task,
-        methods,
-        watch,
-        steps,
-        lr,
-        batch_size,
-        seed,
-        precision,
-        weight_decay,
-        clip,
-        accumulation,
-        limit,
-        compile,
-        notes,
-    )
-    return under_way(_begin(model, (task, *watch), seed, loop, every), model)
+    return under_way(_begin(model, task, methods, watch, options, notes), model)
 
 
 def _begin(
-    model: Model, tasks: Sequence[Task], seed: int, loop: Callable[[], _Loop], every: int
+    model: Model, task: Task, methods: Sequence[Method], watch: Sequence[Task], options: Options, notes: list[str]
 ) -> Generator[Record, None, None]:
     """A run from the model as it is at the first `next`: since the call another run may have come and gone."""
-    refuse_second(model)
-    for one in tasks:
-        one.prepare(model, seed)
-    yield from loop().records(every)
-
-
-def check_arguments(
-    model: Model,
-    task: Task,
-    methods: Sequence[Method],
-    watch: Sequence[Task],
-    lr: float,
-    steps: int,
-    batch_size: int,
-    every: int,
-    clip: float,
-    limit: int | None,
-) -> None:
-    """Raise ForgetlabError for what no fine-tune can work with, one by one or stacked."""
-    if not isinstance(model, Model):
-        raise ForgetlabError(
-            f"the model must be a forgetlab Model, got {type(model).__name__}: load(folder) makes one; "
-            "huggingface.ForgettingTrainer takes a transformers model as it is"
-        )
-    if not isinstance(task, Task):
-        raise ForgetlabError(
-            f'the task must be a Task, such as task("sentiment") or task_from("my.csv"), got {type(task).__name__}'
-        )
-    listed("methods", methods, Method, "[EWC(old, lam=10)]")
-    listed("watch", watch, Task, '[task("entities")]')
-    number("lr", lr, above=True)
-    number("clip", clip)
-    whole("steps", steps)
-    whole("batch_size", batch_size)
-    whole("every", every)
-    if limit is not None:
-        whole("limit", limit)
-    if task.size() == 0:
-        raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
-    if batch_size > task.size():
-        raise ForgetlabError(
-            f"batch_size {batch_size} is larger than the {task.size()} training examples of {task.name}; "
-            f"use {task.size()} or less"
-        )
-    if len({t.name for t in (task, *watch)}) < 1 + len(watch):
-        raise ForgetlabError(f"two tasks have the same name: {', '.join(t.name for t in (task, *watch))}")
+    make_ready(model, (task, *watch), options.seed)
+    yield from _Loop(model, task, methods, watch, options, notes).records()
 
 
 def _head_of(task: Task) -> str | None:
@@ -188,52 +109,34 @@ class _Loop:
         task: Task,
         methods: Sequence[Method],
         watch: Sequence[Task],
-        steps: int,
-        lr: float,
-        batch_size: int,
-        seed: int,
-        precision: Precision,
-        weight_decay: float,
-        clip: float,
-        accumulation: int,
-        limit: int | None,
-        compile: bool,
+        options: Options,
         notes: list[str],
     ) -> None:
         self.model, self.methods, self.tasks = model, list(methods), [task, *watch]
-        self.clip, self.limit, self.weight_decay = clip, limit, weight_decay
-        self.compile, self.notes = compile, notes
-        # what was there before: the weights remembered at loading, new heads left out
-        weights = {n: p for n, p in model.named_parameters() if n in model.known_names}
-        anchor = {n: p.detach().clone() for n, p in weights.items()}
-        generator = torch.Generator().manual_seed(seed)
+        self.options, self.notes = options, notes
         # nothing that the run holds leads back to it: it goes, with its copies of the weights, when nobody uses it
-        dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-        autocast = partial(torch.autocast, model.device.type, dtype=dtype) if dtype else nullcontext
-        self.run = Run(
+        dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[options.precision]
+        self.run = Run.begin(
             model,
             task,
-            steps,
-            batch_size,
-            lr,
-            anchor,
-            weights,
-            generator,
-            autocast,
-            self.methods,
+            options.steps,
+            options.batch_size,
+            options.lr,
+            options.seed,
+            autocast=partial(torch.autocast, model.device.type, dtype=dtype) if dtype else nullcontext,
+            methods=self.methods,
             watch=watch,
             notes=notes,
-            seed=seed,
         )
         self.rates: list[float] = []
         self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0
-        self.torch_state = TorchState(model, seed)
+        self.torch_state = TorchState(model, options.seed)
         self.pool = ThreadPoolExecutor(spare) if (spare := self.torch_state.spare_threads) > 1 else None
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "float16")
-        self.passes = Passes(self.run, accumulation, self.scaler, notes)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "float16")
+        self.passes = Passes(self.run, options.accumulation, self.scaler, notes)
 
-    def records(self, every: int) -> Generator[Record, None, None]:
+    def records(self) -> Generator[Record, None, None]:
         run, model = self.run, self.model
         trainable = {p: p.requires_grad for p in model.parameters()}
         start = time.perf_counter()
@@ -248,7 +151,7 @@ class _Loop:
                 self.parameters = list(model.parameters())
                 for method in self.methods:
                     method.check(run)
-                if self.compile and (note := compiling.compile_backbone(model, self._sample_loss)):
+                if self.options.compile and (note := compiling.compile_backbone(model, self._sample_loss)):
                     self.notes.append(note)
                 self.setup_seconds = time.perf_counter() - start
                 record = self._record(None, start, self._costs())
@@ -265,7 +168,7 @@ class _Loop:
                     with self.torch_state, torch.enable_grad():
                         begin = time.perf_counter()
                         model.train()
-                        losses = [self._step(optimizer) for _ in range(min(every, run.steps - run.step))]
+                        losses = [self._step(optimizer) for _ in range(min(self.options.every, run.steps - run.step))]
                         loss = float(torch.stack(losses).mean())  # the one wait for the device between records
                         self.train_seconds += time.perf_counter() - begin
                         model.eval()
@@ -291,7 +194,7 @@ class _Loop:
         groups: list[Group] = [{"params": [p for _, p in named], "names": [n for n, _ in named], "lr": self.run.lr}]
         groups = grouped(self.methods, groups, self.run)
         in_one = self.model.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.weight_decay, fused=in_one)
+        optimizer = torch.optim.AdamW(groups, lr=self.run.lr, weight_decay=self.options.weight_decay, fused=in_one)
         self.run.groups = optimizer.param_groups
         self.rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
@@ -311,15 +214,10 @@ class _Loop:
             method.before_step(run)
         total = self.passes.gradient(self.passes.draw())
         self.scaler.unscale_(optimizer)
-        for method in self.methods:
-            method.observe_gradients(run)
-        for method in self.methods:
-            method.add_penalty_gradient(run)
-        for method in self.methods:
-            method.adjust_gradients(run)
-        if self.clip:
+        run.finish_gradients()
+        if self.options.clip:
             # in the model's order, whatever the groups: a sum of squares is rounded by its order
-            nn.utils.clip_grad_norm_([p for p in self.parameters if p.requires_grad], self.clip)
+            nn.utils.clip_grad_norm_([p for p in self.parameters if p.requires_grad], self.options.clip)
         scale = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
@@ -344,8 +242,8 @@ class _Loop:
         ends: bool = False,
     ) -> Record:
         run = self.run
-        with compiling.as_written() if self.compile else nullcontext():
-            found = measured(run, self.tasks, self.limit, self.pool)
+        with compiling.as_written() if self.options.compile else nullcontext():
+            found, tallies = measured(run, self.tasks, self.options.limit, self.pool)
         notes = [*self.notes]
         self.notes.clear()  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
@@ -353,7 +251,6 @@ class _Loop:
         if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
-        tallies = found.pop("tallies")
         kept = ends or loss is None or status != "running"
         return Record(
             **found,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -17,8 +17,21 @@ OWN_KINDS = (Classification, Tagging, MaskedLM, CausalLM)
 Scored = tuple[Scores, Tally | None]
 
 
-def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None) -> dict[str, Any]:
-    """What every Record of a run holds by name: step, scores of the tasks, penalties, drift, learning rates; tallies.
+class Measured(TypedDict):
+    """What every Record of a run holds, under its names there."""
+
+    step: int
+    scores: dict[str, Scores]
+    penalty: dict[str, float]
+    drift: float
+    drift_per_layer: dict[str, float]
+    lr: list[float]
+
+
+def measured(
+    run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None
+) -> tuple[Measured, dict[str, Tally | None]]:
+    """What is measured for a Record of a run, and the tallies of its tasks.
 
     pool: threads that score tasks side by side, each task on one thread with the same bits as ever. Only tasks of
     forgetlab's own classes, which read the model and nothing else, and where no method switches the model for a task.
@@ -39,12 +52,11 @@ def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor 
     return {
         "step": run.step,
         "scores": {name: scores for name, (scores, _) in found.items()},
-        "tallies": {name: tally for name, (_, tally) in found.items()},
         "penalty": {name: float(value) for name, value in values.items() if value is not None},
         "drift": drift.total,
         "drift_per_layer": drift.per_layer,
         "lr": [group["lr"] for group in run.groups],
-    }
+    }, {name: tally for name, (_, tally) in found.items()}
 
 
 def _side_by_side(pool: Executor, score: Callable[[Task], Scored], tasks: Sequence[Task]) -> dict[str, Scored]:

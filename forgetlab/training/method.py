@@ -1,6 +1,6 @@
 """The protocol of a remedy: a few hooks around a training step, all of which do nothing by default.
 
-Methods compose in a list; the loop in `training.py` calls each hook of each method in order.
+Methods compose in a list; the loop in `loop.py` calls each hook of each method in order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Part:
 class Run:
     """What a method may see of a run.
 
-    anchor: name → copy of each weight before the fine-tune, new heads left out (θ* in the formulas).
+    anchor: name → copy of each weight before the fine-tune, new heads left out (θ* in the formulas); to be read only,
+    as it may be the very tensor that `restore` brings back.
     weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
@@ -74,6 +75,22 @@ class Run:
     notes: list[str] = field(default_factory=list)
     seed: int = 0
     _orders: dict[str, Tensor] = field(default_factory=dict)  # rows still to come, in their order
+
+    @classmethod
+    def begin(cls, model: Model, task: Task, steps: int, batch_size: int, lr: float, seed: int, **more: Any) -> Run:
+        """A run from the weights of this moment, all draws from `seed`; more: the fields that have defaults."""
+        weights = {name: p for name, p in model.named_parameters() if name in model.known_names}
+        generator = torch.Generator().manual_seed(seed)
+        return cls(model, task, steps, batch_size, lr, model.anchor(), weights, generator, seed=seed, **more)
+
+    def finish_gradients(self) -> None:
+        """Once per optimizer step, with the gradient of the loss in place and before clipping: each hook in turn."""
+        for method in self.methods:
+            method.observe_gradients(self)
+        for method in self.methods:
+            method.add_penalty_gradient(self)
+        for method in self.methods:
+            method.adjust_gradients(self)
 
     def trained(self) -> list[nn.Parameter]:
         """Every weight that the optimizer moves, new ones included, in its order; those switched off left out."""
@@ -187,7 +204,10 @@ class Method:
         return nullcontext()
 
     def costs(self, run: Run) -> dict[str, float]:
-        """What it costs beyond plain fine-tuning: "bytes" of memory, "added_parameters"; asked after the setup."""
+        """What it costs: "bytes" of memory that it needs beyond plain fine-tuning, "added_parameters".
+
+        Asked after the setup. Counted as if the method were alone: tensors that it shares with the run are its own too.
+        """
         return {}
 
     def __repr__(self) -> str:

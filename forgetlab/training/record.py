@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from forgetlab.tasks import Scores, Tally
+from forgetlab.tasks import Scores, Tally, Task
 
 Status = Literal["running", "done", "stopped", "diverged"]
 
@@ -55,6 +55,11 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, ready for JSON (nan and inf become None)."""
         return _finite(asdict(self))
+
+
+def main_score(scores: Mapping[str, Scores], task: Task) -> float:
+    """A task's main score among those of a record."""
+    return scores[task.name][task.metric]
 
 
 def plain_tallies(tallies: Mapping[str, Tally | None]) -> dict[str, list[list[float]]]:

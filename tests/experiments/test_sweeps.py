@@ -21,7 +21,7 @@ import pytest
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import workers
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.experiments.sweeps import RunFolder, Sweep
+from forgetlab.experiments.sweeps import Dispatcher, RunFolder
 from forgetlab.experiments.workers import Pool
 
 QUICK = Recipe(steps=4, every=2, batch_size=8, limit=32, device="cpu")
@@ -56,8 +56,8 @@ def made(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": asdict(recipe), "key": recipe.key(), "records": records, "seconds": 1.0}
 
 
-def swept(out: Path, executor: Fake, resume: bool = False, **options: Any) -> Sweep:
-    return Sweep(
+def swept(out: Path, executor: Fake, resume: bool = False, **options: Any) -> Dispatcher:
+    return Dispatcher(
         Pool(executor, lambda: executor.hold), RunFolder(out, QUICK, resume), clock=lambda: executor.now, **options
     )
 
@@ -124,7 +124,7 @@ def test_a_folder_of_another_recipe_says_what_differs(tmp_path: Path) -> None:
     recipe = replace(QUICK, new=str(data), model=str(model))
     executor = Fake()
     kept = RunFolder(tmp_path / "out", recipe, resume=False)
-    Sweep(Pool(executor, lambda: 1), kept)([replace(recipe, seed=3)])
+    Dispatcher(Pool(executor, lambda: 1), kept)([replace(recipe, seed=3)])
     RunFolder(tmp_path / "out", replace(recipe, methods="ewc", seed=1), resume=True)  # these two may differ
     for other, message in (
         (replace(recipe, lr=0.5), "lr was 0.001, now 0.5"),
@@ -234,7 +234,7 @@ def test_a_process_loads_again_only_for_what_the_rate_changes(
 def test_several_processes_give_the_same_bits(tmp_path: Path, alone: list[dict[str, Any]]) -> None:
     with workers.several(2, threads=1) as pool:
         assert pool.executor.submit(workers.facts, QUICK, True).result()["seconds"] > 0
-        runs = Sweep(pool, RunFolder(tmp_path, QUICK, False))(RECIPES)
+        runs = Dispatcher(pool, RunFolder(tmp_path, QUICK, False))(RECIPES)
     assert without_time(runs) == without_time(alone)
 
 
@@ -295,7 +295,7 @@ def test_a_cluster_gives_every_run_once_though_a_worker_dies(
             os.kill(killed[0], signal.SIGKILL)
 
     with workers.cluster(scheduler.scheduler_address) as pool:
-        runs = Sweep(pool, RunFolder(tmp_path, QUICK, False), on_run=on_run)(RECIPES)
+        runs = Dispatcher(pool, RunFolder(tmp_path, QUICK, False), on_run=on_run)(RECIPES)
     assert killed
     assert sorted(landed) == sorted(recipe.key() for recipe in RECIPES)
     assert without_time(runs) == without_time(alone)

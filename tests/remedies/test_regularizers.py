@@ -8,7 +8,7 @@ from forgetlab import ForgetlabError, finetune, task
 from forgetlab.importance import cache
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Frozen
-from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, OnlineEWC, quadratic
+from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, OnlineEWC, in_cache
 from forgetlab.training.method import Method, Run
 from tests.conftest import small_model
 
@@ -17,10 +17,10 @@ def last(records):
     return list(records)[-1]
 
 
-@pytest.fixture(params=[quadratic.PIECE, 100], ids=["whole", "in pieces"])
+@pytest.fixture(params=[in_cache.PIECE, 100], ids=["whole", "in pieces"])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights pulled at once, as small ones are, and 100 elements at a time."""
-    monkeypatch.setattr(quadratic, "PIECE", request.param)
+    monkeypatch.setattr(in_cache, "PIECE", request.param)
 
 
 @pytest.fixture(params=["every row", "few rows"])

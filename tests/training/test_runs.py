@@ -26,6 +26,7 @@ from forgetlab.models.seeds import derived
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI
+from forgetlab.remedies.regularizers.outputs import OutputPenalty
 from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.training.method import Method, Run
 from tests.conftest import small_model
@@ -54,6 +55,50 @@ def state_of(model: Model) -> dict[str, Any]:
             for name, m in model.named_modules()
         ],
     }
+
+
+def places(weights: Any) -> set[int]:
+    return {p.data_ptr() for p in weights}
+
+
+@pytest.mark.parametrize(
+    "methods", ["none", "l2sp:lam=1", "l2sp:lam=1,proximal=1", "si:walk=2", "lwf", "kl-anchor", "wise", "lora+lwf"]
+)
+def test_weights_are_kept_once_and_what_is_kept_is_never_trained(methods: str) -> None:
+    """The run's anchor and the frozen copy are the remembered weights themselves where the run begins from them."""
+    model = small_model()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    made, runs = make_methods(methods, [OLD]), []
+
+    class Spy(Method):
+        def setup(self, run: Run) -> None:
+            runs.append(run)
+
+    for again in (False, True):  # the second one from where the first has led
+        records = run_of(model, methods=[Spy(), *made], lr=0.1)
+        next(records)
+        run = runs.pop()
+        anchor, live = run.anchor, {p.data_ptr() for p in model.parameters()}
+        before = {name: p.detach().clone() for name, p in run.weights.items()}
+        assert all(torch.equal(anchor[name], p) for name, p in before.items())
+        shared = places(anchor.values()) & places(model._pretrained.values())
+        moved = {name for name, p in before.items() if not torch.equal(p, start[name])}
+        assert (shared == places(anchor.values())) != again
+        assert bool(moved) == again
+        copies = [m._before for m in made if isinstance(m, OutputPenalty)]
+        for twin in copies:
+            assert places(anchor.values()) <= places(twin.parameters())
+            assert not live & places(twin.parameters())
+        kept = {name: p.clone() for name, p in anchor.items()}
+        for _ in records:
+            assert not places(model.parameters()) & (places(anchor.values()) | places(model._pretrained.values()))
+        assert any(not torch.equal(p, kept[name]) for name, p in run.weights.items()) or "lora" in methods
+        assert all(torch.equal(anchor[name], value) for name, value in kept.items())
+        del run, records
+        if "lora" in methods:
+            break  # its weights hold
+    model.restore()
+    assert {name: p.tolist() for name, p in model.named_parameters()} == {n: p.tolist() for n, p in start.items()}
 
 
 def test_what_an_open_run_froze_is_no_part_of_the_next(bert: Model) -> None:

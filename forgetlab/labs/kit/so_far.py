@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator
 from matplotlib.transforms import Bbox
 
 from forgetlab.labs.kit.base import Settings, State
-from forgetlab.plots import figures
+from forgetlab.plots import sides
 from forgetlab.plots.style import COLORS, INK
 
 MARKS = {"new score": ("o", COLORS[2]), "old kept": ("^", COLORS[3])}
@@ -45,7 +45,7 @@ def ends(state: State, records: str = "records") -> tuple[float, float] | None:
     """
     if not state[records] or state[records][-1]["status"] in ("running", "diverged"):
         return None
-    lost, new = figures._end(state["tasks"], state[records])
+    lost, new = sides.end(state["tasks"], state[records])
     return (1 - lost, new) if isfinite(lost) and isfinite(new) else None
 
 

@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike
 
 from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, FAINT, HALO, INK, powers_of_ten
-from forgetlab.simulators import GROUPS
 
 Limits = Sequence[tuple[float, float]]
 
-# colour and marker of each group, and the corner that its name stands in
+# colour and marker of each group, in the order that they are shown in, and the corner that its name stands in
 LOOKS: dict[str, dict[str, Any]] = {
     "old-critical": {"color": COLORS[0], "marker": "o"},
     "new-critical": {"color": COLORS[1], "marker": "s"},
@@ -39,7 +38,7 @@ class Scatter:
             axis.set_major_formatter(powers_of_ten)
         ax.spines[["top", "right"]].set_visible(False)
         look: Any = {"ls": "none", "ms": 3.5, "alpha": 0.5}
-        self.dots = {name: ax.plot([], [], **LOOKS[name], **look)[0] for name in GROUPS}
+        self.dots = {name: ax.plot([], [], **LOOKS[name], **look)[0] for name in LOOKS}
         self.cut_old = ax.axvline(1, color=INK, lw=1.2, ls="--")
         self.cut_new = ax.axhline(1, color=INK, lw=1.2, ls="--")
         self.words = {}
@@ -58,7 +57,7 @@ class Scatter:
         for_old, for_new = old > cuts[0], new > cuts[1]
         x, y = (np.clip(v, low, high) for v, (low, high) in zip((old, new), limits, strict=True))
         chosen = (for_old & ~for_new, for_new & ~for_old, for_old & for_new, ~(for_old | for_new))
-        for name, own in zip(GROUPS, chosen, strict=True):
+        for name, own in zip(LOOKS, chosen, strict=True):
             self.dots[name].set_data(x[own], y[own])
             self.words[name].set_text(words[name])
         self.cut_old.set_xdata([cuts[0]] * 2)

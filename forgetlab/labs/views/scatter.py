@@ -15,7 +15,6 @@ from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
 from forgetlab.metrics.retention import scale
 from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, FAINT, INK, UNITS, at_log, number
-from forgetlab.simulators import GROUPS
 
 Groups = Mapping[str, tuple[float, float]]  # {group: (share of the weights, RMS change)}
 ALL = "all layers"
@@ -49,12 +48,12 @@ class View:
             ax.set_xlabel(across, fontsize=12, color=INK)
             ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
             ax.spines[["top", "right"]].set_visible(False)
-        rows = np.arange(len(GROUPS))
+        rows = np.arange(len(LOOKS))
         self.bars = self.moves.barh(rows, np.zeros(len(rows)), 0.7, edgecolor="white")
-        for bar, name in zip(self.bars, GROUPS, strict=True):
+        for bar, name in zip(self.bars, LOOKS, strict=True):
             bar.set(facecolor=LOOKS[name]["color"], hatch=HATCHES[name])
         self.sizes = [self.moves.text(0, i, "", va="center", fontsize=11, color=INK) for i in range(len(rows))]
-        self.moves.set_yticks(rows, GROUPS)
+        self.moves.set_yticks(rows, list(LOOKS))
         self.moves.set_ylim(3.6, -0.6)
         self.moves.set_xticks([0])
         self.curve.set_xticks(range(len(SHARES)), [share.split()[0] for share in SHARES])
@@ -105,7 +104,7 @@ class View:
             logs = np.log10(points[positive])
             ends = 10 ** np.array([np.floor(np.quantile(logs, 0.05, axis=0)), np.ceil(logs.max(axis=0))])
         own = np.ones(len(dots), bool) if settings["layer"] == ALL else dots[:, 2] == LAYERS.index(settings["layer"])
-        words, cuts, drawn = dict.fromkeys(GROUPS, ""), [np.nan, np.nan], ""
+        words, cuts, drawn = dict.fromkeys(LOOKS, ""), [np.nan, np.nan], ""
         if "tables" in state:
             groups, count = groups_of(state, settings)
             words = {name: f"{name} {percent(share)}" for name, (share, _) in groups.items()}
@@ -117,7 +116,7 @@ class View:
 
     def _moves(self, state: State, settings: Settings) -> None:
         groups = groups_of(state, settings)[0] if "tables" in state else {}
-        rms = [groups[name][1] if groups else 0.0 for name in GROUPS]
+        rms = [groups[name][1] if groups else 0.0 for name in LOOKS]
         widest = max(rms) or 1.0
         self.moves.set_xlim(0, 1.6 * widest)
         for bar, word, value in zip(self.bars, self.sizes, rms, strict=True):

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, flag, number
 from forgetlab.models.heads import Head
-from forgetlab.models.model import Model
+from forgetlab.models.model import Model, copy_of
 from forgetlab.tasks import Classification, LanguageModel, Tagging, Task
 from forgetlab.training.method import Method, Run, Setting
 
@@ -47,7 +47,7 @@ class OutputPenalty(Method, ABC):
 
     def setup(self, run: Run) -> None:
         self._heads = self.heads(run)
-        self._before = frozen_copy(run.model)
+        self._before = frozen_copy(run.model, run)
         self._values: list[Tensor] = []
         self._mean = torch.zeros(())
 
@@ -179,10 +179,15 @@ class KLAnchor(OutputPenalty):
         return F.kl_div(before, now, reduction="batchmean", log_target=True)
 
 
-def frozen_copy(model: Model) -> Model:
-    """The model as it is now, in eval mode and without gradients; its weights are copied, its tokenizer is not."""
+def frozen_copy(model: Model, run: Run | None = None) -> Model:
+    """The model as it is now, in eval mode and without gradients, with the same tokenizer.
+
+    Its weights are the run's anchor where they are equal to it, the others are copied: never the model's own.
+    """
+    kept = [(p, copy_of(p, run.anchor[name])) for name, p in run.weights.items()] if run else []
+    copies = {id(p): nn.Parameter(value, requires_grad=False) for p, value in kept}
     twin = copy.copy(model)
-    twin._modules = copy.deepcopy(model._modules)
+    twin._modules = copy.deepcopy(model._modules, copies)  # what is in `copies` by now is not copied again
     twin._undo = []  # what was inserted is the model's own to take out
     return twin.eval().requires_grad_(False)
 

@@ -11,23 +11,20 @@ is the mean of λΩ over the weights, so that is what the usual strength fixes, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from itertools import repeat
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, flag, number
 from forgetlab.importance import Importance, check_importance
+from forgetlab.remedies.regularizers import in_cache
 from forgetlab.training.method import Method, Run, Setting
 
 Lam = float | Mapping[str, float]
-Term = tuple[Tensor, Tensor | float, Tensor]  # a weight, its λΩ, and where it is pulled to
 
 USUAL = 0.02  # the mean of λΩ over the weights at strength 1: see docs/strengths.md
-PIECE = 2**18  # elements that are pulled at a time: 1 MiB, whose differences stay in the processor's cache
 
 
 class Quadratic(Method):
@@ -59,8 +56,8 @@ class Quadratic(Method):
         self._lam = self.lam
         self.proximal = flag("proximal", proximal)
         self._anchor = anchor
-        self._terms: list[Term] = []
-        self._rows: dict[Tensor, Tensor] = {}  # of large weights that are pulled in few of their rows: which
+        self._terms: list[in_cache.Term] = []
+        self._rows: dict[Tensor, Tensor | None] = {}  # of each weight: the rows that are pulled, where they are few
 
     def importance(self, run: Run) -> Importance | None:
         """Ω by parameter name, or None for 1 everywhere."""
@@ -80,10 +77,7 @@ class Quadratic(Method):
             if lam and (omega is None or name in omega):
                 strength = lam if omega is None else lam * omega[name].to(p)
                 self._terms.append((p, strength, anchor[name].to(p)))
-                if isinstance(strength, Tensor) and p.dim() == 2 and _is_large(p):
-                    rows = strength.any(dim=1).nonzero().squeeze(1)
-                    if 2 * len(rows) < len(p):  # embeddings: the old tasks have few of the words
-                        self._rows[p] = rows
+                self._rows[p] = in_cache.few_rows(p, strength)
 
     @property
     def lam_used(self) -> float | dict[str, float] | None:
@@ -107,7 +101,7 @@ class Quadratic(Method):
                     f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
                 )
 
-    def _active(self) -> list[Term]:
+    def _active(self) -> list[in_cache.Term]:
         return [term for term in self._terms if term[0].requires_grad]
 
     def penalty(self, run: Run) -> Tensor:
@@ -120,27 +114,17 @@ class Quadratic(Method):
             return
         small = []
         for term in self._active():
-            if term[0].grad is None and torch.equal(term[0], term[2]):
+            p, _, anchor = term
+            if p.grad is None and torch.equal(p, anchor):
                 continue  # no part of the loss, and where it was: it rests, as it does without a pull
-            if not _is_large(term[0]):
+            if in_cache.is_large(p):
+                in_cache.add_pull(grads([p])[0], term, self._rows[p])
+            else:
                 small.append(term)
-                continue
-            whole = grads([term[0]])[0]
-            for rows, (p, strength, anchor) in self._some_rows(term):
-                whole.index_add_(0, rows, (p - anchor).mul_(strength))
-            if term[0] in self._rows:
-                continue
-            room = torch.empty(PIECE, dtype=whole.dtype)  # one for all pieces: they would wait for new memory
-            for gradient, p, strength, anchor in _pieces(whole, *term):
-                away = torch.sub(p, anchor, out=room[: len(p)])
-                if isinstance(strength, Tensor):
-                    gradient.addcmul_(away, strength)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*)
-                else:
-                    gradient.add_(away, alpha=strength)
         if small:
             weights, strengths, anchors = map(list, zip(*small, strict=True))
             pull = torch._foreach_sub(weights, anchors)
-            torch._foreach_mul_(pull, strengths)  # the same, fused over all small weights
+            torch._foreach_mul_(pull, strengths)  # ∂/∂θ (λΩ/2)(θ − θ*)² = λΩ(θ − θ*), for all small weights at once
             torch._foreach_add_(grads(weights), pull)
 
     @torch.no_grad()
@@ -149,20 +133,12 @@ class Quadratic(Method):
             return
         rates = {p: group["lr"] for group in run.groups for p in group["params"]}
         for term in self._active():
-            whole, rate = term[0], rates[term[0]]
-            for rows, (p, strength, anchor) in self._some_rows(term):
-                whole.index_copy_(0, rows, torch.lerp(anchor, p, 1 / (1 + rate * strength)))
-            if whole in self._rows:
-                continue
-            for p, strength, anchor in _pieces(*term) if _is_large(whole) else [term]:
-                kept = 1 / (1 + rate * strength)
-                torch.lerp(anchor, p, kept, out=p)  # (θ + sθ*) / (1 + s) = θ* + (θ − θ*) / (1 + s)
-
-    def _some_rows(self, term: Term) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """(which, copies of these rows), in pieces, of a weight that is pulled in few rows; nothing for any other."""
-        if (rows := self._rows.get(term[0])) is not None:
-            for some in rows.split(max(1, PIECE // term[0].shape[1])):
-                yield some, [t[some] for t in term if isinstance(t, Tensor)]
+            p, strength, anchor = term
+            if in_cache.is_large(p):
+                in_cache.step_back(term, self._rows[p], rates[p])
+            else:
+                kept = 1 / (1 + rates[p] * strength)
+                torch.lerp(anchor, p, kept, out=p)  # (θ + sθ*) / (1 + s) = θ* + (θ − θ*) / (1 + s), s = ηλΩ
 
     def costs(self, run: Run) -> dict[str, float]:
         held = [t for _, s, a in self._terms for t in (s, a) if isinstance(t, Tensor)]
@@ -216,15 +192,6 @@ def grads(weights: Sequence[Tensor]) -> list[Tensor]:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     return [p.grad for p in weights if p.grad is not None]
-
-
-def _is_large(p: Tensor) -> bool:
-    return p.device.type == "cpu" and p.numel() > PIECE and p.is_contiguous()
-
-
-def _pieces(*values: Tensor | float) -> Iterator[tuple[Any, ...]]:
-    """Tensors of one size in pieces, numbers as they are: what is computed in between never leaves the cache."""
-    return zip(*(v.flatten().split(PIECE) if isinstance(v, Tensor) else repeat(v) for v in values), strict=False)
 
 
 def _lam(lam: Lam) -> float | dict[str, float]:

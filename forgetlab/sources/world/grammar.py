@@ -16,7 +16,7 @@ only the unfamiliar end of the similarity dial uses.
 from __future__ import annotations
 
 import re
-from bisect import bisect
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, product
@@ -26,11 +26,7 @@ from random import Random
 
 from forgetlab.errors import ForgetlabError, unknown
 
-PRONOUNS = {
-    "he": {"m": "he", "f": "she"},
-    "him": {"m": "him", "f": "her"},
-    "his": {"m": "his", "f": "her"},
-}
+PRONOUNS = {"he": {"m": "he", "f": "she"}, "him": {"m": "him", "f": "her"}, "his": {"m": "his", "f": "her"}}
 
 
 @dataclass(frozen=True)
@@ -158,24 +154,22 @@ class Grammar:
         return out
 
     def _expand(self, symbol: str, rng: Random, out: Sample) -> None:
-        cumulative = self._cumulative[symbol]
-        rule = self.rules[symbol][min(bisect(cumulative, rng.random() * cumulative[-1]), len(cumulative) - 1)]
+        (rule,) = rng.choices(self.rules[symbol], cum_weights=self._cumulative[symbol])
         out.logprob += log(rule.probability)
         bound: dict[str, Word] = {}
         for item in rule.items:
             if isinstance(item, Call):
                 self._expand(item.symbol, rng, out)
                 continue
-            word = Word(item) if isinstance(item, str) else None
-            if isinstance(item, Refer):
-                bound_word = bound[item.var]
-                word = bound_word if not item.form else Word(item.text(bound_word))
-            elif isinstance(item, Draw):
+            if isinstance(item, str):
+                word = Word(item)
+            elif isinstance(item, Refer):
+                word = Word(item.text(bound[item.var])) if item.form else bound[item.var]
+            else:
                 word, probability = self._draw(item, bound, rng)
                 out.logprob += log(probability)
                 if item.var:
                     bound[item.var] = word
-            assert word is not None
             out.words.append(word.text)
             out.tags.append(word.tag)
             out.heldout |= word.heldout
@@ -187,21 +181,18 @@ class Grammar:
         if allowed is not None:
             total = sum(p for p, ok in zip(cls.probabilities, allowed, strict=True) if ok)
         while True:
-            i = min(bisect(cls.cumulative, rng.random() * cls.cumulative[-1]), len(cls.words) - 1)
+            (i,) = rng.choices(range(len(cls.words)), cum_weights=cls.cumulative)
             if allowed is None or allowed[i]:
                 return cls.words[i], cls.probabilities[i] / total
 
 
 def _shares(weights: list[float], novel: list[bool], similarity: float) -> list[float]:
     """Probabilities from weights: the familiar ones share `similarity`, the novel ones the rest."""
-    familiar_total = sum(w for w, new in zip(weights, novel, strict=True) if not new)
-    novel_total = sum(w for w, new in zip(weights, novel, strict=True) if new)
-    if not novel_total or not familiar_total:
-        return [w / (familiar_total + novel_total) for w in weights]
-    return [
-        w / novel_total * (1 - similarity) if new else w / familiar_total * similarity
-        for w, new in zip(weights, novel, strict=True)
-    ]
+    marked = list(zip(weights, novel, strict=True))
+    familiar, fresh = (sum(w for w, new in marked if new is kind) for kind in (False, True))
+    if not familiar or not fresh:
+        return [w / (familiar + fresh) for w in weights]
+    return [w / fresh * (1 - similarity) if new else w / familiar * similarity for w, new in marked]
 
 
 def _read_lexicon(path: Path, similarity: float) -> dict[str, WordClass]:
@@ -215,25 +206,19 @@ def _read_lexicon(path: Path, similarity: float) -> dict[str, WordClass]:
             attributes = {key: value or "yes" for key, _, value in pairs}
             forms = attributes.get("forms", "").split(",")
             continue
+        tag, gender = attributes.get("tag", "O"), attributes.get("gender", "")
         for entry in line.split():
             for form, text in zip(forms, entry.split("/"), strict=True):
-                word = Word(
-                    text,
-                    tag=attributes.get("tag", "O"),
-                    gender=attributes.get("gender", ""),
-                    novel="novel" in attributes,
-                    heldout="heldout" in attributes,
-                )
+                word = Word(text, tag, gender, novel="novel" in attributes, heldout="heldout" in attributes)
                 entries.setdefault(f"{name}.{form}" if form else name, []).append(word)
     classes = {}
     for key, words in entries.items():
         # Zipf: frequent words and rare ones, as in real text; novel words are ranked on their own
-        ranks: dict[tuple[bool, str], int] = {}
+        ranks = Counter[tuple[bool, str]]()
         weights = []
         for word in words:
-            group = (word.novel, word.gender)
-            ranks[group] = ranks.get(group, 0) + 1
-            weights.append(1 / (ranks[group] + 5))
+            ranks[word.novel, word.gender] += 1
+            weights.append(1 / (ranks[word.novel, word.gender] + 5))
         probabilities = _shares(weights, [word.novel for word in words], similarity)
         kept = [(w, p) for w, p in zip(words, probabilities, strict=True) if p > 0]
         classes[key] = WordClass([w for w, _ in kept], [p for _, p in kept])
@@ -257,13 +242,11 @@ def _read_rules(path: Path, similarity: float, classes: dict[str, WordClass]) ->
                 share = float(number)
             except ValueError:
                 raise ForgetlabError(f"{path.name}: expected a weight, got {weight!r} in {line!r}") from None
-            variants: dict[str, list[str]] = {}
-            for symbol, text in _unfold(f"{head} -> {body.strip()}", macros):
-                variants.setdefault(symbol, []).append(text)
-            for symbol, texts in variants.items():
-                for text in texts:
-                    entry = (share / len(texts), mark == "new", _items(text, classes, path))
-                    collected.setdefault(symbol, []).append(entry)
+            unfolded = list(_unfold(f"{head} -> {body.strip()}", macros))
+            variants = Counter(symbol for symbol, _ in unfolded)  # they share the weight
+            for symbol, text in unfolded:
+                entry = (share / variants[symbol], mark == "new", _items(text, classes, path))
+                collected.setdefault(symbol, []).append(entry)
     rules = {}
     for symbol, alternatives in collected.items():
         probabilities = _shares([a[0] for a in alternatives], [a[1] for a in alternatives], similarity)

@@ -31,7 +31,7 @@ class Parser:
         self.grammar = grammar
         self._rules = dict(grammar.rules)
         self._first = self._first_words()
-        self._by_first: dict[str, tuple[dict[str, list[Rule]], list[Rule]]] = {}
+        self._by_first: dict[str, dict[str, list[Rule]]] = {}
         for symbol in self._rules:
             self._index(symbol)
 
@@ -92,12 +92,9 @@ class Parser:
     def _inside(self, symbol: str, i: int, words: Words, chart: dict[tuple[str, int], Spans]) -> Spans:
         if (symbol, i) in chart:
             return chart[symbol, i]
-        by_first, nullable = self._by_first[symbol]
-        if i < len(words):
-            word = words[i]
-            rules = self._rules[symbol] if word is None else by_first.get(word, nullable)
-        else:
-            rules = nullable
+        word = words[i] if i < len(words) else ""
+        by_first = self._by_first[symbol]
+        rules = self._rules[symbol] if word is None else by_first.get(word, by_first[""])
         spans: Spans = {}
         for rule in rules:
             for end, p in self._match(rule, i, words, chart).items():
@@ -152,42 +149,37 @@ class Parser:
 
     # -- what a rule may begin with: lets inside() skip nearly all alternatives ---------------------
 
-    def _starts(self, rule: Rule, first: dict[str, set[str]]) -> tuple[set[str], bool]:
+    def _starts(self, rule: Rule, first: dict[str, set[str]]) -> set[str]:
+        """The words that a rule may begin with; "" among them where it may be empty."""
         words: set[str] = set()
         for item in rule.items:
             if isinstance(item, str):
-                return words | {item}, False
+                return words | {item}
             if isinstance(item, Draw):
-                return words | set(self.grammar.classes[item.words].index), False
+                return words | set(self.grammar.classes[item.words].index)
             if isinstance(item, Refer):
                 raise ValueError("a rule refers to a word before drawing it")
             words |= first[item.symbol] - {""}
             if "" not in first[item.symbol]:
-                return words, False
-        return words, True
+                return words
+        return words | {""}
 
     def _first_words(self) -> dict[str, set[str]]:
+        """`_starts` of every symbol: the least fixed point."""
         first: dict[str, set[str]] = {symbol: set() for symbol in self._rules}
-        changed = True
-        while changed:
-            changed = False
-            for symbol, rules in self._rules.items():
-                for rule in rules:
-                    words, empty = self._starts(rule, first)
-                    if empty:
-                        words = words | {""}
-                    if not words <= first[symbol]:
-                        first[symbol] |= words
-                        changed = True
+        before = None
+        while first != before:
+            before = first
+            first = {s: {w for rule in rules for w in self._starts(rule, before)} for s, rules in self._rules.items()}
         return first
 
     def _index(self, symbol: str) -> None:
-        starts = [(rule, *self._starts(rule, self._first)) for rule in self._rules[symbol]]
-        nullable = [rule for rule, _, empty in starts if empty]
-        # every nullable rule belongs in every list, in rule order
-        words = {word for _, firsts, _ in starts for word in firsts}
-        lists = {word: [r for r, firsts, empty in starts if empty or word in firsts] for word in words}
-        self._by_first[symbol] = (lists, nullable)
+        starts = [(rule, self._starts(rule, self._first)) for rule in self._rules[symbol]]
+        words = {"", *(word for _, firsts in starts for word in firsts)}
+        # a rule that may be empty belongs in every list, in rule order
+        self._by_first[symbol] = {
+            word: [rule for rule, firsts in starts if "" in firsts or word in firsts] for word in words
+        }
 
     # -- single sentences --------------------------------------------------------------------------
 

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
-from forgetlab.training.huggingface.lent_heads import WithLentHeads
-from forgetlab.training.method import Method, Run
-from forgetlab.training.record import Record, Status
+from forgetlab.training.huggingface.watching import Watching
+from forgetlab.training.method import Run
 
 
-class Resuming(Trainer):
-    """The half of `ForgettingTrainer` that saves and resumes; the other half defines what is declared here."""
+class Resuming(Watching):
+    """The part of `ForgettingTrainer` that saves and resumes; the whole defines what is declared here."""
 
-    together: WithLentHeads
-    methods: list[Method]
-    watch: Sequence[Task]
-    limit: int | None
-    records: list[Record]
-    stopped: str
     _run: Run | None
     _settings: list[list[Any]] | None  # of the methods, before their setup
-    _first: dict[str, Sequence[Any]]
-    _loss: Tensor
-    _loss_steps: int
-    _start: float
 
-    def _begin(self) -> Run:
-        raise NotImplementedError
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
+        """As in `Trainer`, but that True takes up the newest checkpoint that is whole; a run at its end stays there.
 
-    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
-        raise NotImplementedError
-
-    def _planned_steps(self) -> int:
-        raise NotImplementedError
-
-    def _look_if_due(self) -> None:
-        raise NotImplementedError
+        Raises ForgetlabError where there is none, where the one given is damaged or of other methods, and where the
+        data give out early; what was learned stays, scored.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.newest(str(self.args.output_dir))
+        elif resume_from_checkpoint and (wrong := checkpoints.fault(Path(resume_from_checkpoint))):
+            raise ForgetlabError(f"{resume_from_checkpoint}: {wrong}; resume from another checkpoint")
+        if resume_from_checkpoint and (ended := self._ended(resume_from_checkpoint)):
+            return ended
+        try:
+            return super().train(resume_from_checkpoint, *args, **more)
+        except ValueError as error:
+            if "does not contain any data" not in str(error):  # accelerate, of a stream that does not start anew
+                raise
+            self.finish()
+            step = self.state.global_step
+            raise ForgetlabError(
+                f"the training data gave out after step {step} of {self.state.max_steps}: what was learned until then "
+                "is in the model, and scored in `records`; give data that start anew at each epoch, or "
+                f"max_steps={step}"
+            ) from None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._look_if_due()  # what methods remember of it is part of their state
@@ -136,3 +137,8 @@ class Resuming(Trainer):
             self._load_best_model()
         self.records.append(self._record(self._begin(), "stopped" if stopped else "done", plain["last"], stopped))
         return TrainOutput(state.global_step, math.nan, {})
+
+    def _planned_steps(self) -> int:
+        """As the Trainer counts them, which on a resume it does after the methods' setup only."""
+        batches = len(self.get_train_dataloader())
+        return math.ceil(self.args.num_train_epochs * math.ceil(batches / self.args.gradient_accumulation_steps))

@@ -5,12 +5,8 @@ Everything else stays the Trainer's: data, loss, precision, accumulation, loggin
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,17 +14,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from forgetlab.errors import ForgetlabError, whole
-from forgetlab.metrics.retention import kept
-from forgetlab.metrics.summary import error_before
 from forgetlab.models.model import Model, evaluating, lm_kind_of
 from forgetlab.tasks import Task
-from forgetlab.tasks.base import facts_of
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.lent_heads import Theirs, WithLentHeads, plain
 from forgetlab.training.huggingface.resuming import Resuming
-from forgetlab.training.measuring import measured
 from forgetlab.training.method import Method, Part, Run, grouped
-from forgetlab.training.record import Record, Status, plain_tallies
+from forgetlab.training.record import Record, Status
 
 
 class ForgettingTrainer(Resuming):
@@ -100,39 +92,6 @@ class ForgettingTrainer(Resuming):
 
     # -- the run ------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
-        """As in `Trainer`, but that True takes up the newest checkpoint that is whole; a run at its end stays there.
-
-        Raises ForgetlabError where there is none, where the one given is damaged or of other methods, and where the
-        data give out early; what was learned stays, scored.
-        """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = checkpoints.newest(str(self.args.output_dir))
-        elif resume_from_checkpoint and (wrong := checkpoints.fault(Path(resume_from_checkpoint))):
-            raise ForgetlabError(f"{resume_from_checkpoint}: {wrong}; resume from another checkpoint")
-        if resume_from_checkpoint and (ended := self._ended(resume_from_checkpoint)):
-            return ended
-        try:
-            return super().train(resume_from_checkpoint, *args, **more)
-        except ValueError as error:
-            if "does not contain any data" not in str(error):  # accelerate, of a stream that does not start anew
-                raise
-            self.finish()
-            step = self.state.global_step
-            raise ForgetlabError(
-                f"the training data gave out after step {step} of {self.state.max_steps}: what was learned until then "
-                "is in the model, and scored in `records`; give data that start anew at each epoch, or "
-                f"max_steps={step}"
-            ) from None
-
-    def finish(self) -> None:
-        """See to it that the last record is of the last step: a run may end before its time."""
-        if self.records and self.records[-1].status == "running":
-            if self.records[-1].step < self.state.global_step:
-                self.look(last=True)
-            else:
-                self.records[-1] = replace(self.records[-1], status="done")
-
     def _begin(self) -> Run:
         """The run as methods see it, with their setup done; the model has its weights from before by now."""
         if self._run is not None:
@@ -145,40 +104,29 @@ class ForgettingTrainer(Resuming):
                     f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
                     "model instead, or use finetune"
                 )
-        weights = {name: p for name, p in together.named_parameters() if name in together.known_names}
-        anchor = {name: p.detach().clone() for name, p in weights.items()}
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        generator = torch.Generator().manual_seed(args.seed)
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
-        run = Run(
+        run = Run.begin(
             together,
             Theirs(),
             steps,
             per_step,
             args.learning_rate,
-            anchor,
-            weights,
-            generator,
+            args.seed,
             autocast=self.accelerator.autocast,
             methods=self.methods,
             watch=self.watch,
             new=together.new_head(),
-            seed=args.seed,
         )
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
             method.setup(run)
         if self.args.process_index:  # the same memories everywhere, other draws from them
-            generator.manual_seed(args.seed + 7919 * args.process_index)
+            run.generator.manual_seed(args.seed + 7919 * args.process_index)
         for p in together.parameters():
             p.requires_grad_(required.get(p, True))
         self._run = run
         return run
-
-    def _planned_steps(self) -> int:
-        """As the Trainer counts them, which on a resume it does after the methods' setup only."""
-        batches = len(self.get_train_dataloader())
-        return math.ceil(self.args.num_train_epochs * math.ceil(batches / self.args.gradient_accumulation_steps))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
@@ -272,9 +220,7 @@ class ForgettingTrainer(Resuming):
         if scale != 1.0:  # a power of two: nothing is rounded
             torch._foreach_div_(gradients, scale)
         with torch.enable_grad():
-            for hook in ("observe_gradients", "add_penalty_gradient", "adjust_gradients"):
-                for method in self.methods:
-                    getattr(method, hook)(run)
+            run.finish_gradients()
         gradients = [p.grad for p in run.trained() if p.grad is not None]
         if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
             for gradient in gradients:
@@ -293,77 +239,6 @@ class ForgettingTrainer(Resuming):
         for group, rate in zip(run.groups, self._rates, strict=True):
             group["lr"] = rate  # the Trainer's schedule goes on from its own rate
         self.together.zero_grad()
-
-    # -- what is watched ----------------------------------------------------------------------------
-
-    def look(self, last: bool = False) -> Record:
-        """Score the watched tasks now, log the scores, and ask the methods whether to stop."""
-        run, loss = self._begin(), self._mean_loss()
-        self._due = None
-        record = self._logged(self._record(run, "done" if last else "running", loss))
-        if not self.stopped and (reasons := [r for m in self.methods if (r := m.should_stop(record, run))]):
-            self.stopped = "; ".join(reasons)
-            self.control.should_training_stop = True
-            record = self._logged(self._record(run, "stopped", loss, self.stopped))  # other weights may be back
-        return record
-
-    def _look_if_due(self) -> None:
-        if self._due is not None:
-            self.look(last=self._due == "done")
-
-    def _maybe_log_save_evaluate(self, *args: Any, **more: Any) -> None:
-        super()._maybe_log_save_evaluate(*args, **more)
-        self._look_if_due()
-
-    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
-        found = measured(run, self.watch, self.limit)
-        tallies = found.pop("tallies")
-        return Record(
-            **{**found, "scores": {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}},
-            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
-            loss=loss,
-            seconds=time.perf_counter() - self._start,
-            train_seconds=0.0,
-            status=status,
-            message=message,
-        )
-
-    def _logged(self, record: Record) -> Record:
-        self.records.append(record)
-        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line may be still to come
-        self.log(self._as_logs(record))
-        self.control.should_log = wanted
-        return record
-
-    def _mean_loss(self) -> float | None:
-        """Of the training steps since the last record, as the Trainer logs it; None where there was none."""
-        if not self._loss_steps:
-            return self.records[-1].loss if self.records else None
-        mean = float(self.accelerator.gather(self._loss.reshape(1)).mean()) / self._loss_steps
-        self._loss, self._loss_steps = torch.zeros_like(self._loss), 0
-        return mean
-
-    def _new_score(self, loss: float | None) -> float:
-        """The loss on the evaluation set at this step, or on the training batches where none is evaluated on."""
-        if self.args.eval_strategy == "no":
-            return math.nan if loss is None else loss
-        now = [logs for logs in self.state.log_history if logs.get("step") == self.state.global_step]
-        found = [v for logs in now for k, v in logs.items() if k.startswith("eval_") and k.endswith("loss")]
-        return statistics.fmean(found) if found else math.nan  # of several sets the mean
-
-    def _as_logs(self, record: Record) -> dict[str, float]:
-        logs = {"drift": record.drift}
-        for task in self.watch:
-            now = record.scores[task.name][task.metric]
-            if task.name not in self._first:
-                facts = facts_of(task, self._begin().model, self.limit)
-                self._first[task.name] = (now, error_before(facts, record.as_dict()), facts["guess"])
-            start, error, guess = self._first[task.name]
-            how: Any = {"scale": task.scale, "higher_is_better": task.higher_is_better}
-            logs[f"watch/{task.name}/{task.metric}"] = now
-            if (share := kept(start, now, guess, error=error, **how)) is not None:
-                logs[f"kept/{task.name}"] = share
-        return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
 
 
 class _Hooks(TrainerCallback):

@@ -1,0 +1,69 @@
+"""A recipe is a value: it says everything that defines a run, so that the same recipe gives the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import forgetlab
+
+if TYPE_CHECKING:
+    from forgetlab.training.loop import Precision
+
+
+def _option(default: Any, text: str | None = None, **more: Any) -> Any:
+    """A field that the command line has too: its help, and what else argparse is to know of it."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a run.
+
+    new, watch (empty: what suits the model): each a source of `task_from`, that is, an embedded task's name, a file, a
+    hub set, this machine's text, with options of its own where it needs them: "cola.tsv:text=3,label=1".
+    methods: remedies, such as "none", "l2sp:lam=0.1" or "replay:ratio=0.3+l2sp". limit None: all test examples.
+
+    >>> Recipe(new="sentiment", methods="ewc:lam=10").key() == Recipe(new="sentiment", methods="ewc:lam=20").key()
+    False
+    """
+
+    model: str = _option("tiny-bert", "a shipped name, a transformers folder or a hub id (default: tiny-bert)")
+    new: str = _option("", "what to learn (default: the embedded sentiment task)", metavar="TASK_OR_FILE")
+    watch: tuple[str, ...] = _option(
+        (), "what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1", metavar="A,B"
+    )
+    methods: str = "none"
+    steps: int = _option(300)
+    lr: float = _option(1e-3, "learning rate (default: 1e-3 for the tiny models, 5e-5 for others)")
+    batch_size: int = _option(32, flag="--batch", metavar="BATCH")
+    seed: int = 0
+    every: int = _option(20, "steps between evaluations")
+    similarity: float = _option(1.0, "embedded reviews only: 0 (unfamiliar) to 1")
+    learn_steps: int = _option(200, "steps for watched tasks that the model has no head for")
+    limit: int | None = _option(512, "test examples per score")
+    text: str | None = _option(None, "column of the new file's text", metavar="COLUMN")
+    label: str | None = _option(None, "column of the new file's labels", metavar="COLUMN")
+    kind: str | None = _option(None, "how to read the new file", choices=("text", "labelled", "pairs", "tags"))
+    device: str = _option("auto")
+    precision: Precision = _option("float32", choices=("float32", "bfloat16", "float16"))  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if hasattr(value, "item"):  # a rate from np.logspace: JSON knows Python's own numbers only
+                object.__setattr__(self, name, value.item())
+        object.__setattr__(self, "watch", tuple(self.watch))
+
+    def key(self) -> str:
+        """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
+
+        A model folder is told apart by name only; a sweep looks at its files too (`sweeps.identity`).
+        """
+        from forgetlab.sources.shipped import inputs, sha256
+        from forgetlab.tasks.source_names import source_files
+
+        files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
+        content = [asdict(self), files, inputs(), forgetlab.__version__]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""The mean over examples of |∂s/∂θ|² or |∂s/∂θ|: by hooks where they are right, one example at a time elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from forgetlab.errors import ForgetlabError
+from forgetlab.importance import per_example
+from forgetlab.importance.per_example import Power, powered
+from forgetlab.importance.readers import Batch, Reader
+
+How = Literal["auto", "hooks", "loop"]
+Importance = dict[str, Tensor]
+# An objective s: (logits of some places, which of the batch's places they are) → one number for each of them.
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_over_examples(
+    reader: Reader,
+    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
+    power: Power,
+    method: How,
+) -> Importance:
+    """Mean over examples of Σ over objectives of |∂s/∂θ|^power."""
+    named = dict(reader.module.named_parameters())
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
+    trusted = _trusted_hooks(reader) if method in ("auto", "hooks") else set()
+    count = 0
+    for batch in reader.batches():
+        count += reader.rows(batch)
+        found: Importance = {}
+        others = set(named)
+        if trusted:
+            asked, found, missed = _by_hooks(reader, batch, objectives, power)
+            others = missed | (found.keys() - trusted)
+        else:
+            with torch.no_grad():
+                asked = list(objectives(reader.logits(batch), batch))
+        if others and method == "hooks":
+            raise ForgetlabError(f"hooks cannot see how the model uses {min(others)}; use method='auto'")
+        if others:
+            found |= _by_loop(reader, batch, asked, {n: p for n, p in named.items() if n in others}, power)
+        for name, value in found.items():
+            sums[name] += value
+    return {name: value / count for name, value in sums.items()}
+
+
+def _by_hooks(
+    reader: Reader, batch: Batch, objectives: Callable[[Tensor, Batch], Iterator[Objective]], power: Power
+) -> tuple[list[Objective], Importance, set[str]]:
+    """(objectives, what hooks see, names of the parameters that they miss though the logits depend on them)."""
+    rows, owners = reader.rows(batch), reader.owners(batch)
+    with per_example.recording(reader.module, rows) as calls:
+        logits = reader.logits(batch)
+    places = torch.arange(len(logits), device=logits.device)
+    asked = list(objectives(logits, batch))
+    named = dict(reader.module.named_parameters())
+    names: dict[Tensor, str] = {p: name for name, p in named.items()}
+    reachable = per_example.graph(logits)
+    seen = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
+    absent = {name: p for name, p in named.items() if p not in seen}
+    reached: tuple[Tensor | None, ...] = ()
+    if absent:
+        reached = torch.autograd.grad(logits.sum(), list(absent.values()), retain_graph=True, allow_unused=True)
+    missed = {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
+    sums: Importance = {}
+    for i, objective in enumerate(asked):
+        total, keep = objective(logits, places).sum(), i + 1 < len(asked)
+        found, unclear = per_example.totals(calls, total, owners, rows, reader.of_places, power, keep)
+        missed |= {names[p] for p in unclear}
+        for p, value in found.items():
+            sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
+    return asked, {name: value for name, value in sums.items() if name not in missed}, missed
+
+
+def _by_loop(
+    reader: Reader, batch: Batch, asked: list[Objective], wanted: dict[str, nn.Parameter], power: Power
+) -> Importance:
+    """One example at a time: slow, and right for anything that autograd is right for."""
+    owners = reader.owners(batch)
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
+    for i in range(reader.rows(batch)):
+        logits, own = reader.logits(reader.take(batch, i, i + 1)), (owners == i).nonzero().squeeze(1)
+        for k, objective in enumerate(asked):
+            total, last = objective(logits, own).sum(), k + 1 == len(asked)
+            grads = torch.autograd.grad(total, list(wanted.values()), retain_graph=not last, allow_unused=True)
+            for name, grad in zip(wanted, grads, strict=True):
+                if grad is not None:
+                    sums[name] += powered(grad.float(), power)
+    return sums
+
+
+def _trusted_hooks(reader: Reader) -> set[str]:
+    """Names of the parameters for which hooks and loop agree on two examples: a layer may do what no hook sees."""
+    batch = max(reader.batches(), key=reader.rows)
+    pair = reader.take(batch, 0, min(2, reader.rows(batch)))
+
+    def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
+        mix = torch.linspace(1, 2, values.shape[1], device=values.device)
+        yield lambda some, _: some @ mix  # its gradient is not 0 where the logits are, which would hide an error
+
+    try:
+        asked, fast, _ = _by_hooks(reader, pair, objectives, power=2)
+    except RuntimeError:  # position ids that come once are given rows for each example, which a model may not like
+        return set()
+    slow = _by_loop(reader, pair, asked, dict(reader.module.named_parameters()), power=2)
+    largest = max(float(value.max()) for value in slow.values())
+    trusted = set()
+    for name, value in fast.items():
+        error = float((value - slow[name]).abs().max())
+        if error <= 1e-3 * float(slow[name].max()) + 1e-12 * largest:  # key biases: exactly 0 but for rounding
+            trusted.add(name)
+    return trusted

@@ -1,0 +1,119 @@
+"""A Trainer's watched tasks: scored along the way, logged, and shown to the methods that may stop the run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from forgetlab.metrics.retention import kept
+from forgetlab.metrics.summary import error_before
+from forgetlab.tasks import Task
+from forgetlab.tasks.base import facts_of
+from forgetlab.training.huggingface.lent_heads import WithLentHeads
+from forgetlab.training.measuring import measured
+from forgetlab.training.method import Method, Run
+from forgetlab.training.record import Record, Status, main_score, plain_tallies
+
+
+class Watching(Trainer):
+    """The part of `ForgettingTrainer` that scores and logs; the whole defines what is declared here."""
+
+    together: WithLentHeads
+    methods: list[Method]
+    watch: Sequence[Task]
+    limit: int | None
+    records: list[Record]
+    stopped: str
+    _first: dict[str, Sequence[Any]]
+    _due: Status | None
+    _loss: Tensor
+    _loss_steps: int
+    _start: float
+
+    def _begin(self) -> Run:
+        raise NotImplementedError
+
+    def look(self, last: bool = False) -> Record:
+        """Score the watched tasks now, log the scores, and ask the methods whether to stop."""
+        run, loss = self._begin(), self._mean_loss()
+        self._due = None
+        record = self._logged(self._record(run, "done" if last else "running", loss))
+        if not self.stopped and (reasons := [r for m in self.methods if (r := m.should_stop(record, run))]):
+            self.stopped = "; ".join(reasons)
+            self.control.should_training_stop = True
+            record = self._logged(self._record(run, "stopped", loss, self.stopped))  # other weights may be back
+        return record
+
+    def finish(self) -> None:
+        """See to it that the last record is of the last step: a run may end before its time."""
+        if self.records and self.records[-1].status == "running":
+            if self.records[-1].step < self.state.global_step:
+                self.look(last=True)
+            else:
+                self.records[-1] = replace(self.records[-1], status="done")
+
+    def _look_if_due(self) -> None:
+        if self._due is not None:
+            self.look(last=self._due == "done")
+
+    def _maybe_log_save_evaluate(self, *args: Any, **more: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **more)
+        self._look_if_due()
+
+    def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
+        found, tallies = measured(run, self.watch, self.limit)
+        found["scores"] = {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}
+        return Record(
+            **found,
+            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
+            loss=loss,
+            seconds=time.perf_counter() - self._start,
+            train_seconds=0.0,
+            status=status,
+            message=message,
+        )
+
+    def _logged(self, record: Record) -> Record:
+        self.records.append(record)
+        wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line may be still to come
+        self.log(self._as_logs(record))
+        self.control.should_log = wanted
+        return record
+
+    def _mean_loss(self) -> float | None:
+        """Of the training steps since the last record, as the Trainer logs it; None where there was none."""
+        if not self._loss_steps:
+            return self.records[-1].loss if self.records else None
+        mean = float(self.accelerator.gather(self._loss.reshape(1)).mean()) / self._loss_steps
+        self._loss, self._loss_steps = torch.zeros_like(self._loss), 0
+        return mean
+
+    def _new_score(self, loss: float | None) -> float:
+        """The loss on the evaluation set at this step, or on the training batches where none is evaluated on."""
+        if self.args.eval_strategy == "no":
+            return math.nan if loss is None else loss
+        now = [logs for logs in self.state.log_history if logs.get("step") == self.state.global_step]
+        found = [v for logs in now for k, v in logs.items() if k.startswith("eval_") and k.endswith("loss")]
+        return statistics.fmean(found) if found else math.nan  # of several sets the mean
+
+    def _as_logs(self, record: Record) -> dict[str, float]:
+        logs = {"drift": record.drift}
+        for task in self.watch:
+            now = main_score(record.scores, task)
+            if task.name not in self._first:
+                facts = facts_of(task, self._begin().model, self.limit)
+                self._first[task.name] = (now, error_before(facts, record.as_dict()), facts["guess"])
+            start, error, guess = self._first[task.name]
+            how: Any = {"scale": task.scale, "higher_is_better": task.higher_is_better}
+            logs[f"watch/{task.name}/{task.metric}"] = now
+            if (share := kept(start, now, guess, error=error, **how)) is not None:
+                logs[f"kept/{task.name}"] = share
+        return logs | {f"penalty/{name}": value for name, value in record.penalty.items()}
