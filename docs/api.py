@@ -46,7 +46,8 @@ def _of_room(room: str) -> Iterator[str]:
 def _signature(thing: Any) -> str:
     try:
         said = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(thing)))
-        return fill(said, 100, subsequent_indent="    ", break_long_words=False)
+        said = re.sub(r"<class '([^']*)'>", r"\1", said)
+        return fill(said, 68, subsequent_indent="    ", break_long_words=False)
     except ValueError:  # of a builtin
         return ""
 
@@ -55,7 +56,7 @@ def _text(doc: str) -> str:
     """A docstring as Markdown: words as they stand, examples as code."""
     words, prompt, example = doc.partition(">>> ")
     code = f"```pycon\n{prompt}{example}\n```\n" if prompt else ""
-    parts = words.split("`")
+    parts = re.sub(r"\n(?=(?:Raises|Returns|Source)\b)", "\n\n", words).split("`")
     parts[::2] = [re.sub(r"([\\*_|<>$\[\]{}#~^])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts) + "\n" + code
 

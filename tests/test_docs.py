@@ -20,6 +20,7 @@ import torch
 
 import forgetlab
 from forgetlab import finetune, load, suite, task
+from forgetlab.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(found.name for found in walk_packages(forgetlab.__path__, "forgetlab."))
@@ -143,7 +144,7 @@ def test_the_short_scripts_of_the_readme_run(capsys: pytest.CaptureFixture[str])
     assert seen["fisher"]["weight"].shape == linear.weight.shape
 
 
-def test_the_commands_of_the_readme_are_there() -> None:
+def test_the_commands_of_the_readme_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     words = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
     targets = set(
@@ -151,6 +152,11 @@ def test_the_commands_of_the_readme_are_there() -> None:
     )
     assert {"lab", "demo", "test", "check", "book"} <= targets
     assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
+    for command, options in re.findall(r"python -m forgetlab (\w+)(.*)", words):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        assert not [option for option in re.findall(r"--[\w-]+", options) if f" {option}" not in told], command
     for folder in re.findall(r"\]\((?!http)([^)#]+)", words):
         assert (ROOT / folder).exists(), folder
 
