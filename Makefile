@@ -17,18 +17,18 @@ lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its
 demo: $(INSTALLED)           ## the main job, headless, on the embedded world
 	$(BIN)/python -m forgetlab demo
 
-check: $(INSTALLED)          ## the fast part: lint, floors, types, unit tests, every example of the docstrings
+check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests, the docstrings' examples
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow" tests
 
 test: $(INSTALLED)           ## everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(PYTEST) tests
 
 nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
