@@ -17,14 +17,10 @@ How = Literal["auto", "hooks", "loop"]
 Importance = dict[str, Tensor]
 # An objective s: (logits of some places, which of the batch's places they are) → one number for each of them.
 Objective = Callable[[Tensor, Tensor], Tensor]
+Objectives = Callable[[Tensor, Batch], Iterator[Objective]]  # of the logits of a batch, and the batch
 
 
-def mean_over_examples(
-    reader: Reader,
-    objectives: Callable[[Tensor, Batch], Iterator[Objective]],
-    power: Power,
-    method: How,
-) -> Importance:
+def mean_over_examples(reader: Reader, objectives: Objectives, power: Power, method: How) -> Importance:
     """Mean over examples of Σ over objectives of |∂s/∂θ|^power."""
     named = dict(reader.module.named_parameters())
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
@@ -50,7 +46,7 @@ def mean_over_examples(
 
 
 def _by_hooks(
-    reader: Reader, batch: Batch, objectives: Callable[[Tensor, Batch], Iterator[Objective]], power: Power
+    reader: Reader, batch: Batch, objectives: Objectives, power: Power
 ) -> tuple[list[Objective], Importance, set[str]]:
     """(objectives, what hooks see, names of the parameters that they miss though the logits depend on them)."""
     rows, owners = reader.rows(batch), reader.owners(batch)

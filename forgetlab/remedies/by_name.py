@@ -5,49 +5,26 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any, get_args
 
 from forgetlab import sources
 from forgetlab.errors import ForgetlabError, number, unknown
-from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
-from forgetlab.remedies.interpolation import WeightInterpolation
-from forgetlab.remedies.projection import AGEM, PCGrad
-from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
-from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask
-from forgetlab.remedies.schedules import Cosine, GradualUnfreezing, LayerwiseRates, SlantedTriangular, Warmup
-from forgetlab.remedies.stopping import EarlyStopping, SafetyBrake
 from forgetlab.tasks import MaskedLM, Task
 from forgetlab.training.method import Family, Method
 
-# A new remedy is one more line here; its family and its main setting are the class's own.
-_REMEDIES: tuple[type[Method], ...] = (
-    Method,
-    L2SP,
-    EWC,
-    OnlineEWC,
-    SI,
-    MAS,
-    LwF,
-    KLAnchor,
-    ExperienceReplay,
-    GenerativeReplay,
-    Multitask,
-    Frozen,
-    Adapters,
-    LoRA,
-    ProgressiveColumns,
-    PCGrad,
-    AGEM,
-    LayerwiseRates,
-    Warmup,
-    Cosine,
-    SlantedTriangular,
-    GradualUnfreezing,
-    EarlyStopping,
-    SafetyBrake,
-    WeightInterpolation,
-)
-METHODS: dict[str, type[Method]] = {remedy.name: remedy for remedy in _REMEDIES}
+
+def found() -> dict[str, type[Method]]:
+    """{name: remedy} of the modules in this folder: each subclass of Method with a `name` of its own, by family."""
+    remedies: list[type[Method]] = [Method]
+    for _, module, _ in walk_packages(import_module("forgetlab.remedies").__path__, "forgetlab.remedies."):
+        classes = [c for c in vars(import_module(module)).values() if isinstance(c, type) and c.__module__ == module]
+        remedies += [c for c in classes if issubclass(c, Method) and "name" in vars(c)]
+    return {c.name: c for c in sorted(remedies, key=lambda c: get_args(Family).index(c.family))}
+
+
+METHODS = found()
 FROM_OLD_TASKS = ("old", "fisher", "importance")  # a first argument of this name takes the watched tasks
 _ANY_TEXT = sources.Examples(kind="text", texts=("a",))
 _STAND_IN = MaskedLM("stand-in", _ANY_TEXT, _ANY_TEXT)  # for checking the settings before any task is there

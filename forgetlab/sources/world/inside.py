@@ -246,21 +246,15 @@ class Parser:
             if not isinstance(item, Draw):
                 continue
             cls = self.grammar.classes[item.words]
+            words = list(zip(cls.words, cls.probabilities, strict=True))
             following = []
             for bound, weight in assignments:
                 allowed = cls.allowed(item, bound)
-                mass, plogp = 0.0, 0.0
-                for k, p in enumerate(cls.probabilities):
-                    if allowed is None or allowed[k]:
-                        mass += p
-                        plogp += p * log(p)
-                total += weight * (log(mass) - plogp / mass)  # H(p/mass) = log mass − (Σ p log p)/mass
+                left = [(w, p) for k, (w, p) in enumerate(words) if allowed is None or allowed[k]]
+                mass = sum(p for _, p in left)
+                total += weight * (log(mass) - sum(p * log(p) for _, p in left) / mass)  # H(p/mass)
                 if item.var in constrainers:
-                    following += [
-                        ({**bound, item.var: cls.words[k]}, weight * p / mass)
-                        for k, p in enumerate(cls.probabilities)
-                        if allowed is None or allowed[k]
-                    ]
+                    following += [({**bound, item.var: w}, weight * p / mass) for w, p in left]
             if item.var in constrainers:
                 assignments = following
         return total
