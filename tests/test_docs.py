@@ -169,3 +169,10 @@ def test_the_book_has_a_page_of_every_public_name() -> None:
     assert "\n### EWC\n\n```python\nEWC(fisher: Mapping[str, Tensor] | Sequence[Task], " in page
     assert "\n```pycon\n>>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])" in page
     assert "api.md" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_contributing_says_where_every_room_is() -> None:
+    words = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = [found.name for found in iter_modules(forgetlab.__path__)]
+    assert len(rooms) > 13
+    assert not [room for room in rooms if f"`{room}`" not in words]
