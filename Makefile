@@ -17,7 +17,7 @@ lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its
 demo: $(INSTALLED)           ## the main job, headless, on the embedded world
 	$(BIN)/python -m forgetlab demo
 
-check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests
+check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests, the docstrings' examples
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -56,10 +56,11 @@ notebooks: $(INSTALLED)      ## execute every lesson and write it back
 colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
 
-book: $(INSTALLED)           ## dist/book: the lessons as a static site, with search
+book: $(INSTALLED)           ## dist/book: the lessons and every public name as a static site, with search
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
 	rm -rf dist/book dist/book-source && mkdir -p dist/book-source
 	cp notebooks/README.md notebooks/*.ipynb benchmarks/results/remedies.md dist/book-source
+	$(BIN)/python docs/api.py > dist/book-source/api.md
 	$(BIN)/sphinx-build -q -c docs dist/book-source dist/book
 	@echo "the book: dist/book/README.html"
 

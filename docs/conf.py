@@ -40,7 +40,7 @@ def with_contents(app: Any, docname: str, source: list[str]) -> None:
     """The lessons in their order, below the index; the table of remedies is a page of the book."""
     source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/remedies.md", "remedies.md"))
     if docname == root_doc:
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies"]) + "\n```\n"
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "api"]) + "\n```\n"
 
 
 def with_alt_text(app: Any, doctree: Any, docname: str) -> None:

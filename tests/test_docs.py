@@ -7,6 +7,7 @@ import doctest
 import inspect
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 import forgetlab
 from forgetlab import finetune, load, suite, task
+from forgetlab.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(found.name for found in walk_packages(forgetlab.__path__, "forgetlab."))
@@ -31,18 +33,13 @@ PROMISED = (
     "forgetlab.metrics",
     "forgetlab.models",
     "forgetlab.remedies",
+    "forgetlab.simulators",
     "forgetlab.training.huggingface",
 )
 # results of a function that has the example, and parts of one
-BESIDES = {"Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "Place", "Projections", "Quadrants"} | {
-    "StiffPull",
+BESIDES = {"check_importance", "entity_counts", "evaluating", "kshot_hits", "save_importance", "weights_of"} | {
+    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants", "StiffPull"),
     "TwoTasks",
-    "check_importance",
-    "entity_counts",
-    "evaluating",
-    "kshot_hits",
-    "save_importance",
-    "weights_of",
 }
 # the names that every example may use, as the package's docstring says
 NAMES: dict[str, Callable[[], Any]] = {
@@ -147,7 +144,7 @@ def test_the_short_scripts_of_the_readme_run(capsys: pytest.CaptureFixture[str])
     assert seen["fisher"]["weight"].shape == linear.weight.shape
 
 
-def test_the_commands_of_the_readme_are_there() -> None:
+def test_the_commands_of_the_readme_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     words = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
     targets = set(
@@ -155,5 +152,27 @@ def test_the_commands_of_the_readme_are_there() -> None:
     )
     assert {"lab", "demo", "test", "check", "book"} <= targets
     assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
+    for command, options in re.findall(r"python -m forgetlab (\w+)(.*)", words):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        assert not [option for option in re.findall(r"--[\w-]+", options) if f" {option}" not in told], command
     for folder in re.findall(r"\]\((?!http)([^)#]+)", words):
         assert (ROOT / folder).exists(), folder
+
+
+def test_the_book_has_a_page_of_every_public_name() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "api.py"))["page"]()
+    for room in PROMISED:
+        things = [name for name in public(import_module(room)) if inspect.isroutine(getattr(import_module(room), name))]
+        assert not [name for name in things if f"\n### {name}\n\n```python\n{name}(" not in page], room
+    assert "\n### EWC\n\n```python\nEWC(fisher: Mapping[str, Tensor] | Sequence[Task], " in page
+    assert "\n```pycon\n>>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])" in page
+    assert "api.md" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_contributing_says_where_every_room_is() -> None:
+    words = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = [found.name for found in iter_modules(forgetlab.__path__)]
+    assert len(rooms) > 13
+    assert not [room for room in rooms if f"`{room}`" not in words]

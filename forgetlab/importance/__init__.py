@@ -1,4 +1,7 @@
-"""Which weights matter to which task: Fisher information, MAS importance, and what their overlap means."""
+"""Which weights matter to which task: Fisher information, MAS importance, and what their overlap means.
+
+`fisher` has the estimators, `per_example` the line that squares the gradient of an example.
+"""
 
 from forgetlab.importance.files import check_importance, load_importance, save_importance
 from forgetlab.importance.fisher import Estimator, Importance, fisher_diagonal, mas_importance

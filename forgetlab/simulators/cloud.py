@@ -44,6 +44,9 @@ def importance_cloud(
     spread: standard deviation of log₁₀ importance, in decades; the median importance is 1.
     Defaults as found in the shipped tiny-bert: Fisher diagonals of one matrix spread over 0.3–1.8 decades, and
     those of two tasks correlate at 0.2–0.7.
+
+    >>> importance_cloud(n=4, correlation=1.0).shares
+    {'slack': 0.5, 'new-critical': 0.0, 'old-critical': 0.0, 'shared': 0.5}
     """
     n, seed = whole("n", n, 1), whole("seed", seed, 0)
     spread = number("spread", spread, gt=0)
@@ -65,6 +68,9 @@ def expected_shares(correlation: float, quantile: float = 0.5) -> dict[str, floa
     shared = P(both above) = (1 − q)² + (1/2π) ∫₀^{arcsin ρ} exp(−z²/(1 + sin θ)) dθ with z the normal quantile of q;
     at the median, z = 0, this is 1/4 + arcsin(ρ)/2π. The integral is taken by the midpoint rule (error < 1e-8).
     Source: Plackett 1954 (the derivative of the orthant probability in ρ); Sheppard 1899 (the median).
+
+    >>> expected_shares(0.0)
+    {'slack': 0.25, 'new-critical': 0.25, 'old-critical': 0.25, 'shared': 0.25}
     """
     correlation = number("correlation", correlation, ge=-1, le=1)
     quantile = number("quantile", quantile, gt=0, lt=1)

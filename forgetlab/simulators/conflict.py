@@ -42,6 +42,10 @@ def interference(
     angle: φ in degrees, 0 to 180. curvature: c ≥ 0. rate: η > 0. These three broadcast.
     old: ‖g_old‖ ≥ 0; with 0, at the old optimum, all that is left is ½η²c‖u‖². new: ‖g_new‖ > 0.
     Source: Yu et al. 2020 (PCGrad), algorithm 1; Chaudhry et al. 2019 (A-GEM), eq. 11.
+
+    >>> step = interference(angle=180, rate=0.1)
+    >>> round(float(step.change_old["plain"]), 3), round(float(step.change_old["agem"]), 3)
+    (0.105, 0.0)
     """
     phi = np.deg2rad(numbers("angle", angle, ge=0, le=180))
     c, eta = numbers("curvature", curvature, ge=0), numbers("rate", rate, gt=0)

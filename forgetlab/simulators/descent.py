@@ -77,6 +77,10 @@ def two_tasks(
     With λ = 0 and no decay the old loss ends at ½·curvature·distance²·(slack + (1 − slack)·overlap).
     Source: the usual analysis of gradient descent on a quadratic, in the eigenbasis of the Hessian; for the
     two-task reading of EWC, Kirkpatrick et al. 2017, fig. 1. λ = 1 with "ewc" is joint training.
+
+    >>> run = two_tasks(overlap=0.5, slack=0, steps=1000)
+    >>> round(float(run.loss_old[-1]), 6)  # ½ · curvature · distance² · overlap
+    1.0
     """
     rate, decay = number("rate", rate, gt=0), number("decay", decay, ge=0, lt=1)
     overlap, slack = number("overlap", overlap, ge=0, le=1), number("slack", slack, ge=0, le=1)
@@ -116,7 +120,11 @@ def two_tasks(
 
 
 def quadratic(theta: Array, hessian: Array, optimum: Array) -> Array:
-    """½(θ − o)ᵀH(θ − o) for points theta of shape (..., d); returns shape (...)."""
+    """½(θ − o)ᵀH(θ − o) for points theta of shape (..., d); returns shape (...).
+
+    >>> float(quadratic(np.array([1.0, 2.0]), np.eye(2), np.zeros(2)))
+    2.5
+    """
     error = theta - optimum
     return np.asarray(0.5 * np.sum(error @ hessian * error, axis=-1))
 
@@ -176,6 +184,9 @@ def stiff_pull(
 
     lam: any shape, λ ≥ 0. rate: η > 0. fisher: F > 0. curvature: h > 0. steps ≥ 1.
     Source: forward–backward splitting, Parikh & Boyd 2014, section 4.2.
+
+    >>> round(float(stiff_pull(lam=3.0).proximal[-1]), 3)  # h / (h + λF)
+    0.25
     """
     strengths = numbers("lam", lam, ge=0)
     rate, fisher = number("rate", rate, gt=0), number("fisher", fisher, gt=0)

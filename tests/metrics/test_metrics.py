@@ -1,10 +1,7 @@
 """Metrics against hand numbers, slow loops written out here, and what theory says about them."""
 
-import doctest
 import math
 import warnings
-from importlib import import_module
-from pkgutil import iter_modules
 
 import numpy as np
 import pytest
@@ -36,13 +33,6 @@ NAN = math.nan
 
 def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_the_examples_in_the_docstrings_hold():
-    modules = [import_module(f"{metrics.__name__}.{found.name}") for found in iter_modules(metrics.__path__)]
-    results = [doctest.testmod(module) for module in modules]
-    assert sum(result.attempted for result in results) > 10
-    assert sum(result.failed for result in results) == 0
 
 
 # --- transfer ---

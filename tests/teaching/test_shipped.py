@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import re
 from statistics import fmean
@@ -11,7 +10,7 @@ import pytest
 
 from forgetlab import ForgetlabError
 from forgetlab.sources.shipped import carried
-from forgetlab.teaching import results, shipped
+from forgetlab.teaching import results
 
 
 def test_remedies_are_the_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,12 +30,6 @@ def test_fidelity_has_the_means_of_all_runs(capsys: pytest.CaptureFixture[str]) 
 def test_another_name_is_refused() -> None:
     with pytest.raises(ForgetlabError, match="did you mean 'remedies'"):
         results("remedy")
-
-
-def test_the_example_is_true() -> None:
-    found = doctest.testmod(shipped)
-    assert found.attempted
-    assert not found.failed
 
 
 def test_every_table_named_in_a_lesson_is_there() -> None:

@@ -1,4 +1,7 @@
-"""Remedies that add a term to the loss: a pull on the weights, or on the outputs."""
+"""Remedies that add a term to the loss: a pull on the weights, or on the outputs.
+
+`quadratic` has the pull that L2-SP, EWC, MAS and SI share, with its gradient λΩ(θ − θ*).
+"""
 
 from forgetlab.remedies.regularizers.ewc import EWC, MAS, OnlineEWC
 from forgetlab.remedies.regularizers.outputs import KLAnchor, LwF
