@@ -276,7 +276,7 @@ def test_the_frontier_opens_on_what_is_shipped_where_there_is_no_benchmark(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     measured = frontier.dots()
-    monkeypatch.setattr(frontier, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(frontier, "carried", lambda folder: tmp_path / folder)
     assert frontier.dots() == []
     run = {"spec": "none", "step": 200, "lr": 1e-3, "seed": 0, "kept": 0.5, "new": 0.9}
     assert results.put("lab-frontier", frontier.OPENING, {"dots": measured, "run": run}, tmp_path / "shipped") == ""
