@@ -136,8 +136,8 @@ def test_a_diverged_model_is_said_to_have_no_answer(trained: Lab) -> None:
     copies.keep(bench.model, settings, 5)
     answers = copies.answers("anna flew to [MASK] .", settings)
     both = ("anna flew to [MASK] .", answers["before"], answers["after"], 5)
-    assert "no longer finite" in ask.ask_view.told(*both)
-    page = re.sub("<[^>]*>", " ", ask.ask_view.page(*both))
+    assert "no longer finite" in ask.ask.told(*both)
+    page = re.sub("<[^>]*>", " ", ask.ask.page(*both))
     assert "washington" in page  # before
     assert "no longer finite" in page
     assert "–" in page

@@ -233,7 +233,7 @@ def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pyt
     lab.view["budget"].value = 0
     assert "best within 0% forgotten: adapters" in _alt(lab)
     lab.view["budget"].value = 60
-    assert "best within 60% forgotten: agem" in _alt(lab)
+    assert "best within 60% forgotten: lwf" in _alt(lab)
     lab.apply({**small, "remedy": "ewc", "strength": 0.01})
     assert "Your runs: 2, " in _alt(lab)  # the same run again is one entry
     lab.reset()

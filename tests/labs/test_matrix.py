@@ -25,7 +25,7 @@ GOLDEN = [[0.9, 0.1, 0.1], [0.95, 0.8, 0.1], [0.7, 0.75, 0.85]]
 @pytest.fixture(autouse=True)
 def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(matrix, "load", lambda name: shared_model())
+    monkeypatch.setattr(matrix, "load", lambda name, **_: shared_model())
     monkeypatch.setattr(matrix, "question", shared_question)
 
 

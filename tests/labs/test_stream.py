@@ -23,7 +23,7 @@ shared_model, shared_question = cache(small_model), cache(question)
 @pytest.fixture(autouse=True)
 def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stream, "load", lambda name: shared_model())
+    monkeypatch.setattr(stream, "load", lambda name, **_: shared_model())
     monkeypatch.setattr(stream, "question", shared_question)
     monkeypatch.setattr(stream, "STEPS", 4)
 
