@@ -55,24 +55,13 @@ def test_a_pull_to_a_detached_copy_passes() -> None:
         (l2sp(term=lambda p, a: (p - a).abs().sum()), "absolute values"),
         (mean_over_weights, "mean over the weights"),
         (without_lam, "λ is missing"),
-    ],
-)
-def test_each_mistake_of_l2sp_is_named(wrong: Pull, words: str) -> None:
-    verdict = check_l2sp(wrong)
-    assert not verdict
-    assert words in verdict.words
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
         (lambda weights, lam: torch.zeros(()), "a function that gives the penalty later"),
         (lambda weights, lam: lambda: 0.5, "must give a tensor"),
         (lambda weights, lam: lambda: torch.ones(()), "no gradient"),
         (lambda weights, lam: lambda: None, "returns nothing yet"),
     ],
 )
-def test_what_is_no_pull_is_said_in_words(wrong: Pull, words: str) -> None:
+def test_each_mistake_of_l2sp_is_named(wrong: Pull, words: str) -> None:
     verdict = check_l2sp(wrong)
     assert not verdict
     assert words in verdict.words
