@@ -108,7 +108,7 @@ def text_suite(
     corpora: perplexity on each: files, hub data sets "owner/name:config", or this machine's three texts. pairs,
     choices: JSON lines of minimal pairs and of multiple choice, by likelihood. k_shot: labelled files, classified
     from k examples of each class on frozen features. generation: how varied a causal model's own texts are, written
-    on from the first corpus. limit: examples of each source. `own_data.task_from` has the formats.
+    on from the first corpus. limit: examples of each source. `task_from` has the formats.
     Raises ForgetlabError where a source cannot be read or does not fit the model, and for two of the same name.
     """
     if model.lm_kind is None:
