@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import forgetlab
-from forgetlab.sources.json_files import DRAFT, _plain, _read, digest, read_json, write_json
+from forgetlab.sources.json_files import DRAFT, digest, plain_values, read_json, write_json
 from forgetlab.sources.shipped import data_folder, inputs
 
 CACHE_BYTES = 50_000_000
@@ -28,9 +28,8 @@ def get(name: str, settings: Mapping[str, Any]) -> Any | None:
     """The stored result, or None where there is none that is whole and of these settings."""
     file = f"{key(name, settings)}.json"
     for folder in (shipped_folder(), cache_folder()):
-        shipped = folder == shipped_folder()  # the manifest vouches for those that carry no digest
-        found = read_json(folder / file) or (_read(folder / file) if shipped else None)
-        if found and found.get("settings") == _plain(settings) and found.get("name", name) == name:
+        found = read_json(folder / file)
+        if found and found.get("settings") == plain_values(settings) and found.get("name", name) == name:
             return found.get("result")
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from forgetlab import labs
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import results
 from forgetlab.labs.kit.base import Lab
+from forgetlab.sources.json_files import read_json, write_json
 from forgetlab.sources.shipped import data_folder
 from forgetlab.sources.world.write import write_manifest
 
@@ -42,9 +42,9 @@ def write(names: Iterable[str] = labs.LABS) -> list[str]:
     files = sorted(cache.glob("*.json"))
     shipped.mkdir(parents=True, exist_ok=True)
     for file in files:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["result"] = rounded(content["result"])
-        (shipped / file.name).write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+        content = read_json(file)
+        assert content is not None, file  # written a moment ago
+        write_json(shipped / file.name, {**content, "result": rounded(content["result"])})
     return [file.name for file in files]
 
 

@@ -19,7 +19,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
     It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
     """
-    plain = _plain(content)
+    plain = plain_values(content)
     text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
@@ -67,6 +67,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has it: tuples are lists, every key is a word."""
     return json.loads(json.dumps(dict(content), allow_nan=False))

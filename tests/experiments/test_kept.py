@@ -429,3 +429,13 @@ def test_a_draft_that_a_killed_process_left_makes_room(own_cache: Path, monkeypa
     results.put("a", {}, "z")
     assert not draft.exists()
     assert results.get("a", {}) == "z"
+
+
+def test_a_shipped_result_with_a_changed_number_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
+    assert results.put("lab", {"lr": 1}, {"score": 0.5}, tmp_path) == ""
+    assert results.get("lab", {"lr": 1}) == {"score": 0.5}
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    assert results.get("lab", {"lr": 1}) is None
