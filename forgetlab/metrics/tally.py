@@ -40,6 +40,12 @@ def by_item(values: Sequence[Tensor], rows: Tensor, count: int) -> Tensor:
     return torch.zeros(count, len(values), dtype=torch.float64).index_add_(0, rows.cpu(), places)
 
 
+def answers(right: Tensor) -> Tally:
+    """The tally of (n,) questions, each right (1), wrong (0) or right in a share of the draws."""
+    share = right.cpu().double()
+    return Tally(("right", "one"), torch.stack([share, torch.ones_like(share)], dim=1))
+
+
 def accuracy(sums: Tensor) -> Tensor:
     """Accuracy from (..., 2) right, one: Σ right / Σ one."""
     return sums[..., 0] / sums[..., 1]

@@ -81,7 +81,8 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
         return MinimalPairs(full_name, [row["good"] for row in found], [row["bad"] for row in found])
     if base == "cloze":
         found = rows(base, "test")
-        return Cloze(full_name, *([row[key] for row in found] for key in ("text", "choices", "answer")))
+        questions, choices = ([row[key] for row in found] for key in ("text", "choices"))
+        return Cloze(full_name, questions, choices, [row["choices"].index(row["answer"]) for row in found])
     if base == "k-shot":
         return KShot(full_name, _labelled(rows("register", "train", 200)), _labelled(rows("register", "test")))
     return Writing(full_name)

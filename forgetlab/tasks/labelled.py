@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forgetlab import metrics
 from forgetlab.errors import ForgetlabError
-from forgetlab.metrics.tally import Tally, by_item
+from forgetlab.metrics.tally import Tally, answers
 from forgetlab.models.heads import Level
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
@@ -90,22 +90,27 @@ class Classification(Labelled):
         return self._given(self.test)
 
     def guesser(self, model: Model, limit: int | None = None) -> float | None:
-        """Accuracy of the sample's most frequent class."""
-        counts = self._targets["test"][self.sample(limit)].bincount()
-        return float(counts.max() / counts.sum())  # never below 1/K
+        return most_frequent(self._targets["test"][self.sample(limit)])
+
+    def tally_of(self, gold: Tensor, guesses: Tensor) -> Tally:
+        """What the main score is made of. gold, guesses: (n,) class numbers."""
+        return answers(gold == guesses)
 
     def scores_of(
         self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
     ) -> tuple[Scores, Tally | None]:
-        right, loss, rows = [], [], []
+        gold, guesses, loss, rows = [], [], [], []
         for batch, logits in predictions:
-            right.append(logits.argmax(-1) == batch["targets"])
+            gold.append(batch["targets"])
+            guesses.append(logits.argmax(-1))
             loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             rows.append(batch["rows"])
-        hits = torch.cat(right)
-        tally = Tally(("right", "one"), by_item([hits, torch.ones_like(hits)], torch.cat(rows), count))
-        accuracy = float(self.main_score(tally.items.sum(0)))
-        return {"accuracy": accuracy, "loss": float(torch.stack(loss).sum()) / count}, tally
+        order = torch.cat(rows).argsort()  # one prediction an item
+        right, guess = torch.cat(gold)[order], torch.cat(guesses)[order]
+        tally = self.tally_of(right, guess)
+        scores = {self.metric: float(self.main_score(tally.items.sum(0)))}
+        scores["accuracy"] = int((right == guess).sum()) / count
+        return {**scores, "loss": float(torch.stack(loss).sum()) / count}, tally
 
 
 class Tagging(Labelled):
@@ -180,6 +185,12 @@ class Tagging(Labelled):
         precision, recall = hits / max(found, 1), hits / max(there, 1)
         f1 = float(self.main_score(sums))
         return {"precision": precision, "recall": recall, "f1": f1, "accuracy": same / n, "loss": loss / n}, tally
+
+
+def most_frequent(targets: Tensor) -> float:
+    """Accuracy of one who always says the most frequent class, never below 1/K. targets: (n,) class numbers."""
+    counts = targets.bincount()
+    return float(counts.max() / counts.sum())
 
 
 def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:
