@@ -14,7 +14,7 @@ from forgetlab.metrics.language import (
     perplexity,
     perplexity_ratio,
 )
-from forgetlab.metrics.representation import kshot_hits, kshot_probe, linear_cka, output_shift
+from forgetlab.metrics.representation import kshot_hits, linear_cka, output_shift
 from forgetlab.metrics.retention import kept, learned, pareto
 from forgetlab.metrics.transfer import average_accuracy, backward_transfer, forgetting_measure, forward_transfer
 
@@ -33,7 +33,6 @@ __all__ = [
     "forward_transfer",
     "kept",
     "kshot_hits",
-    "kshot_probe",
     "layer_of",
     "learned",
     "linear_cka",
