@@ -18,15 +18,14 @@ from forgetlab.simulators import KINDS
 class Quadrants:
     """Every weight as a point (importance to the old task, importance to the new one), and its quadrant.
 
-    old, new: (N,) importances. kind: (N,) number of the quadrant in KINDS. names: parameter names; sizes: weights of
-    each, in the order of the points. thresholds: (old, new) that cut the plane. correlation: Spearman's, of ranks.
+    old, new: (N,) importances. kind: (N,) number of the quadrant in KINDS. names: parameter names in the
+    order of the points. thresholds: (old, new) that cut the plane. correlation: Spearman's, of ranks.
     """
 
     old: Tensor
     new: Tensor
     kind: Tensor
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
     thresholds: tuple[float, float]
     correlation: float
 
@@ -39,14 +38,6 @@ class Quadrants:
         """Share of the old task's importance that lies in each quadrant."""
         total = float(self.old.sum()) or 1.0
         return {name: float(self.old[self.kind == i].sum()) / total for i, name in enumerate(KINDS)}
-
-    def owner(self, point: int) -> str:
-        """Name of the parameter that a point belongs to."""
-        for name, size in zip(self.names, self.sizes, strict=True):
-            if point < size:
-                return name
-            point -= size
-        raise IndexError(point)
 
 
 def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float = 0.1) -> Quadrants:
@@ -69,8 +60,7 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     a, b = (torch.cat([task[name].flatten().float().cpu() for name in names]) for task in (old, new))
     cut_a, cut_b = _threshold(a, top), _threshold(b, top)
     kind = 2 * (a > cut_a).long() + (b > cut_b).long()
-    sizes = tuple(old[name].numel() for name in names)
-    return Quadrants(a, b, kind, names, sizes, (cut_a, cut_b), _spearman(a, b))
+    return Quadrants(a, b, kind, names, (cut_a, cut_b), _spearman(a, b))
 
 
 @torch.no_grad()
