@@ -60,16 +60,8 @@ def task_from(
     >>> task_from("entities", model).metric
     'f1'
     """
-    given = {
-        "kind": kind,
-        "test": test,
-        "name": name,
-        "text": text,
-        "label": label,
-        "pair": pair,
-        "limit": limit,
-        "k": k,
-    }
+    columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
+    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, **columns}
     there, options = _options(source, given)
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
@@ -80,7 +72,7 @@ def task_from(
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
         raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
     title = title or short_name(there)
-    columns = {key: options[key] for key in ("text", "label", "pair")}
+    columns = {key: options[key] for key in columns}
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
@@ -163,9 +155,7 @@ def _read(source: str | PathLike[str], split: str | None, options: Mapping[str, 
         return Examples("text", texts.texts[: options["limit"]], notes=texts.notes)
     if split is None and not is_hub_name(name):
         return sources.read(Path(source), **options)
-    whole, _, revision = name.removeprefix(sources.HUB_PREFIX).partition("@")
-    owner_name, _, config = whole.partition(":")
-    return sources.hub(owner_name, config or None, split=split or "test", revision=revision or None, **options)
+    return sources.hub(name, split=split or "test", **options)
 
 
 def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None) -> Task | None:

@@ -90,20 +90,11 @@ def is_hub_name(source: str) -> bool:
     if source.startswith(sources.HUB_PREFIX):
         return True
     plain = source.partition("@")[0].partition(":")[0]
-    owner, slash, rest = plain.partition("/")
-    if (
-        not slash
-        or not owner
-        or not rest
-        or "/" in rest
-        or owner[0] in ".~"
-        or "\\" in source
-        or not plain.isprintable()
-    ):
+    if not re.fullmatch("[^/.~][^/]*/[^/]+", plain) or "\\" in source or not plain.isprintable():
         return False
     if Path(plain).suffix.lower() in FILES:
         return False  # a file whose folder is misspelt
-    return not _there(plain, Path.exists) and not _there(owner, Path.is_dir)
+    return not _there(plain, Path.exists) and not _there(plain.partition("/")[0], Path.is_dir)
 
 
 def short_name(source: str) -> str:

@@ -83,7 +83,7 @@ def test_what_is_downloaded_serves_without_a_network(
     mirror.add("nyu-mll/glue", glue(tmp_path / "repo", "sst2"), data=True)
     first = sources.hub("nyu-mll/glue", "sst2")
     fetched = mirror.count(".parquet")
-    assert sources.hub("nyu-mll/glue", "sst2") == first
+    assert sources.hub("nyu-mll/glue", "sst2") == sources.hub("nyu-mll/glue:sst2") == first
     assert mirror.count(".parquet") == fetched
     mirror.broken = True
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

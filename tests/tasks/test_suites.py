@@ -238,7 +238,7 @@ def test_hub_names(folder: Path, gpt: Model, monkeypatch: pytest.MonkeyPatch) ->
     asked = pretend_hub(monkeypatch)
     one = task_from("owner/news:big@v1", gpt, kind="labelled", test="validation", text="sentence")
     assert (one.name, type(one), len(one.train), len(one.test)) == ("news-big", Classification, 40, 12)
-    assert asked[0] == ("owner/news", "big", "train", "sentence", None, "labelled", None, "v1")
+    assert asked[0] == ("owner/news:big@v1", None, "train", "sentence", None, "labelled", None, None)
     assert asked[1][2] == "validation"
     assert not is_hub_name(f"{folder.name}x/y.csv")
     assert not is_hub_name("./a/b")
