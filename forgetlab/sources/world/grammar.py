@@ -92,6 +92,10 @@ class WordClass:
         gender = bound[draw.other_gender].gender if draw.other_gender else None
         return [word.text not in taken and word.gender != gender for word in self.words]
 
+    def mass(self, allowed: list[bool]) -> float:
+        """The probability of all the words that are allowed."""
+        return sum(p for p, ok in zip(self.probabilities, allowed, strict=True) if ok)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -177,9 +181,7 @@ class Grammar:
     def _draw(self, draw: Draw, bound: dict[str, Word], rng: Random) -> tuple[Word, float]:
         cls = self.classes[draw.words]
         allowed = cls.allowed(draw, bound)
-        total = cls.cumulative[-1]
-        if allowed is not None:
-            total = sum(p for p, ok in zip(cls.probabilities, allowed, strict=True) if ok)
+        total = cls.cumulative[-1] if allowed is None else cls.mass(allowed)
         while True:
             (i,) = rng.choices(range(len(cls.words)), cum_weights=cls.cumulative)
             if allowed is None or allowed[i]:
