@@ -248,8 +248,13 @@ def _fits(layer: nn.Module, a: Tensor, d: Tensor, count: int) -> bool:
 
 def _by_example(values: Tensor, owners: Tensor, rows: int) -> Tensor:
     """(places, …) → (rows, K, …), zeros where an example has fewer than K places."""
-    counts = torch.bincount(owners, minlength=rows)
-    rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
-    padded = values.new_zeros(rows, int(counts.max()), *values.shape[1:])
+    rank, most = ranks(owners)
+    padded = values.new_zeros(rows, most, *values.shape[1:])
     padded[owners, rank] = values
     return padded
+
+
+def ranks(owners: Tensor) -> tuple[Tensor, int]:
+    """(places,) the how-manyth place of its example each one is, from 0, and the most that an example has."""
+    counts = torch.bincount(owners, minlength=1)
+    return torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners], int(counts.max())
