@@ -124,8 +124,7 @@ def hub_sides(name: str, **columns: Any) -> tuple[Examples, Examples]:
         except ForgetlabError as error:
             if "unknown split" not in str(error) and "no examples found" not in str(error):
                 raise
-    parted, held = split(train, test=0.2)
-    return parted, held
+    return split(train, test=0.2)
 
 
 def _rows(
@@ -138,7 +137,6 @@ def _rows(
         raise ForgetlabError('data sets of the hub need `datasets`: pip install "forgetlab[hub]"') from None
     commit, _ = shared.look_up("dataset", name, revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    bars = datasets.utils.logging.is_progress_bar_enabled()
     try:
         if commit is not None:  # else what is in the cache has to do, and it does not know the others
             configs = datasets.get_dataset_config_names(name, **options)
@@ -168,9 +166,6 @@ def _rows(
         raise _failed(error, name, revision) from None
     except Exception as error:
         raise (shared.unreachable("dataset", name) if commit is None else _failed(error, name, revision)) from None
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
     notes = []
     if limit is not None and limit < len(data):
         notes.append(f"{limit} of {len(data)} examples kept, spread evenly over the split")
