@@ -16,8 +16,7 @@ from forgetlab.tasks.writing import Writing
 
 Row = dict[str, Any]
 
-LABELLED = ("sentiment", "register", "acceptability", "entailment")
-DESCRIPTIONS = {
+DESCRIPTIONS = {  # of every embedded task, what it asks
     "sentiment": "is a review positive or negative; negation and contrast decide",
     "register": "which of five registers a text is of",
     "acceptability": "is a text in the language or broken",
@@ -30,11 +29,6 @@ DESCRIPTIONS = {
     "k-shot": "registers from 8 examples each on frozen features",
     "writing": "text that the model writes, scored by the parser (causal models)",
 }
-
-
-def task_names() -> dict[str, str]:
-    """Name → what it asks, for every embedded task."""
-    return dict(DESCRIPTIONS)
 
 
 def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int = 0, size: int | None = None) -> Task:
@@ -74,7 +68,7 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
         raise ForgetlabError(f"unknown task {name!r}; only masked-lm and causal-lm take a register, try {base!r}")
     if base == "entities":
         return Tagging(full_name, _tagged(rows(base, "train", size)), _tagged(rows(base, split)), head=base)
-    if base in LABELLED:
+    if base in ("sentiment", "register", "acceptability", "entailment"):
         return Classification(full_name, _labelled(rows(base, "train", size)), _labelled(rows(base, split)), head=base)
     if base == "minimal-pairs":
         found = rows(base, "test")
@@ -97,13 +91,8 @@ def default_watch(model: Model) -> list[str]:
     return [*names, "minimal-pairs", "k-shot"] if model.lm_kind else [*names, "k-shot"]
 
 
-def file_name(source: str, part: str) -> str:
-    """Name of a shipped data file, such as text-general.test.jsonl."""
-    return f"{source.replace(':', '-')}.{part}.jsonl"
-
-
 def _rows(source: str, part: str, similarity: float, seed: int, size: int | None) -> list[Row]:
-    path = data_folder() / "tasks" / file_name(source, part)
+    path = data_folder() / "tasks" / f"{source.replace(':', '-')}.{part}.jsonl"
     if similarity == 1.0 and seed == 0 and path.is_file():
         with path.open(encoding="utf-8") as file:
             found = [json.loads(line) for line in file]
