@@ -37,7 +37,7 @@ PROMISED = (
     "forgetlab.training.huggingface",
 )
 # results of a function that has the example, and parts of one
-BESIDES = {"check_importance", "entity_counts", "evaluating", "save_importance", "weights_of"} | {
+BESIDES = {"check_importance", "save_importance", "weights_of"} | {
     *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants"),
     "TwoTasks",
 }

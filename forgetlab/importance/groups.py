@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, number
 from forgetlab.importance.files import check_importance
 from forgetlab.models.model import Model
 from forgetlab.simulators import KINDS
@@ -51,8 +51,7 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     >>> [KINDS[kind] for kind in quadrants(a, b, top=0.5).kind]
     ['slack', 'new-critical', 'old-critical', 'shared']
     """
-    if not 0 < top < 1:
-        raise ForgetlabError(f"top must be between 0 and 1, both excluded, got {top!r}")
+    number("top", top, 0, 1, above=True, below=True)
     names = tuple(name for name in old if name in new)
     if not names:
         raise ForgetlabError("the two importances have no parameter in common")
@@ -90,8 +89,8 @@ def put_back(
         raise ForgetlabError("the importance and the weights before have no parameter in common")
     check_importance({name: before[name] for name in weights}, weights, what="weights")
     total = sum(p.numel() for p in weights.values())
-    number = isinstance(count, int | float) and not isinstance(count, bool)
-    if not number or not 0 <= count <= (1 if isinstance(count, float) else total):
+    whole_or_share = isinstance(count, int | float) and not isinstance(count, bool)
+    if not whole_or_share or not 0 <= count <= (1 if isinstance(count, float) else total):
         raise ForgetlabError(f"count must be a whole number up to {total:,} or a share up to 1.0, got {count!r}")
     wanted = round(count * total) if isinstance(count, float) else count
     flat = torch.cat([importance[name].flatten().to(p.device) for name, p in weights.items()])

@@ -107,8 +107,8 @@ def change(before: State, now: State, rare: Tensor) -> dict[str, Any]:
     test, truth = now["test"]
 
     def probe(fit: tuple[list[Tensor], Tensor]) -> list[float | None]:
-        hits = (metrics.kshot_hits(x, fit[1], y, truth, k=SHOTS, seed=0) for x, y in zip(fit[0], test, strict=True))
-        return [_plain(float(right.mean(axis=1).mean())) for right in hits]
+        found = (metrics.kshot_probe(x, fit[1], y, truth, k=SHOTS, seed=0) for x, y in zip(fit[0], test, strict=True))
+        return [_plain(one["mean"]) for one in found]
 
     return {
         "cka": [_plain(metrics.linear_cka(x, y)) for x, y in zip(before["hidden"], now["hidden"], strict=True)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +109,19 @@ def output_shift(
     means = (torch.stack(sums).sum(dim=0) / len(old)).clamp_min(0).tolist()  # below 0 only by rounding
     names = ("kl", "entropy_before", "entropy_after", "rare_mass_before", "rare_mass_after")
     return dict(zip(names[: 3 if rare is None else 5], means, strict=False))
+
+
+def kshot_probe(*data: Numbers, **options: Any) -> dict[str, float]:
+    """Test accuracy, 0 to 1, of a linear classifier fitted to k examples of each class, over several draws.
+
+    The arguments are those of `kshot_hits`. Returns `mean` and sample `std` over the draws (nan for one).
+
+    >>> kshot_probe([[0.0], [1.0], [9.0], [8.0]], [0, 0, 1, 1], [[2.0], [7.0]], [0, 1], k=2, seed=0)
+    {'mean': 1.0, 'std': 0.0}
+    """
+    accuracies = kshot_hits(*data, **options).mean(axis=1)
+    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else math.nan
+    return {"mean": float(np.mean(accuracies)), "std": std}
 
 
 def kshot_hits(

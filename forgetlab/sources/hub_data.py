@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, unknown, whole
 from forgetlab.sources import download as shared
 from forgetlab.sources.examples import Examples, Kind, split
 from forgetlab.sources.notes import count
@@ -88,8 +88,8 @@ def hub(
 
     >>> len(hub("sst2", limit=100))  # doctest: +SKIP
     """
-    if limit is not None and limit < 1:
-        raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
+    if limit is not None:
+        whole("limit", limit)
     name, revision = shared.with_revision(name.removeprefix(PREFIX), revision)
     name, _, own = name.partition(":")
     config = config or own or None

@@ -12,6 +12,7 @@ from forgetlab import sources
 from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
+from forgetlab.sources.files import read_rows
 from forgetlab.sources.json_tables import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
@@ -163,7 +164,7 @@ def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None)
     row = PAIR_ROW if kind == "minimal-pairs" else CHOICE_ROW
     if not is_file(source):
         raise ForgetlabError(f"{kind} come from a file of JSON lines such as {row}; there is no file {source}")
-    rows = sources.read_rows(source)
+    rows = read_rows(source)
     first = rows[0][1] if rows and isinstance(rows[0][1], dict) else {}
     if kind == "minimal-pairs" or (kind is None and _key(first, GOOD) and _key(first, BAD)):
         make: Any = _minimal_pairs

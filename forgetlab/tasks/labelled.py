@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab import metrics
 from forgetlab.errors import ForgetlabError
+from forgetlab.metrics.language import entity_counts
 from forgetlab.metrics.tally import Tally, answers
 from forgetlab.models.heads import Level
 from forgetlab.models.model import Model
@@ -178,7 +178,7 @@ class Tagging(Labelled):
                 predicted[row].append(self.labels[guess])
                 gold[row].append(self.labels[target])
                 same += guess == target
-        counts = [metrics.entity_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
+        counts = [entity_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
         tally = Tally(("hits", "predicted", "gold"), torch.tensor(counts, dtype=torch.float64))
         sums = tally.items.sum(0)
         hits, found, there = sums.tolist()

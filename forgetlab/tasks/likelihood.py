@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import in_pieces
 from forgetlab.tasks.encoding import EVALUATION_BATCH, encode, text_tokens
+from forgetlab.tasks.language import in_pieces
 
 
 def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUATION_BATCH) -> Tensor:

@@ -14,9 +14,10 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.metrics.tally import answers
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores, Tally, Task, first_unscored
+from forgetlab.tasks.base import Scores, Tally, Task
 from forgetlab.tasks.encoding import label_ids
 from forgetlab.tasks.labelled import most_frequent
+from forgetlab.tasks.language import first_unscored
 from forgetlab.tasks.likelihood import log_probabilities, option_log_probabilities
 
 

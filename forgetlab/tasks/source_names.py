@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forgetlab import sources
 from forgetlab.errors import ForgetlabError, unknown
 from forgetlab.models.model import free_name
 from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES
+from forgetlab.sources.hub_data import PREFIX
 
 FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
@@ -87,7 +87,7 @@ def source_files(given: Iterable[str]) -> list[Path]:
 
 def is_hub_name(source: str) -> bool:
     """Whether a source is "owner/name" of the hub: one slash, no such file, and no folder that it could be in."""
-    if source.startswith(sources.HUB_PREFIX):
+    if source.startswith(PREFIX):
         return True
     plain = source.partition("@")[0].partition(":")[0]
     if not re.fullmatch("[^/.~][^/]*/[^/]+", plain) or "\\" in source or not plain.isprintable():
@@ -103,7 +103,7 @@ def short_name(source: str) -> str:
     Letters that cannot be shown, as in a file's name that is not UTF-8, are marked.
     """
     if is_hub_name(source):
-        name = source.removeprefix(sources.HUB_PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
+        name = source.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
     else:
         path = Path(source)
         name = (path.stem if free_name(path.stem.replace(".", "-")) else path.name) if is_file(source) else source

@@ -18,6 +18,7 @@ from forgetlab.metrics import (
     forgetting_measure,
     forward_transfer,
     kshot_hits,
+    kshot_probe,
     layer_of,
     linear_cka,
     minimal_pair_accuracy,
@@ -524,12 +525,6 @@ def test_entities_refuse():
 def blobs(seed, n=60, classes=3, d=10, gap=1.5):
     labels = torch.arange(n) % classes
     return gap * torch.eye(classes, d, dtype=torch.float64)[labels] + normal(seed, n, d), labels
-
-
-def kshot_probe(*data, repeats=5, **options):
-    """Mean and sample deviation of the accuracy over the draws."""
-    accuracies = kshot_hits(*data, repeats=repeats, **options).mean(axis=1)
-    return {"mean": accuracies.mean(), "std": accuracies.std(ddof=1) if repeats > 1 else NAN}
 
 
 def slow_probe(x, y, test_x, test_y, ridge):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from sklearn.metrics import matthews_corrcoef
 
-from forgetlab import ForgetlabError, finetune, load, metrics, task
+from forgetlab import ForgetlabError, finetune, load, task
 from forgetlab.experiments.recipes import Recipe, describe, prepare
 from forgetlab.experiments.stacked import Variant, finetune_stacked
-from forgetlab.metrics.tally import Tally, stratified
+from forgetlab.metrics.language import entity_counts
+from forgetlab.metrics.tally import Tally, score_of_sums, stratified
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, score_of_sums
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
 from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.suites import MatthewsClassification
 from forgetlab.tasks.writing import Generation
@@ -109,7 +110,7 @@ def test_items_text_by_text(models: dict[str, Model]) -> None:
         with torch.no_grad():
             batch = model.tokenizer(" ".join(words), return_tensors="pt")
             guesses = [one.labels[k] for k in model.logits(batch, "entities")[0, 1:-1].argmax(-1)]
-        assert tally.items[i].tolist() == list(metrics.entity_counts(guesses, tags))
+        assert tally.items[i].tolist() == list(entity_counts(guesses, tags))
 
 
 def test_the_scores_of_sums_against_the_published_formulas() -> None:

@@ -210,7 +210,7 @@ def test_missing_label_lists_the_columns(tmp_path):
     refused(path, "different columns", text="review", label="review")
     refused(path, 'kind="text" has no label', label="id", kind="text")
     refused(path, "unknown kind of examples 'labeled'; did you mean 'labelled'", kind="labeled")
-    refused(path, "limit=0", limit=0)
+    refused(path, "limit must be a whole number above 0, got 0", limit=0)
     refused(write(tmp_path, "empty.csv", "text,label\n"), "no examples found")
 
 

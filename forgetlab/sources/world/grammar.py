@@ -24,7 +24,7 @@ from math import log
 from pathlib import Path
 from random import Random
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, number, unknown
 
 PRONOUNS = {"he": {"m": "he", "f": "she"}, "him": {"m": "him", "f": "her"}, "his": {"m": "his", "f": "her"}}
 
@@ -125,9 +125,7 @@ class Grammar:
     """
 
     def __init__(self, folder: Path, similarity: float = 1.0) -> None:
-        if not 0.0 <= similarity <= 1.0:
-            raise ForgetlabError(f"similarity must be between 0 and 1, got {similarity!r}")
-        self.similarity = similarity
+        self.similarity = number("similarity", similarity, 0, 1)
         self.classes = _read_lexicon(folder / "lexicon.txt", similarity)
         self.rules: dict[str, list[Rule]] = {}
         for path in sorted(folder.glob("*.grammar")):
@@ -239,9 +237,9 @@ def _read_rules(path: Path, similarity: float, classes: dict[str, WordClass]) ->
             head = line.strip()
         else:
             weight, _, body = line.strip().partition(" ")
-            number, _, mark = weight.partition("~")
+            amount, _, mark = weight.partition("~")
             try:
-                share = float(number)
+                share = float(amount)
             except ValueError:
                 raise ForgetlabError(f"{path.name}: expected a weight, got {weight!r} in {line!r}") from None
             unfolded = list(_unfold(f"{head} -> {body.strip()}", macros))
