@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError, unknown, whole
+from forgetlab.errors import ForgetlabError, one_of, whole
 from forgetlab.importance.averaging import How, Importance, Objective, mean_over_examples
 from forgetlab.importance.per_example import ranks
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
@@ -68,8 +68,7 @@ def fisher_diagonal(
     tensor([[1.0000],
             [1.0000]])
     """
-    if estimator not in get_args(Estimator):
-        raise unknown("estimator", estimator, get_args(Estimator))
+    one_of("estimator", estimator, get_args(Estimator))
     whole("draws", draws)
     reader = _reader(model, task, examples, batch_size, method, seed, logits)
     generator = stream("labels", seed)
@@ -116,8 +115,7 @@ def mas_importance(
 
 
 def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, method: str, seed: int, logits: Any) -> Reader:
-    if method not in get_args(How):
-        raise unknown("method", method, get_args(How))
+    one_of("method", method, get_args(How))
     whole("examples", examples)
     whole("batch_size", batch_size)
     if isinstance(task, Task):

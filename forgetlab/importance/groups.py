@@ -58,8 +58,9 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     check_importance({name: new[name] for name in names}, old)
     a, b = (torch.cat([task[name].flatten().float().cpu() for name in names]) for task in (old, new))
     cut_a, cut_b = _threshold(a, top), _threshold(b, top)
+    correlation = float(torch.corrcoef(torch.stack([_ranks(a), _ranks(b)]))[0, 1])
     kind = 2 * (a > cut_a).long() + (b > cut_b).long()
-    return Quadrants(a, b, kind, names, (cut_a, cut_b), _spearman(a, b))
+    return Quadrants(a, b, kind, names, (cut_a, cut_b), correlation)
 
 
 @torch.no_grad()
@@ -108,13 +109,8 @@ def _threshold(values: Tensor, top: float) -> float:
     return float(values.kthvalue(rank).values)
 
 
-def _spearman(a: Tensor, b: Tensor) -> float:
-    """Correlation of ranks, with ties given their mean rank."""
-    ranks = torch.stack([_ranks(a), _ranks(b)])
-    return float(torch.corrcoef(ranks)[0, 1])
-
-
 def _ranks(values: Tensor) -> Tensor:
+    """Equal values share their mean rank."""
     _, place, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[place]

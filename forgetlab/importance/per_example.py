@@ -100,7 +100,7 @@ class _Rows(Contribution):
 def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, power: Power) -> Tensor:
     """Σ_x |Σ of the contributions of example x|^power: tied weights are summed before the power is taken."""
     size = min(count, max(1, CHUNK // max(1, shape.numel())))
-    first, total = contributions[0], None
+    first, total = contributions[0], contributions[0].d.new_zeros(shape)
     # new memory for each chunk would cost as much as filling it
     memory = first.d.new_empty(size, *shape) if isinstance(first, _Matrix) else None
     for lo in range(0, count, size):
@@ -108,9 +108,7 @@ def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size,
         gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
-        part = powered(gradient, power, out=gradient).sum(0)
-        total = part if total is None else total.add_(part)
-    assert total is not None
+        total += powered(gradient, power, out=gradient).sum(0)
     return total
 
 

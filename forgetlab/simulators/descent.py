@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetlab.errors import number, unknown, whole
+from forgetlab.errors import number, one_of, whole
 
 Array = NDArray[np.float64]
 PULLS = ("ewc", "l2sp")
@@ -86,8 +86,7 @@ def two_tasks(
     overlap, slack, lam = number("overlap", overlap, 0, 1), number("slack", slack, 0, 1), number("lam", lam)
     curvature, distance = number("curvature", curvature, above=True), number("distance", distance, above=True)
     steps, steps_old = whole("steps", steps), whole("steps_old", steps_old, 0)
-    if pull not in PULLS:
-        raise unknown("pull", pull, PULLS)
+    one_of("pull", pull, PULLS)
 
     u_old, u_new = np.array([1.0, 0.0]), np.array([overlap, 1 - overlap]) ** 0.5
     H_old, H_new = (curvature * ((1 - slack) * np.outer(u, u) + slack * np.eye(2)) for u in (u_old, u_new))

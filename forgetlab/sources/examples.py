@@ -66,8 +66,6 @@ def _place(key: str, seed: int) -> float:
 
 def take(examples: Examples, keep: Sequence[int]) -> Examples:
     """The examples with these numbers, in this order, with all the notes."""
-    columns: dict[str, Any] = {}
-    for name in ("texts", "pairs", "labels", "words", "tags"):
-        values = getattr(examples, name)
-        columns[name] = values and tuple(values[i] for i in keep)
+    names = ("texts", "pairs", "labels", "words", "tags")
+    columns: dict[str, Any] = {n: tuple(v[i] for i in keep) for n in names if (v := getattr(examples, n))}
     return replace(examples, **columns)

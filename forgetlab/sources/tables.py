@@ -55,6 +55,7 @@ class Table:
     unit: str = "line"  # what the rows are numbered by
 
     def column(self, index: int) -> list[str]:
+        """The cells of a column."""
         return [row[index] for _, row in self.rows]
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.language import entity_counts
@@ -22,10 +23,7 @@ from forgetlab.tasks.encoding import IGNORE, label_ids
 
 
 class Labelled(Task):
-    """What tasks with labels share: a head of their own, with a class for each kind of label.
-
-    labels: the classes, where the training data may lack some.
-    """
+    """What tasks with labels share: a head of their own, with a class for each kind of label."""
 
     level: ClassVar[Level]
     what: ClassVar[str]  # a label is called so in errors
@@ -133,10 +131,7 @@ class Tagging(Labelled):
 
     def _numbers(self, examples: Examples) -> Tensor:
         assert examples.tags is not None
-        longest = max(map(len, examples.tags))
-        numbers = {tag: i for i, tag in enumerate(self.labels)}
-        rows = [[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in examples.tags]
-        return torch.tensor(rows)
+        return pad_sequence([label_ids(tags, self.labels) for tags in examples.tags], True, IGNORE)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         encoded = self.encoded(model, split)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forgetlab.errors import ForgetlabError, unknown, whole
+from forgetlab.errors import ForgetlabError, one_of, unknown, whole
 from forgetlab.metrics.retention import LOWER_IS_BETTER, PERPLEXITIES
 from forgetlab.metrics.tally import stratified
 from forgetlab.models.memory import out_of_memory
@@ -63,8 +63,7 @@ class HarnessTask(Probe):
 
     def prepare(self, model: Model, seed: int = 0) -> None:
         need_causal(f"the lm_eval task {self.name}", model, ": for an encoder there is suite('glue', model)")
-        if self.name not in self._tasks().all_tasks:
-            raise unknown("task of lm_eval", self.name, self._tasks().all_tasks)
+        one_of("task of lm_eval", self.name, self._tasks().all_tasks)
 
     def _tasks(self) -> Any:
         if find_spec("lm_eval") is None:

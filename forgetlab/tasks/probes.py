@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -86,17 +87,17 @@ class _Choices(ByLikelihood):
     """What the probes of one right option among several share: `answers` has the index of each, from 0."""
 
     metric = "accuracy"
+    form: ClassVar[str]  # of a question and an option
 
     def __init__(
         self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[int]
     ) -> None:
         self.questions, self.choices, self.answers = list(questions), list(map(tuple, choices)), list(answers)
-        texts = tuple(self.text(q, option) for q, options in zip(questions, choices, strict=True) for option in options)
-        super().__init__(name, None, Examples(kind="text", texts=texts))
+        super().__init__(name, None, Examples(kind="text", texts=tuple(self.texts(range(len(questions))))))
 
-    @abstractmethod
-    def text(self, question: str, option: str) -> str:
-        """The two as one text."""
+    def texts(self, asked: Iterable[int]) -> list[str]:
+        """Those questions with each of their options."""
+        return [self.form.format(self.questions[i], option).strip() for i in asked for option in self.choices[i]]
 
     @abstractmethod
     def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
@@ -125,13 +126,10 @@ class Cloze(_Choices):
     """Share of questions whose right ending the model finds the most probable among the candidates."""
 
     kind = "cloze"
-
-    def text(self, question: str, option: str) -> str:
-        return f"{question} {option} ."
+    form = "{} {} ."
 
     def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
-        texts = [self.text(self.questions[i], option) for i in asked for option in self.choices[i]]
-        return {"accuracy": log_probabilities(model, texts, self.rows_at_once)}
+        return {"accuracy": log_probabilities(model, self.texts(asked), self.rows_at_once)}
 
 
 class KShot(Probe):
@@ -199,6 +197,7 @@ class MultipleChoice(_Choices):
     """
 
     kind = "choices"
+    form = "{} {}"
 
     def __init__(
         self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[int]
@@ -218,9 +217,6 @@ class MultipleChoice(_Choices):
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         begun = all(self.questions)  # something stands before each option
         return (Probe if begun else ByLikelihood).remarks(self, model, *splits, limit=limit)
-
-    def text(self, question: str, option: str) -> str:
-        return f"{question} {option}".strip()
 
     def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
         questions = [self.questions[i] for i in asked for _ in self.choices[i]]

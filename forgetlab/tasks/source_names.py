@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.models.model import free_name
 from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES
 from forgetlab.sources.hub_data import PREFIX
@@ -41,8 +41,7 @@ def parsed(given: str | os.PathLike[str]) -> Source:
     options: dict[str, str] = {}
     for part in filter(None, listed.split(",")):
         option, _, value = (piece.strip() for piece in part.partition("="))
-        if option not in OPTIONS:
-            raise unknown(f"option of {name}", option, OPTIONS)
+        one_of(f"option of {name}", option, OPTIONS)
         if not value or option in options:
             raise ForgetlabError(f"{name}: {option} has {'two values' if value else 'no value'}")
         options[option] = value

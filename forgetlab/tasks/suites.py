@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab import sources
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of, unknown
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Suite, Tally, Task
 from forgetlab.tasks.embedded import default_watch, task
@@ -112,8 +112,7 @@ def suite(name: str, model: Model, **options: Any) -> Suite:
     >>> [task.name for task in suite("embedded", load("tiny-gpt")).tasks][:3]
     ['causal-lm', 'minimal-pairs', 'cloze']
     """
-    if name not in SUITES:
-        raise unknown("suite", name, SUITES)
+    one_of("suite", name, SUITES)
     if name == "embedded":
         return Suite(name, tuple(task(n) for n in default_watch(model)))
     return glue(**options) if name == "glue" else text_suite(model, **options)

@@ -24,7 +24,7 @@ from math import log
 from pathlib import Path
 from random import Random
 
-from forgetlab.errors import ForgetlabError, number, unknown
+from forgetlab.errors import ForgetlabError, number, one_of, unknown
 
 PRONOUNS = {"he": {"m": "he", "f": "she"}, "him": {"m": "him", "f": "her"}, "his": {"m": "his", "f": "her"}}
 
@@ -149,8 +149,7 @@ class Grammar:
 
     def sample(self, symbol: str, rng: Random) -> Sample:
         """One text from `symbol`; `rng` is the only source of randomness."""
-        if symbol not in self.rules:
-            raise unknown("symbol", symbol, self.rules)
+        one_of("symbol", symbol, self.rules)
         out = Sample()
         self._expand(symbol, rng, out)
         return out

@@ -6,6 +6,7 @@ all derivations of words[i:j] from the symbol. A rule's variables are bound as t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
@@ -13,7 +14,7 @@ from math import inf, log
 
 import numpy as np
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 from forgetlab.sources.world.grammar import PRONOUNS, Call, Draw, Grammar, Item, Refer, Rule, Word
 
 Bound = tuple[tuple[str, Word], ...]
@@ -42,8 +43,7 @@ class Parser:
 
         words: the text's words in order; None matches any one word, so that a sum over a gap is one call.
         """
-        if symbol not in self._rules:
-            raise unknown("symbol", symbol, self._rules)
+        one_of("symbol", symbol, self._rules)
         chart: dict[tuple[str, int], Spans] = {}
         p = self._inside(symbol, 0, words, chart).get(len(words), 0.0)
         return log(p) if p > 0 else -inf
@@ -78,8 +78,7 @@ class Parser:
         return self._total(symbol)[1]
 
     def _total(self, symbol: str) -> tuple[float, float]:
-        if symbol not in self.grammar.rules:
-            raise unknown("symbol", symbol, self.grammar.rules)
+        one_of("symbol", symbol, self.grammar.rules)
         return self._totals[symbol]
 
     # -- inside ----------------------------------------------------------------------------------
@@ -90,32 +89,30 @@ class Parser:
         word = words[i] if i < len(words) else ""
         by_first = self._by_first[symbol]
         rules = self._rules[symbol] if word is None else by_first.get(word, by_first[""])
-        spans: Spans = {}
+        spans: Spans = defaultdict(float)
         for rule in rules:
             for end, p in self._match(rule, i, words, chart).items():
-                spans[end] = spans.get(end, 0.0) + rule.probability * p
+                spans[end] += rule.probability * p
         chart[symbol, i] = spans
         return spans
 
     def _match(self, rule: Rule, start: int, words: Words, chart: dict[tuple[str, int], Spans]) -> Spans:
         states: dict[tuple[int, Bound], float] = {(start, ()): 1.0}
         for item in rule.items:
-            following: dict[tuple[int, Bound], float] = {}
+            following: defaultdict[tuple[int, Bound], float] = defaultdict(float)
             for (i, bound), p in states.items():
                 if isinstance(item, Call):
                     for end, q in self._inside(item.symbol, i, words, chart).items():
-                        key = (end, bound)
-                        following[key] = following.get(key, 0.0) + p * q
+                        following[end, bound] += p * q
                 elif i < len(words):
                     for new_bound, q in self._read(item, words[i], bound):
-                        key = (i + 1, new_bound)
-                        following[key] = following.get(key, 0.0) + p * q
+                        following[i + 1, new_bound] += p * q
             states = following
             if not states:
                 return {}
-        spans: Spans = {}
+        spans: Spans = defaultdict(float)
         for (i, _), p in states.items():
-            spans[i] = spans.get(i, 0.0) + p
+            spans[i] += p
         return spans
 
     def _read(self, item: Item, word: str | None, bound: Bound) -> list[tuple[Bound, float]]:
