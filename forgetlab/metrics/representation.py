@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +110,17 @@ def output_shift(
     return dict(zip(names[: 3 if rare is None else 5], means, strict=False))
 
 
-def kshot_probe(*data: Numbers, **options: Any) -> dict[str, float]:
+def kshot_probe(
+    features: Numbers,
+    labels: Numbers,
+    test_features: Numbers,
+    test_labels: Numbers,
+    *,
+    k: int,
+    seed: int,
+    repeats: int = 5,
+    ridge: float = 1.0,
+) -> dict[str, float]:
     """Test accuracy, 0 to 1, of a linear classifier fitted to k examples of each class, over several draws.
 
     The arguments are those of `kshot_hits`. Returns `mean` and sample `std` over the draws (nan for one).
@@ -119,8 +128,9 @@ def kshot_probe(*data: Numbers, **options: Any) -> dict[str, float]:
     >>> kshot_probe([[0.0], [1.0], [9.0], [8.0]], [0, 0, 1, 1], [[2.0], [7.0]], [0, 1], k=2, seed=0)
     {'mean': 1.0, 'std': 0.0}
     """
-    accuracies = kshot_hits(*data, **options).mean(axis=1)
-    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else math.nan
+    right = kshot_hits(features, labels, test_features, test_labels, k=k, seed=seed, repeats=repeats, ridge=ridge)
+    accuracies = right.mean(axis=1)
+    std = float(np.std(accuracies, ddof=1)) if repeats > 1 else math.nan
     return {"mean": float(np.mean(accuracies)), "std": std}
 
 

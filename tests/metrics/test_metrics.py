@@ -218,6 +218,9 @@ def test_drift_against_loops():
     for layer, names in groups.items():
         distance = flat_distance(before, after, names)
         assert drift.per_layer[layer] == pytest.approx(distance, rel=1e-6)
+        assert drift.relative_per_layer[layer] == pytest.approx(
+            distance / flat_distance(zeros, before, names), rel=1e-6
+        )
     total = flat_distance(before, after, before)
     assert drift.total == pytest.approx(total, rel=1e-6)
     assert drift.relative == pytest.approx(total / flat_distance(zeros, before, before), rel=1e-6)
