@@ -25,19 +25,20 @@ def test_it_is_the_corrected_mean_of_squared_gradients() -> None:
 
 
 @pytest.mark.slow
-def test_it_ranks_the_weights_as_the_fisher_does_and_has_its_scale() -> None:
-    model, old = load("tiny-bert"), task("acceptability")
+@pytest.mark.parametrize("name", ["acceptability", "entities"])  # one prediction a text, and one for each word
+def test_it_ranks_the_weights_as_the_fisher_does_and_has_its_scale(name: str) -> None:
+    model, old = load("tiny-bert"), task(name)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     flags = [p.requires_grad for p in model.parameters()]
     run = Run.begin(model, task("plain"), 1, 32, 1e-3, 0)
-    found = AdamEWC([old]).importance(run)
+    found = AdamEWC([old], examples=480).importance(run)
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
     assert [p.requires_grad for p in model.parameters()] == flags
-    exact = fisher_diagonal(model, old, examples=1600, estimator="empirical")
+    exact = fisher_diagonal(model, old, examples=480, estimator="empirical")
     a, b = (torch.cat([one[name].flatten() for name in run.weights if "heads" not in name]) for one in (found, exact))
     ranks = torch.stack([one[b > 0].argsort().argsort().double() for one in (a, b)])
-    assert torch.corrcoef(ranks)[0, 1] > 0.7
-    assert 0.5 < a.sum() / b.sum() < 2
+    assert torch.corrcoef(ranks)[0, 1] > 0.9
+    assert 0.6 < a.sum() / b.sum() < 1.6
 
 
 def test_a_recorded_state_and_a_pass_over_old_texts_both_pull(bert: Model) -> None:

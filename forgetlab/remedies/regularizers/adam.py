@@ -23,9 +23,10 @@ BATCH = 32
 class AdamEWC(EWC):
     """EWC whose Fisher is Adam's second moment of old batches: F ≈ B · v̂.
 
-    v ← β₂ v + (1 − β₂) ḡ², v̂ = v / (1 − β₂ᵗ), with ḡ the mean gradient of a batch of B old examples with their *true*
-    labels. Where single gradients have mean 0, as at the end of training, E ḡ² = E g² / B, so that B · v̂ is the
-    empirical Fisher; else it holds B · (E g)² too. L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
+    v ← β₂ v + (1 − β₂) ḡ², v̂ = v / (1 − β₂ᵗ), with ḡ the mean over a batch of B old examples of the gradient of
+    log p(y|x), y the *true* labels, all those of a text together. Where single gradients have mean 0, as at the end of
+    training, E ḡ² = E g² / B, so that B · v̂ is the empirical Fisher; else it holds B · (E g)² too.
+    L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
 
     fisher: {name: tensor} from `adam_importance`, free where the optimizer of the old training is at hand; or the old
     tasks, over which Adam (β₂ = 0.999) is then led at the start with the weights at rest, `examples` of each in batches
@@ -60,7 +61,9 @@ class AdamEWC(EWC):
             adam = torch.optim.Adam(run.weights.values(), lr=0.0)  # it gathers, and moves nothing
             try:
                 for _ in range(max(1, self.examples // size)):
-                    task.loss(model, own.batch(Part(task, size))).backward()
+                    batch = own.batch(Part(task, size))
+                    texts = len(batch["targets"]) / size  # predictions a text: they count together, as in the Fisher
+                    (texts * task.loss(model, batch)).backward()
                     adam.step()
                     model.zero_grad()
             finally:
@@ -76,7 +79,8 @@ def adam_importance(
     """An importance from the state of Adam or AdamW after a training: B · v̂, {name: tensor}; see `AdamEWC`.
 
     named: `model.named_parameters()`; a weight that never had a gradient gets 0. batch_size: B, examples in each of the
-    batches whose mean gradient it was. Raises ForgetlabError for an optimizer that has no second moments.
+    batches whose mean gradient it was (the scale is that of the loss it was trained with; `strength` takes that out).
+    Raises ForgetlabError for an optimizer that has no second moments.
 
     >>> w = torch.nn.Parameter(torch.zeros(1))
     >>> adam = torch.optim.Adam([w])
