@@ -25,7 +25,7 @@ def test_it_is_the_corrected_mean_of_squared_gradients() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["acceptability", "entities"])  # one prediction a text, and one for each word
+@pytest.mark.parametrize("name", ["acceptability", "masked-lm"])  # one prediction a text, and several
 def test_it_ranks_the_weights_as_the_fisher_does_and_has_its_scale(name: str) -> None:
     model, old = load("tiny-bert"), task(name)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -37,8 +37,8 @@ def test_it_ranks_the_weights_as_the_fisher_does_and_has_its_scale(name: str) ->
     exact = fisher_diagonal(model, old, examples=480, estimator="empirical")
     a, b = (torch.cat([one[name].flatten() for name in run.weights if "heads" not in name]) for one in (found, exact))
     ranks = torch.stack([one[b > 0].argsort().argsort().double() for one in (a, b)])
-    assert torch.corrcoef(ranks)[0, 1] > 0.9
-    assert 0.6 < a.sum() / b.sum() < 1.6
+    assert torch.corrcoef(ranks)[0, 1] > 0.65
+    assert 0.7 < a.sum() / b.sum() < 1.4
 
 
 def test_a_recorded_state_and_a_pass_over_old_texts_both_pull(bert: Model) -> None:
