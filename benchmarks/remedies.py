@@ -25,7 +25,7 @@ import torch
 
 import forgetlab
 from benchmarks.choosing import ROWS, WIDER, Row, at_edge, beyond, chosen
-from benchmarks.remedies_table import page, verdicts_of
+from benchmarks.remedies_table import matched, page, verdicts_of
 from forgetlab.experiments.frontier import shares
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.sources.json_files import digest, read_json, write_json
@@ -207,10 +207,13 @@ class Benchmark:
     def block(self, new: str, search: Search, longer: Search) -> dict[str, Any]:
         """What the results say of a new task, as plain values but for the records."""
         best, long = self.best(new, search, self.options.steps), self.best(new, longer, self.options.long)
-        tasks = self.tasks[new]
+        tasks, validation = self.tasks[new]["test"], self.tasks[new]["validation"]
+        for runs in (*best.values(), *long.values()):
+            for run in runs:
+                run["kept"], run["learned"] = shares(run["records"], tasks) or (None, None)
         return {
-            "tasks": tasks["test"],
-            "validation_tasks": tasks["validation"],
+            "tasks": tasks,
+            "validation_tasks": validation,
             "search": {
                 name: [run for runs in tried.values() for run in runs] or best[name][:1]
                 for name, tried in search.items()
@@ -218,11 +221,14 @@ class Benchmark:
             "best": best,
             "long": long,
             "edge": [name for name, tried in search.items() if tried and at_edge(self._balances(new, tried))],
-            "verdicts": verdicts_of(best, tasks["test"]),
-            "long_verdicts": verdicts_of(
-                {"none": best["none"]} | {f"{n}, longer": r for n, r in long.items()}, tasks["test"]
-            ),
+            "verdicts": verdicts_of(best, tasks),
+            "long_verdicts": verdicts_of({"none": best["none"]} | {f"{n}, longer": r for n, r in long.items()}, tasks),
+            "kept_at_equal_learning": self._equal(best, best["none"], tasks),
+            "long_kept_at_equal_learning": self._equal(long, best["none"], tasks),
         }
+
+    def _equal(self, rows: dict[str, list[Run]], plain: list[Run], tasks: list[Any]) -> dict[str, list[float]]:
+        return {name: matched(runs, plain, tasks, self.rows[name].ends) for name, runs in rows.items()}
 
 
 def without_records(block: Any) -> Any:
@@ -269,13 +275,14 @@ def main() -> None:
         search = bench.search()
         longer = bench.longer(search)
         blocks = {new: bench.block(new, search[new], longer[new]) for new in options.new}
-    text = page(blocks, rows, options)
+    first, *others = options.new
+    made = {name: getattr(options, name) for name in ("seeds", "steps", "long")}
+    content = without_records(blocks[first] | {new: blocks[new] for new in others} | {"made": made})
+    text = page(content, options.new)
     print(text)
     print(f"{time.perf_counter() - start:.0f} s")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "remedies.md").write_text(text + "\n", encoding="utf-8")
-    first, *others = options.new
-    content = without_records(blocks[first] | {new: blocks[new] for new in others})
     (options.out / "remedies.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

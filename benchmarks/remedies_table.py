@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.choosing import Row
 from forgetlab.experiments.frontier import dots, shares
 from forgetlab.experiments.recommendation import verdicts
 
@@ -58,13 +57,15 @@ def matched(runs: Sequence[Run], plain: Sequence[Run], tasks: Tasks, ends: bool 
     return found
 
 
-def page(blocks: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Row], options: Any) -> str:
+def page(results: Mapping[str, Any], news: Sequence[str]) -> str:
+    """All tables as Markdown. results: what remedies.json holds; news: its new tasks, its own first."""
+    made = results["made"]
     lines = [
         "# Every remedy at its best strength",
         "",
-        f"tiny-bert learns to tell good reviews from bad ones for {options.steps} steps (batch 32, AdamW 1e-3 or the",
+        f"tiny-bert learns to tell good reviews from bad ones for {made['steps']} steps (batch 32, AdamW 1e-3 or the",
         'rate after "@") and is scored on 256 test texts of each task. Strengths and rates were chosen on validation',
-        f"texts and two seeds of their own; what stands here is of {options.seeds} other seeds, mean ± standard",
+        f"texts and two seeds of their own; what stands here is of {made['seeds']} other seeds, mean ± standard",
         "deviation. The balance is ½ the share of the new task that is learned + ½ the mean share of the old scores",
         "that is kept, above a guesser who knows only the frequencies, of a perplexity in nats. Against plain",
         "fine-tuning: the difference of the balance, in pairs over the seeds, with the 95 % interval that seeds and",
@@ -73,25 +74,15 @@ def page(blocks: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Row], optio
         "at validation texts.",
         "Made by `python -m benchmarks.remedies`.",
     ]
-    for new, block in blocks.items():
-        lines += [
-            "",
-            f"## {new}: {TITLES[new]}",
-            "",
-            _before(block),
-            "",
-            _scores(new, block, rows, "best", options.steps),
-        ]
+    for i, new in enumerate(news):
+        block = results[new] if i else results
+        lines += ["", f"## {new}: {TITLES[new]}", "", _before(block), "", _scores(new, block)]
         if block["edge"]:
             lines += ["", f"Best at the edge of what was tried: {', '.join(block['edge'])}."]
         if block["long"]:
-            lines += [
-                "",
-                f"{options.long} steps for what is added or frozen, against {options.steps} of plain fine-tuning:",
-                "",
-                _scores(new, block, rows, "long", options.long),
-            ]
-    lines += ["", "## What it costs", "", _costs(next(iter(blocks.values()))["best"])]
+            words = f"{made['long']} steps for what is added or frozen, against {made['steps']} of plain fine-tuning:"
+            lines += ["", words, "", _scores(new, block, "long")]
+    lines += ["", "## What it costs", "", _costs(results["best"])]
     return "\n".join(lines)
 
 
@@ -102,18 +93,17 @@ def _before(block: Mapping[str, Any]) -> str:
     return f"Before: {', '.join(told)}."
 
 
-def _scores(new: str, block: Mapping[str, Any], rows: Mapping[str, Row], which: str, steps: int) -> str:
-    tasks, plain, runs_of = block["tasks"], block["best"]["none"], block[which]
-    suffix, verdict_key = ("", "verdicts") if which == "best" else (", longer", "long_verdicts")
-    told = {row["methods"]: row for row in block[verdict_key]}
+def _scores(new: str, block: Mapping[str, Any], which: str = "best") -> str:
+    before, suffix = ("", "") if which == "best" else ("long_", ", longer")
+    told = {row["methods"]: row for row in block[f"{before}verdicts"]}
     found = []
-    for name, runs in runs_of.items():
-        ends = [shares(run["records"], tasks) or (0.0, 0.0) for run in runs]
-        both = [sum(end) / 2 for end in ends]
+    for name, runs in block[which].items():
+        new_shares, old_shares = ([run[key] or 0.0 for run in runs] for key in ("learned", "kept"))
+        both = [(a + b) / 2 for a, b in zip(new_shares, old_shares, strict=True)]
         cells = [name, f"`{runs[0]['spec']}`"]
-        cells += [mean([run["after"][fact["name"]] for run in runs], 2) for fact in tasks]
-        cells += [mean([end[1] for end in ends], 2), mean([end[0] for end in ends], 2), mean(both, 3)]
-        cells += [spoken(told.get(name + suffix)), equal(matched(runs, plain, tasks, rows[name].ends), len(runs))]
+        cells += [mean([run["after"][fact["name"]] for run in runs], 2) for fact in block["tasks"]]
+        cells += [mean(new_shares, 2), mean(old_shares, 2), mean(both, 3), spoken(told.get(name + suffix))]
+        cells.append(equal(block[f"{before}kept_at_equal_learning"][name], len(runs)))
         found.append((statistics.fmean(both), cells))
     head = ["remedy", "at its best", new, *SCORES, "learned", "kept", "balance"]
     head += ["against plain fine-tuning", "kept at equal learning"]
