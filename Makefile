@@ -76,7 +76,7 @@ bench: $(INSTALLED)          ## speed, as ratios within one run
 
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py
-	$(BIN)/python benchmarks/remedies.py
+	$(BIN)/python -m benchmarks.remedies
 
 crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
 	$(BIN)/python -m tests.crashing compare 50

@@ -259,7 +259,10 @@ def _methods(options: argparse.Namespace) -> None:
 
     for name, remedy in METHODS.items():
         takes = settings(name)
-        usual = f"usual {remedy.main.name}={takes.pop(remedy.main.name)}" if remedy.main else ""
+        usual = ""
+        if main := remedy.main:
+            value = takes.pop(main.name)
+            usual = f"usual {main.name}={f'by the width of the model, {main.usual} here' if value is None else value}"
         shown = ", ".join(f"{key}={value}" for key, value in takes.items())
         text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
         print(f"{name:<20}{text}")

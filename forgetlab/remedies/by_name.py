@@ -73,6 +73,10 @@ def with_strength(remedy: str, strength: float) -> str:
     if (main := METHODS[remedy].main) is None:
         return remedy
     usual = settings(remedy)[main.name]
+    if usual is None:  # as it suits the model
+        if strength == 1:
+            return remedy
+        usual = main.usual
     value = min(main.high, max(main.low, strength * usual))
     text = str(round(value)) if isinstance(usual, int) else f"{value:.3g}".replace("e+", "e")  # + parts methods
     return f"{remedy}:{main.name}={text}"

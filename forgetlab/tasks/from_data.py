@@ -43,6 +43,7 @@ def task_from(
     k: int | None = None,
     seed: int = 0,
     similarity: float = 1.0,
+    turned: float | str | None = None,
 ) -> Task:
     """A task from data: `task_from("reviews.csv", model)`; the command line and the labs read a source by it too.
 
@@ -55,19 +56,22 @@ def task_from(
     lines; "k-shot" (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
     test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
     source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
-    limit: examples of each read. similarity: of an embedded task.
+    limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
     'f1'
     """
     columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
-    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, **columns}
+    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
     there, options = _options(source, given)
+    turned = options.pop("turned")
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
             raise ForgetlabError(f"{there} is an embedded task, which takes no {odd}")
-        return embedded.task(there, similarity=similarity)
+        return embedded.task(there, similarity=similarity, turned=_share(turned))
+    if turned is not None:
+        raise ForgetlabError(f"turned is a dial of the embedded sentiment task, not of {there}: leave it out")
     check_source(there)
     kind, test, title, k, limit = (options[key] for key in ("kind", "test", "name", "k", "limit"))
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
@@ -124,6 +128,13 @@ def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, d
             raise ForgetlabError(f"{found.name}: {key} must be a whole number above 0, got {value!r}")
         given[key] = int(value[:18]) if key in ("k", "limit") else value
     return found.name, given
+
+
+def _share(turned: float | str | None) -> float | None:
+    try:
+        return None if turned is None else float(turned)
+    except ValueError:
+        raise ForgetlabError(f"turned must be a number between 0 and 1, got {turned!r}") from None
 
 
 def of_examples(name: str, train: Examples, test: Examples, model: Model, k: int | None = None) -> Task:
