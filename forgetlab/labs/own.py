@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from forgetlab import plots
 from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.curves import Curves
@@ -49,7 +50,9 @@ def show(driver: Driver | None = None) -> Lab:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run, "score") for run in (state, *same)]
         figure = views[names].draw(lines[0], lines[1:], source)
-        page = ask.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
+        plots.fit(figure, settings.get("narrow", False))
+        picture = image(encoded(figure, told(state)), told(state), round(figure.bbox.width))
+        page = ask.card("", picture + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(
