@@ -160,7 +160,7 @@ def test_the_sliders_of_ipywidgets_7_are_named_too(elsewhere: Page) -> None:
     assert handle.get_attribute("aria-valuetext") == "0.001"
     assert handle.get_attribute("aria-valuenow") == "25"
     elsewhere.evaluate("document.querySelector('.widget-readout').textContent = '1000'")
-    elsewhere.wait_for_selector("[aria-valuetext='1000']")
+    elsewhere.wait_for_selector("[aria-valuetext='1000']", state="attached")
     assert serious(elsewhere, ".forgetlab") == []
 
 
