@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from forgetlab import plots
 from forgetlab.labs.conflict import LOOKS as STEPS
 from forgetlab.labs.views.frontier import LOOKS as FAMILIES
 from forgetlab.labs.views.quadrants import LOOKS as GROUPS
+from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import COLORS, FAINT, INK
 from forgetlab.teaching.page import INVERTED
 
@@ -74,12 +74,12 @@ def test_panels_stand_in_one_column_and_go_back() -> None:
         )
     figure.draw_without_rendering()
     made, size = places(figure), figure.get_size_inches().tolist()
-    plots.fit(figure, True)
+    fit(figure, True)
     lefts, bottoms, widths, _ = np.array(places(figure)).T
     assert np.ptp(lefts) < 0.01
     assert min(widths) > 0.6
     assert list(bottoms) == sorted(bottoms, reverse=True)
     assert min(-np.diff(bottoms)) > 0.2
-    plots.fit(figure, False)
+    fit(figure, False)
     assert figure.get_size_inches().tolist() == size
     assert np.allclose(places(figure), made, atol=0.03)  # titles still break where they must

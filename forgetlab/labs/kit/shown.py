@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from forgetlab import plots
 from forgetlab.labs.kit.settings import to_line
+from forgetlab.plots.narrow import fit
 from forgetlab.teaching import page
 
 Settings = dict[str, Any]
@@ -79,7 +80,7 @@ class Shown:
         seen = {**self._seen(result), "narrow": self.narrow}
         drawn, alt = self._draw(result.state, old, seen, result.source)
         if isinstance(drawn, Figure):
-            plots.fit(drawn, self.narrow)
+            fit(drawn, self.narrow)
         self.picture = pictured(result, drawn, alt)
 
     def put(self, result: Result) -> None:
