@@ -84,7 +84,7 @@ def show(driver: Driver | None = None) -> Lab:
             yield {**state, "answers": copies.answers(SENTENCE, settings)}
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
-        asked = {name: value for name, value in settings.items() if name != "text"}
+        asked = {name: value for name, value in settings.items() if name not in ("text", "narrow")}
         try:
             text = asking.checked(settings["text"])
             mine = text != SENTENCE and copies.are_of(asked, last_step(state))

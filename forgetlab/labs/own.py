@@ -17,6 +17,7 @@ from forgetlab.labs.kit.runs import Runs, device, score_lines, score_panels, tol
 from forgetlab.labs.kit.shown import encoded, image
 from forgetlab.labs.views import ask
 from forgetlab.metrics.retention import scale
+from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import UNITS, number
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.tasks.from_data import check_source
@@ -49,7 +50,9 @@ def show(driver: Driver | None = None) -> Lab:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run, "score") for run in (state, *same)]
         figure = views[names].draw(lines[0], lines[1:], source)
-        page = ask.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
+        fit(figure, settings.get("narrow", False))
+        picture = image(encoded(figure, told(state)), told(state), round(figure.bbox.width))
+        page = ask.card("", picture + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(

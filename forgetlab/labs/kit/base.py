@@ -22,7 +22,7 @@ from forgetlab.experiments import results
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import from_line, to_line
 from forgetlab.labs.kit.shown import Draw, Result, Settings, Shown, State
-from forgetlab.teaching import compat
+from forgetlab.teaching import compat, page
 from forgetlab.teaching.notebook import Living
 
 REDRAW_SECONDS = 0.3
@@ -73,6 +73,7 @@ class Lab(Living):
         self.picture = widgets.HTML()
         self.message = compat.note()
         self.line = compat.text("settings", to_line(name, self._start))
+        self.width = page.width()
         press = compat.weakly(self._press)
         labels = [*([] if instant else ["Train", "Stop"]), "Reset", *self._presets]
         self.buttons = {
@@ -83,9 +84,11 @@ class Lab(Living):
         for control in self.view.values():
             control.observe(compat.weakly(self._on_view), "value")
         self.line.observe(compat.weakly(self._on_line), "value")
+        self.width.observe(compat.weakly(self._on_width), "value")
         parts = [compat.note(intro)] if intro else []
-        parts += [compat.row(*self.training.values(), *self.view.values()), compat.row(*self.buttons.values())]
-        super().__init__([*parts, self.message, self.picture, self.line])
+        parts += [compat.row(*self.training.values(), *self.view.values(), gap="2px 14px")]
+        parts += [compat.row(*self.buttons.values()), self.message, self.picture, self.line]
+        super().__init__([*parts, self.width])
         if not instant:
             compat.answer_while_busy(self.buttons["Stop"], spare=True)
         self._guarded(self._open)
@@ -258,6 +261,11 @@ class Lab(Living):
             opening = self._opening
             if self._redraw() and opening is not None and not self._runner.running:  # what went wrong stays said
                 self._guarded(partial(self._say_result, opening))
+
+    def _on_width(self, change: Any) -> None:
+        with self._runner.turn:
+            self._shown.narrow = change["new"] < page.NARROW
+            self._redraw()
 
     def _on_line(self, change: Any) -> None:
         if self._is_own_move():

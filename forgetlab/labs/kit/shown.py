@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from forgetlab import plots
 from forgetlab.labs.kit.settings import to_line
+from forgetlab.plots.narrow import fit
+from forgetlab.teaching import page
 
 Settings = dict[str, Any]
 State = dict[str, Any]
@@ -54,6 +56,7 @@ class Shown:
         view: Mapping[str, widgets.Widget],
     ) -> None:
         self._name, self._draw, self._words, self._view = name, draw, words, view
+        self.narrow = False  # whether figures are drawn in one column
         self.clear()
 
     def clear(self) -> None:
@@ -74,7 +77,10 @@ class Shown:
         if (result := self.result) is None:
             return
         old = [state for state in self.old if state["settings"] != result.settings]
-        drawn, alt = self._draw(result.state, old, self._seen(result), result.source)
+        seen = {**self._seen(result), "narrow": self.narrow}
+        drawn, alt = self._draw(result.state, old, seen, result.source)
+        if isinstance(drawn, Figure):
+            fit(drawn, self.narrow)
         self.picture = pictured(result, drawn, alt)
 
     def put(self, result: Result) -> None:
@@ -129,10 +135,12 @@ class Shown:
 def pictured(of: Result, drawn: Figure | str, alt: str) -> Picture:
     """A figure, or safe HTML, as a picture. alt: its description."""
     if isinstance(drawn, str):
-        shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+        style = f'class="{page.DRAWN}" style="max-width:{page.WIDE}px"'
+        shown = f'<div role="group" aria-label="{escape(alt)}" {style}>{drawn}</div>'
         return Picture(of, shown, {"text/plain": alt, "text/html": shown})
     png = encoded(drawn, alt)
-    return Picture(of, image(png, alt), {"text/plain": alt, "image/png": png})
+    width = round(drawn.bbox.width)
+    return Picture(of, image(png, alt, width), {"text/plain": alt, "image/png": png})
 
 
 def encoded(figure: Figure, alt: str) -> str:
@@ -140,6 +148,7 @@ def encoded(figure: Figure, alt: str) -> str:
     return base64.b64encode(plots.png(figure, alt)).decode()
 
 
-def image(png: str, alt: str) -> str:
-    """A PNG in base64 as an HTML image."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'
+def image(png: str, alt: str, width: int) -> str:
+    """A PNG in base64, `width` px wide, as an HTML image that is never larger."""
+    source = f"data:image/png;base64,{png}"
+    return f'<img class="{page.DRAWN}" alt="{escape(alt)}" src="{source}" style="width:100%;max-width:{width}px">'
