@@ -28,7 +28,7 @@ from forgetlab.tasks import Task
 from forgetlab.training.measuring import Scored
 from forgetlab.training.method import Method, Part, Run
 from forgetlab.training.options import Options, check, make_ready
-from forgetlab.training.record import Record, plain_tallies
+from forgetlab.training.record import Record
 from forgetlab.training.torch_state import TorchState
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's AdamW
@@ -207,7 +207,7 @@ class _Stacked:
         done = self.run.step == self.run.steps
         pulled = {n: s[i] for n, s in self.strength.items()}
         penalty = sum(float((s * (weights[n] - self.towards[n][i]) ** 2).sum()) / 2 for n, s in pulled.items())
-        tallies = {name: values[i][1] for name, values in scored.items()}
+        tallies = {name: tally.plain() for name, values in scored.items() if (tally := values[i][1]) is not None}
         message = f"the loss is no longer finite: the learning rate {variant.lr:g} is too high"
         return Record(
             step=self.run.step,
@@ -223,5 +223,5 @@ class _Stacked:
             status="diverged" if self.over[i] else "done" if done else "running",
             message=message if self.over[i] else "",
             peak_memory=memory.peak(self.model.device),
-            tallies=plain_tallies(tallies) if loss is None or done or self.over[i] else {},
+            tallies=tallies if loss is None or done or self.over[i] else {},
         )

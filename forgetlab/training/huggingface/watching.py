@@ -20,7 +20,7 @@ from forgetlab.tasks.base import facts_of
 from forgetlab.training.huggingface.lent_heads import WithLentHeads
 from forgetlab.training.measuring import measured
 from forgetlab.training.method import Method, Run
-from forgetlab.training.record import Record, Status, main_score, plain_tallies
+from forgetlab.training.record import Record, Status, main_score
 
 
 class Watching(Trainer):
@@ -69,14 +69,13 @@ class Watching(Trainer):
         self._look_if_due()
 
     def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
-        found, tallies = measured(run, self.watch, self.limit)
-        found["scores"] = {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}
-        return Record(
-            **found,
-            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
+        found = measured(run, self.watch, self.limit)
+        return replace(
+            found,
+            scores={run.task.name: {"loss": self._new_score(loss)}, **found.scores},
+            tallies=found.tallies if status != "running" or not self.records else {},
             loss=loss,
             seconds=time.perf_counter() - self._start,
-            train_seconds=0.0,
             status=status,
             message=message,
         )
