@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, number, unknown, whole
-from forgetlab.remedies.replay.memory import class_balanced, reservoir
+from forgetlab.remedies.replay.memory import bytes_of, class_balanced, reservoir
 from forgetlab.tasks import Task, trainable
 from forgetlab.training.method import Method, Part, Run, Setting
 
@@ -60,12 +60,7 @@ class Replay(Method, ABC):
         return [part for part in mixed if part.count]
 
     def costs(self, run: Run) -> dict[str, float]:
-        """ "bytes": the token ids of every example that may be replayed."""
-        held = 0
-        for task, rows in self._past:
-            encoded = task.encoded(run.model, "train")
-            held += int(encoded.lengths[rows].sum()) * encoded.columns["input_ids"].element_size()
-        return {"bytes": float(held)}
+        return {"bytes": bytes_of(self._past, run)}
 
 
 class ExperienceReplay(Replay):

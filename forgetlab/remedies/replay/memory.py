@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.training.method import Run
 
 
 def reservoir(size: int, memory: int, generator: torch.Generator) -> Tensor:
@@ -61,6 +63,15 @@ def class_balanced(task: Task, memory: int, generator: torch.Generator) -> Tenso
         kept.append(torch.tensor(own)[reservoir(len(own), share, generator)])
         left -= len(kept[-1])
     return torch.cat(kept)
+
+
+def bytes_of(memories: Iterable[tuple[Task, Tensor]], run: Run) -> float:
+    """The size of the token ids of all examples in memories: tasks, each with its rows."""
+    held = 0
+    for task, rows in memories:
+        encoded = task.encoded(run.model, "train")
+        held += int(encoded.lengths[rows].sum()) * encoded.columns["input_ids"].element_size()
+    return float(held)
 
 
 def _classes(task: Task) -> list[str] | None:
