@@ -43,17 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return int(options.action(options) or 0)
     except ForgetlabError as error:
-        progress.clear()
-        print(f"forgetlab: {error}", file=sys.stderr)
-        return 2
+        said, status = str(error), 2
     except OSError as error:
-        progress.clear()
-        print(f"forgetlab: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        said, status = f"{error.filename or 'file'}: {error.strerror or error}", 2
     except KeyboardInterrupt as stop:
-        progress.clear()
-        print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        said = f"stopped; {stop or 'nothing was written'}"
+        status = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    progress.clear()
+    print(f"forgetlab: {said}", file=sys.stderr)
+    return status
 
 
 class Terminated(KeyboardInterrupt):
@@ -147,8 +145,6 @@ def _compare(options: argparse.Namespace) -> None:
     from forgetlab.experiments import comparison, report, sweeps, tables
     from forgetlab.tasks.source_names import parted
 
-    if options.seeds < 1:
-        raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
     given = {one.name: getattr(options, one.name) for one in RECIPE_OPTIONS if hasattr(options, one.name)}
     recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
     if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):

@@ -58,7 +58,8 @@ class Quadratic(Method):
     def setup(self, run: Run) -> None:
         omega = self.importance(run)
         if omega is not None:
-            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=_backbone(run))
+            backbone = {name for name in run.weights if not name.startswith("heads.")}
+            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=backbone)
         self._terms, self._rows = [], {}
         self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
@@ -75,7 +76,9 @@ class Quadratic(Method):
 
     def _usual(self, run: Run, omega: Importance | None) -> float:
         """λ = strength · 0.02 / mean Ω; 0 where Ω is 0 everywhere."""
-        mean = 1.0 if omega is None else _mean([omega[name] for name in run.weights if name in omega])
+        known = [torch.ones(1)] if omega is None else [omega[name] for name in run.weights if name in omega]
+        total = sum(float(value.sum(dtype=torch.float64)) for value in known)
+        mean = total / max(1, sum(value.numel() for value in known))
         if not math.isfinite(mean):
             raise ForgetlabError(f"{self.name}: the importance has values that are not finite; expected finite ones")
         lam = self.strength * USUAL / mean if mean else 0.0
@@ -83,12 +86,11 @@ class Quadratic(Method):
         return lam
 
     def check(self, run: Run) -> None:
-        if self._terms and not any(p.requires_grad for p, _, _ in self._terms):
-            trained = {p for group in run.groups for p in group["params"]}
-            if not any(p in trained for p, _, _ in self._terms):  # gradual unfreezing may switch them on later
-                raise ForgetlabError(
-                    f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
-                )
+        trained = {p for group in run.groups for p in group["params"]}  # gradual unfreezing may switch some on later
+        if self._terms and not any(p.requires_grad or p in trained for p, _, _ in self._terms):
+            raise ForgetlabError(
+                f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
+            )
 
     def _active(self) -> list[in_cache.Term]:
         return [term for term in self._terms if term[0].requires_grad]
@@ -193,12 +195,3 @@ def _lam_of(lam: float | dict[str, float], name: str) -> float:
     if isinstance(lam, float):
         return lam
     return next((value for pattern, value in lam.items() if fnmatch(name, pattern)), 0.0)
-
-
-def _mean(values: Sequence[Tensor]) -> float:
-    total = sum(float(value.sum(dtype=torch.float64)) for value in values)
-    return total / max(1, sum(value.numel() for value in values))
-
-
-def _backbone(run: Run) -> set[str]:
-    return {name for name in run.weights if not name.startswith("heads.")}

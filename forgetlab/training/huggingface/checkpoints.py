@@ -31,8 +31,8 @@ from forgetlab.tasks import Task
 from forgetlab.training.method import Method, Run
 
 WEIGHTS, STATE, FILES = "forgetlab.safetensors", "forgetlab.json", "forgetlab-files.json"
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError)
-DAMAGED += (SafetensorError, pickle.UnpicklingError)  # what reading may raise
+BROKEN = (OSError, EOFError, SafetensorError, pickle.UnpicklingError)
+ODD = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)  # what is read, but of something else
 
 
 @dataclass
@@ -124,7 +124,7 @@ def explained(folder: Path) -> Iterator[None]:
         yield
     except ForgetlabError:
         raise
-    except DAMAGED as error:
+    except (*BROKEN, *ODD) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ForgetlabError(
             f"{folder} is damaged, or of another model or version ({type(error).__name__}: {reason}): resume from "

@@ -68,7 +68,7 @@ class Theirs(Task):
     def _refuse(self, *_: Any) -> Any:
         raise ForgetlabError("the Trainer's own data are its own: no method can draw, compute or score them")
 
-    _collate = logits = _scored = _refuse
+    _collate = logits = _scored = cast(Any, _refuse)
 
 
 def plain(model: nn.Module) -> nn.Module:
