@@ -10,7 +10,7 @@ from torch import Tensor
 from forgetlab.errors import whole
 from forgetlab.interference import WithOld, dot_product, flat
 from forgetlab.remedies.regularizers.quadratic import grads
-from forgetlab.remedies.replay.memory import bytes_of, reservoir
+from forgetlab.remedies.replay.experience import bytes_of, reservoir
 from forgetlab.tasks import Task
 from forgetlab.training.method import Part, Run
 
