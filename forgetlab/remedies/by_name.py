@@ -100,17 +100,12 @@ def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any
     key, equals, value = (part.strip() for part in text.partition("="))
     if equals and key not in takes:
         raise unknown(f"setting of {method}", key, takes)
-    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and not _is_number(value))):
-        return key, value
-    if not equals or not _is_number(value):
-        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
-    found = float(value)
-    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found
-
-
-def _is_number(text: str) -> bool:
     try:
-        float(text)
+        found = float(value)
     except ValueError:
-        return False
-    return True
+        found = None
+    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and found is None)):
+        return key, value
+    if found is None:
+        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
+    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found

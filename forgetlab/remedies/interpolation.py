@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, number
 from forgetlab.models.model import Model
-from forgetlab.tasks import Scores, Task
 from forgetlab.training.method import Method, Run, Setting
 
 
@@ -48,36 +47,6 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
             weight.copy_(start if alpha == 0 else end)  # exact even where the other end is not finite
         else:
             weight.copy_(torch.lerp(start, end, float(alpha)))  # θ_before + α (θ_after − θ_before)
-
-
-def score_path(
-    model: Model,
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
-    tasks: Sequence[Task],
-    alphas: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    limit: int | None = None,
-) -> dict[str, list[Scores]]:
-    """The scores of each task along the line from `before` to `after`; the model's weights are put back.
-
-    before, after, alphas: as `interpolate` takes them. limit: test examples per score (None: all).
-    Returns {task: [{metric: value}, …]}, one for each alpha. Raises what `interpolate` raises.
-
-    >>> start = model.snapshot()
-    >>> path = score_path(model, start, start, [old], alphas=[0, 0.5, 1], limit=8)
-    >>> [scores["f1"] for scores in path["entities"]]
-    [1.0, 1.0, 1.0]
-    """
-    present = model.snapshot()
-    scores: dict[str, list[Scores]] = {task.name: [] for task in tasks}
-    try:
-        for alpha in alphas:
-            interpolate(model, before, after, alpha)
-            for task in tasks:
-                scores[task.name].append(task.score(model, limit))
-    finally:
-        interpolate(model, present, present, 1)
-    return scores
 
 
 class WeightInterpolation(Method):

@@ -74,7 +74,6 @@ class AGEM(WithOld):
     def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
         super().__init__(old, batch_size)
         self.memory = whole("memory", memory)
-        self._pools: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         super().setup(run)

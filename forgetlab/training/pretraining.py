@@ -113,12 +113,10 @@ def pretrain(name: str, *, seed: int = 0, steps: int | None = None) -> Iterator[
     yield from _train(model, tasks, plan, steps or plan.steps, seed)
 
 
-def pretrain_on(
-    texts: Sequence[str], *, seed: int = 0, steps: int = 1000, vocabulary: int = 2000, context: int = 128
-) -> Iterator[tuple[int, float, Model]]:
-    """Train a small causal model (byte-level BPE, about 1M weights) on a user's own passages; yields as `pretrain`.
+def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000) -> Iterator[tuple[int, float, Model]]:
+    """Train a small causal model (2000 tokens of byte-level BPE, about 1M weights) on a user's own passages.
 
-    texts: passages. vocabulary: tokens of the BPE. context: the longest sequence in tokens.
+    Its longest sequence has 128 tokens. Yields as `pretrain`.
     """
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
@@ -126,12 +124,12 @@ def pretrain_on(
     if len(texts) < 100:
         raise ForgetlabError(f"a language model needs more text: {len(texts)} passages given, 100 or more expected")
     end, trained = "<|endoftext|>", ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=[end], show_progress=False)
+    trained.train_from_iterator(texts, vocab_size=2000, special_tokens=[end], show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, bos_token=end, eos_token=end, pad_token=end
     )
     plan = Pretraining(128, 3, 4, steps=steps, texts=len(texts), batch=32)
-    model = random_model("own-gpt", tokenizer, plan, causal=True, seed=seed, positions=context)
+    model = random_model("own-gpt", tokenizer, plan, causal=True, seed=seed, positions=128)
     examples = Examples(kind="text", texts=tuple(texts))
     yield from _train(model, [CausalLM("text", examples, examples)], plan, steps, seed)
 
