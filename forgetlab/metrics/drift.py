@@ -42,12 +42,11 @@ def layer_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Drift:
-    """L2 distance moved, also relative to the norm before (inf where that was 0), in all and per layer."""
+    """L2 distance moved, in all, relative to the norm before (inf where that was 0), and per layer."""
 
     total: float
     relative: float
     per_layer: dict[str, float]
-    relative_per_layer: dict[str, float]
 
 
 @torch.no_grad()
@@ -88,8 +87,7 @@ def parameter_drift(before: Weights, after: Weights) -> Drift:
     numbers = torch.stack(norms).tolist()  # the only wait for the device
     moved, size = numbers[: len(layers)], numbers[len(layers) :]
     total = math.hypot(*moved)
-    relative = dict(zip(layers, map(_ratio, moved, size), strict=True))
-    return Drift(total, _ratio(total, math.hypot(*size)), dict(zip(layers, moved, strict=True)), relative)
+    return Drift(total, _ratio(total, math.hypot(*size)), dict(zip(layers, moved, strict=True)))
 
 
 def _norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, number, unknown, whole
-from forgetlab.tasks import Classification, Tagging, Task, trainable
+from forgetlab.tasks import Classification, Tagging
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Part, Run, Setting
 
 Sampling = Literal["reservoir", "balanced"]
