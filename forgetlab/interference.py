@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from torch import Tensor
@@ -46,22 +45,10 @@ class Measurement:
     cosine: Interference
 
 
-@overload
-def gradient_cosine(first: Gradients, second: Gradients) -> Interference: ...
-@overload
-def gradient_cosine(first: Model, second: Task, old: Task, *, examples: int = 256, seed: int = 0) -> Interference: ...
-def gradient_cosine(
-    first: Gradients | Model,
-    second: Gradients | Task,
-    old: Task | None = None,
-    *,
-    examples: int = 256,
-    seed: int = 0,
-) -> Interference:
-    """The cosine between two gradients: `gradient_cosine(a, b)`, or `gradient_cosine(model, new_task, old_task)`.
+def gradient_cosine(a: Gradients, b: Gradients) -> Interference:
+    """The cosine between two gradients, such as those of `task_gradient`.
 
-    a, b: name → gradient, the weights' shapes (None: the loss does not reach the weight); or a model and two tasks,
-    whose `task_gradient` is taken with `examples` and `seed`.
+    a, b: name → gradient, the weights' shapes (None: the loss does not reach the weight).
 
     Only weights that both losses reach count: a head of one task alone would only lengthen its gradient.
     Returns an `Interference`, its layers named by `metrics.layer_of`; weights tied to the embeddings count as these.
@@ -71,15 +58,10 @@ def gradient_cosine(
     >>> gradient_cosine({"wte.weight": torch.tensor([1.0, 0.0])}, {"wte.weight": torch.tensor([-3.0, 4.0])}).total
     -0.6000000238418579
     """
-    if isinstance(first, Model) and isinstance(second, Task) and isinstance(old, Task):
-        a: Gradients = task_gradient(first, second, examples, seed)
-        b: Gradients = task_gradient(first, old, examples, seed)
-    elif isinstance(first, Mapping) and isinstance(second, Mapping) and old is None:
-        a, b = first, second
-    else:
-        given = ", ".join(type(x).__name__ for x in (first, second, old) if x is not None)
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
         raise ForgetlabError(
-            f"gradient_cosine takes two mappings from name to gradient, or a model and two tasks; got {given}"
+            f"gradient_cosine takes two mappings from name to gradient, such as task_gradient(model, task), got "
+            f"{type(a).__name__} and {type(b).__name__}"
         )
     layers, cosines = _cosines(a, b)
     if not layers:

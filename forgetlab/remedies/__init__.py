@@ -2,7 +2,7 @@
 
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.remedies.by_name import METHODS, make_methods
-from forgetlab.remedies.interpolation import WeightInterpolation, interpolate, score_path
+from forgetlab.remedies.interpolation import WeightInterpolation, interpolate
 from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
 from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, AdamEWC, KLAnchor, LwF, OnlineEWC, adam_importance
 from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask, class_balanced, reservoir
@@ -53,5 +53,4 @@ __all__ = [
     "make_methods",
     "pcgrad",
     "reservoir",
-    "score_path",
 ]

@@ -32,7 +32,6 @@ class Quadratic(Method):
 
     lam: λ ≥ 0, or {pattern of parameter names: λ}, such as {"*.layer.0.*": 10, "*": 1}, the first that fits; None:
     λ = strength · 0.02 / mean Ω, over the weights that Ω is known of. What it was is `lam_used`, and a note of the run.
-    anchor: {name: tensor} to pull towards (default: the weights at the start of the run).
     proximal: take the implicit, decoupled step. Raises ForgetlabError where nothing that it protects is trained, and
     for a λ and a strength at once.
     """
@@ -40,13 +39,7 @@ class Quadratic(Method):
     family = "weights held"
     main = Setting("strength")
 
-    def __init__(
-        self,
-        lam: Lam | None = None,
-        anchor: Mapping[str, Tensor] | None = None,
-        proximal: bool = False,
-        strength: float = 1.0,
-    ) -> None:
+    def __init__(self, lam: Lam | None = None, proximal: bool = False, strength: float = 1.0) -> None:
         self.lam = None if lam is None else _lam(lam)
         strength = number("strength", strength)
         if lam is None:
@@ -55,7 +48,6 @@ class Quadratic(Method):
             raise ForgetlabError(f"{self.name}: got lam={lam} and strength={strength:g}; give one of them, not both")
         self._lam = self.lam
         self.proximal = flag("proximal", proximal)
-        self._anchor = anchor
         self._terms: list[in_cache.Term] = []
         self._rows: dict[Tensor, Tensor | None] = {}  # of each weight: the rows that are pulled, where they are few
 
@@ -66,17 +58,15 @@ class Quadratic(Method):
     def setup(self, run: Run) -> None:
         omega = self.importance(run)
         if omega is not None:
-            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=_backbone(run))
-        if self._anchor is not None:
-            check_importance(self._anchor, run.weights, needed=run.weights)
-        anchor = self._anchor or run.anchor
+            backbone = {name for name in run.weights if not name.startswith("heads.")}
+            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=backbone)
         self._terms, self._rows = [], {}
         self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
             lam = _lam_of(self._lam, name)
             if lam and (omega is None or name in omega):
                 strength = lam if omega is None else lam * omega[name].to(p)
-                self._terms.append((p, strength, anchor[name].to(p)))
+                self._terms.append((p, strength, run.anchor[name].to(p)))
                 self._rows[p] = in_cache.few_rows(p, strength)
 
     @property
@@ -86,7 +76,9 @@ class Quadratic(Method):
 
     def _usual(self, run: Run, omega: Importance | None) -> float:
         """λ = strength · 0.02 / mean Ω; 0 where Ω is 0 everywhere."""
-        mean = 1.0 if omega is None else _mean([omega[name] for name in run.weights if name in omega])
+        known = [torch.ones(1)] if omega is None else [omega[name] for name in run.weights if name in omega]
+        total = sum(float(value.sum(dtype=torch.float64)) for value in known)
+        mean = total / max(1, sum(value.numel() for value in known))
         if not math.isfinite(mean):
             raise ForgetlabError(f"{self.name}: the importance has values that are not finite; expected finite ones")
         lam = self.strength * USUAL / mean if mean else 0.0
@@ -94,12 +86,11 @@ class Quadratic(Method):
         return lam
 
     def check(self, run: Run) -> None:
-        if self._terms and not any(p.requires_grad for p, _, _ in self._terms):
-            trained = {p for group in run.groups for p in group["params"]}
-            if not any(p in trained for p, _, _ in self._terms):  # gradual unfreezing may switch them on later
-                raise ForgetlabError(
-                    f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
-                )
+        trained = {p for group in run.groups for p in group["params"]}  # gradual unfreezing may switch some on later
+        if self._terms and not any(p.requires_grad or p in trained for p, _, _ in self._terms):
+            raise ForgetlabError(
+                f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
+            )
 
     def _active(self) -> list[in_cache.Term]:
         return [term for term in self._terms if term[0].requires_grad]
@@ -204,12 +195,3 @@ def _lam_of(lam: float | dict[str, float], name: str) -> float:
     if isinstance(lam, float):
         return lam
     return next((value for pattern, value in lam.items() if fnmatch(name, pattern)), 0.0)
-
-
-def _mean(values: Sequence[Tensor]) -> float:
-    total = sum(float(value.sum(dtype=torch.float64)) for value in values)
-    return total / max(1, sum(value.numel() for value in values))
-
-
-def _backbone(run: Run) -> set[str]:
-    return {name for name in run.weights if not name.startswith("heads.")}
