@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from html import escape
+from threading import Lock
 from typing import Any
 
 from forgetlab.errors import ForgetlabError
@@ -28,29 +29,38 @@ class Copies:
     """A model as it was before a run and as it is now, apart from the one that trains: to ask disturbs nothing."""
 
     def __init__(self) -> None:
+        self._turn = Lock()  # a page may ask while a run goes on
         self._models: dict[str, Model] = {}
         self._of: tuple[Settings, int] | None = None
 
     def keep(self, model: Model, settings: Settings, step: int) -> None:
         """Take the model's weights at a step of the run with these settings."""
-        if step == 0:
-            self._models = {when: deepcopy(model) for when in WHEN}
-        else:
-            self._models["after"].load_state_dict(model.state_dict())
-        self._of = (dict(settings), step)
+        with self._turn:
+            self._of = None  # until they are whole
+            if step == 0:
+                self._models = {when: deepcopy(model) for when in WHEN}
+            else:
+                self._models["after"].load_state_dict(model.state_dict())
+            self._of = (dict(settings), step)
 
     def are_of(self, settings: Settings, step: int) -> bool:
         """Whether the copies are of this run and step."""
         return self._of == (settings, step)
 
-    def answers(self, text: str, settings: Settings) -> dict[str, Any]:
-        """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}."""
+    def answers(self, text: str, settings: Settings, step: int) -> dict[str, Any] | None:
+        """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}.
+
+        None where the copies are of another run or step.
+        """
         asked: dict[str, Any] = {"seed": settings["seed"], "heads": HEADS[settings["model"]]}
-        before = asking.answer(self._models["before"], text, **asked)
-        try:
-            after = asking.answer(self._models["after"], text, **asked)
-        except ForgetlabError as error:
-            after = {"refused": str(error)}
+        with self._turn:
+            if not self.are_of(settings, step):
+                return None
+            before = asking.answer(self._models["before"], text, **asked)
+            try:
+                after = asking.answer(self._models["after"], text, **asked)
+            except ForgetlabError as error:
+                after = {"refused": str(error)}
         return {"before": before, "after": after}
 
 
@@ -67,9 +77,9 @@ class Ask(Lab):
             text = asking.checked(change["new"])
         except ForgetlabError as error:
             if self.state is None:  # else the picture says it
-                self._say(f"No answer: {error}.")
+                self._notice.say(f"No answer: {error}.")
             return
-        if not self._answered(text, self):
+        if not self._runner.running and not self._answered(text, self):
             self._guarded(self.train)
 
 
@@ -80,15 +90,15 @@ def show(driver: Driver | None = None) -> Lab:
     def work(settings: Settings) -> Iterator[State]:
         run = recipe(settings)
         for state in runs(run):
-            copies.keep(runs.bench(run).model, settings, state["records"][-1]["step"])
-            yield {**state, "answers": copies.answers(SENTENCE, settings)}
+            copies.keep(runs.bench(run).model, settings, last_step(state))
+            yield {**state, "answers": copies.answers(SENTENCE, settings, last_step(state))}
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
         asked = {name: value for name, value in settings.items() if name != "text"}
         try:
             text = asking.checked(settings["text"])
-            mine = text != SENTENCE and copies.are_of(asked, last_step(state))
-            answers = copies.answers(text, asked) if mine else state["answers"]
+            mine = None if text == SENTENCE else copies.answers(text, asked, last_step(state))
+            answers = mine or state["answers"]
         except ForgetlabError as error:
             return ask.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
         note = "" if mine or text == SENTENCE else KEPT

@@ -105,14 +105,14 @@ def in_kernel(tmp_path_factory: pytest.TempPathFactory, driver: str = "") -> Ite
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """The driver that is picked in a kernel: cooperative."""
+    """The driver that is picked in a kernel: a thread."""
     yield from in_kernel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """The driver of Colab: synchronous."""
-    yield from in_kernel(tmp_path_factory, "synchronous")
+    """The driver of Colab."""
+    yield from in_kernel(tmp_path_factory, "inline")
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_moves_train_and_stop_are_answered_while_a_cell_computes(watch: Page) ->
 # -- as on Colab ------------------------------------------------------------------------------------
 
 
-def test_synchronous_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> None:
+def test_inline_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> None:
     page = Page(patient, "watch")
     patient.taken(page.paste(SHORT))
     assert "After 20 steps" in page.says  # when the message is handled, the run is done
@@ -339,7 +339,7 @@ def test_synchronous_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> No
 
 
 @pytest.mark.parametrize("name", ["pull", "cloud"])
-def test_synchronous_other_labs(patient: Kernel, name: str) -> None:
+def test_inline_other_labs(patient: Kernel, name: str) -> None:
     page = Page(patient, name)
     shown = page.picture
     page.move("seed", 1)

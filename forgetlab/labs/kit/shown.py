@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,12 +13,12 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from forgetlab import plots
-from forgetlab.labs.kit.settings import to_line
+from forgetlab.labs.kit.settings import Settings, to_line
 
-Settings = dict[str, Any]
 State = dict[str, Any]
 Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure | str, str]]
 OLD_RUNS = 4
+REDRAW_SECONDS = 0.3
 FAINT = 0.35  # opacity of a picture that is not what the controls ask for
 
 
@@ -54,6 +55,7 @@ class Shown:
         view: Mapping[str, widgets.Widget],
     ) -> None:
         self._name, self._draw, self._words, self._view = name, draw, words, view
+        self._drawn_at = self._draw_seconds = 0.0
         self.clear()
 
     def clear(self) -> None:
@@ -69,13 +71,22 @@ class Shown:
             others = [state for state in self.old if state["settings"] != last.settings]
             self.old = [*others, last.state][-OLD_RUNS:]
 
+    def due(self) -> bool:
+        """Whether to draw the latest result: the first of its run, else so that drawing takes a quarter of the time."""
+        if self.picture is None or self.result is None or self.picture.of.settings is not self.result.settings:
+            return True
+        return time.perf_counter() - self._drawn_at > max(REDRAW_SECONDS, 3 * self._draw_seconds)
+
     def draw(self) -> None:
         """Make the latest result's picture. Raises what the lab's own drawing does; the picture before it stays."""
         if (result := self.result) is None:
             return
+        begin = time.perf_counter()
         old = [state for state in self.old if state["settings"] != result.settings]
         drawn, alt = self._draw(result.state, old, self._seen(result), result.source)
         self.picture = pictured(result, drawn, alt)
+        self._drawn_at = time.perf_counter()
+        self._draw_seconds = self._drawn_at - begin
 
     def put(self, result: Result) -> None:
         """Take a result and draw it; where it cannot be drawn or told, all stays as it was and the error is raised."""
