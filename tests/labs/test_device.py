@@ -11,7 +11,7 @@ import torch
 
 from forgetlab import labs
 from forgetlab.labs import own, watch
-from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.kit.benches import Benches
 
 FOLDER = Path(labs.__file__).parent
 
@@ -25,7 +25,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("pretended")
 def test_a_shipped_model_runs_on_the_cpu_and_the_lab_says_so() -> None:
     settings = {"lr": 1e-3, "steps": 2, "similarity": 1.0, "seed": 0}
-    states = list(Runs()(replace(watch.recipe(settings), limit=8)))
+    states = list(Benches().run(replace(watch.recipe(settings), limit=8)))
     assert states[0]["progress"] == "step 0 of 2, on cpu"
 
 

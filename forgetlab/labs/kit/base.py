@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from html import unescape
-from typing import Any
+from typing import Any, Generic, cast
 
 import ipywidgets as widgets
 
@@ -20,12 +20,14 @@ from forgetlab.experiments import results
 from forgetlab.labs.kit.notice import Notice
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import Controls, Settings, from_line
-from forgetlab.labs.kit.shown import Draw, Result, Shown, State
+from forgetlab.labs.kit.shown import Draw, Result, S, Shown, State
 from forgetlab.teaching import compat
 from forgetlab.teaching.notebook import Living
 
+__all__ = ["Lab", "Settings", "State"]
 
-class Lab(Living):
+
+class Lab(Living, Generic[S]):
     """A lab as a widget.
 
     name: stands in its settings line and names its results. work(settings): an iterator of growing states, each of
@@ -41,14 +43,14 @@ class Lab(Living):
     def __init__(
         self,
         name: str,
-        work: Callable[[Settings], Iterator[State]],
-        draw: Draw,
+        work: Callable[[Settings], Iterator[S]],
+        draw: Draw[S],
         *,
         training: Mapping[str, widgets.Widget],
         view: Mapping[str, widgets.Widget] | None = None,
         check: Callable[[Settings], None] | None = None,
         filed: Callable[[Settings], Settings] = dict,
-        words: Callable[[State, Settings], str] | None = None,
+        words: Callable[[S, Settings], str] | None = None,
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
@@ -61,7 +63,7 @@ class Lab(Living):
         self._start, self._presets = self.settings(), dict(presets or {})
         self._shown, self._notice = Shown(name, draw, words, self.view), Notice()
         self.message, self.picture = self._notice.widget, widgets.HTML()
-        self._runner: Runner[State] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
+        self._runner: Runner[S] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         press = compat.weakly(self._press)
         labels = [*([] if instant else ["Train", "Stop"]), "Reset", *self._presets]
         self.buttons = {
@@ -80,7 +82,7 @@ class Lab(Living):
     # -- what a user does ---------------------------------------------------------------------------
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> S | None:
         """The latest state, with its "settings"."""
         return self._shown.result.state if self._shown.result else None
 
@@ -97,7 +99,7 @@ class Lab(Living):
             if not self.instant:
                 self._notice.say("preparing the training …")
                 self._show_labels(waiting=True)
-        self._runner.start(lambda: ({**state, "settings": settings} for state in self._work(settings)))
+        self._runner.start(lambda: (cast(S, {**state, "settings": settings}) for state in self._work(settings)))
 
     def stop(self) -> None:
         """End the run under way; what was reached stays."""
@@ -189,7 +191,7 @@ class Lab(Living):
                 found = results.get(f"lab-{self.name}", under)
                 if not isinstance(found, dict):
                     return ""
-                self._shown.put(Result({**found, "settings": settings}, "cached"))
+                self._shown.put(Result(cast(S, {**found, "settings": settings}), "cached"))
             except Exception as error:  # whatever a damaged file holds, a lab must open
                 return f"The kept result of these settings is damaged ({in_words(error)}) and counts as none. "
             self._show_labels()
@@ -198,7 +200,7 @@ class Lab(Living):
 
     # -- what a run reaches -------------------------------------------------------------------------
 
-    def _on_state(self, state: State) -> None:
+    def _on_state(self, state: S) -> None:
         self._shown.take(Result(state, "simulated" if self.instant else "live"))
         if not (self.instant or self._shown.due()) or not self._redraw():
             return
@@ -222,7 +224,7 @@ class Lab(Living):
         result = self._shown.result
         assert result is not None
         if why == "stopped":  # where a picture waits for more, it says so
-            self._shown.result = result = replace(result, state={**result.state, "stopped": True})
+            self._shown.result = result = replace(result, state=cast(S, {**result.state, "stopped": True}))
         trouble = ""
         if why == "done":
             kept = {name: value for name, value in result.state.items() if name not in ("settings", "progress")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NotRequired, TypedDict, get_args
 
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +23,26 @@ LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family)
 STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
 LISTED = 5  # of the learner's own runs
+
+
+class OwnRun(TypedDict):
+    """A learner's run so far. kept, new: None where it diverged."""
+
+    spec: str
+    step: int
+    lr: float
+    seed: int
+    kept: float | None
+    new: float | None
+
+
+class Frontier(TypedDict):
+    """What was measured, and a run."""
+
+    dots: list[Dot]
+    run: OwnRun
+    progress: str
+    message: NotRequired[str]
 
 
 class Plot:
@@ -64,13 +84,10 @@ class Plot:
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
         self.figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.43), ncols=4, **style)
 
-    def draw(
-        self, league: Sequence[dict[str, Any]], budget: float, target: float, source: str = "live"
-    ) -> tuple[Figure, str]:
+    def draw(self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live") -> tuple[Figure, str]:
         """The figure and its alt text.
 
-        league: the learner's runs, newest last: {"spec", "step", "lr", "seed", "kept", "new"}, the last two None
-        where a run diverged. budget: share of the old that may be lost; target: the new accuracy wanted.
+        league: the learner's runs, newest last. budget: share of the old that may be lost; target: new accuracy wanted.
         """
         ax, limit = self.ax, 1 - budget
         self._source.set_text(source)
@@ -86,7 +103,7 @@ class Plot:
         for place, run in enumerate(league):
             letter = chr(ord("a") + place % 26)
             words = f"{letter}  {run['spec']} ({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']}): "
-            if run["kept"] is None:
+            if run["kept"] is None or run["new"] is None:
                 listed.append(f"{words}diverged")
                 continue
             self._own += ax.plot(run["kept"], run["new"], ms=17, zorder=5, **STAR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from forgetlab.labs.kit.base import State
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import MARKERS
 from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
@@ -26,6 +26,24 @@ PANELS: dict[str, tuple[str, str, dict[str, str]]] = {  # title, unit, {key in t
     "outputs": ("3 outputs on general text", "nats", {"kl": "KL(before‖after)", "entropy": "entropy"}),
     "rare": ("mass on rare words", "share", {"rare": "everywhere", "right": "where one is right"}),
 }
+
+
+class Change(TypedDict):
+    """Features (at every depth) and outputs against those before; None stands for nan."""
+
+    cka: list[float | None]
+    frozen: list[float | None]
+    refit: list[float | None]
+    kl: float | None
+    entropy: float | None
+    rare: float | None
+    right: float | None
+
+
+class Inside(RunState):
+    """A run with the change at each record."""
+
+    inside: list[Change]
 
 
 class View:
@@ -54,7 +72,7 @@ class View:
         ax.yaxis.label.set(fontsize=12, color=INK)
         ax.spines[["top", "right"]].set_visible(False)
 
-    def draw(self, state: State, old: Sequence[State], layer: str, source: str) -> Figure:
+    def draw(self, state: Inside, old: Sequence[Inside], layer: str, source: str) -> Figure:
         """Move the artists to a state; earlier runs stand faintly behind."""
         self._source.set_text(source + ("   (faint: earlier runs)" if old else ""))
         self.figure.set_layout_engine("none" if self._lines else "constrained")  # laying out takes half of a redraw
@@ -93,11 +111,12 @@ class View:
         return self._lines[panel, key, age]
 
 
-def _points(state: State, key: str, depth: int) -> tuple[Any, Any]:
+def _points(state: Inside, key: str, depth: int) -> tuple[Any, Any]:
     """(steps, values) of a line; what a diverged model scores means nothing."""
     steps, values = [], []
     for record, found in zip(state["records"], state["inside"], strict=True):
-        value = found[key][depth] if isinstance(found[key], list) else found[key]
+        value: Any = found[key]  # type: ignore[literal-required]
         steps.append(record["step"])
-        values.append(None if record["status"] == "diverged" else value)
+        own = value[depth] if isinstance(value, list) else value
+        values.append(None if record["status"] == "diverged" else own)
     return np.array(steps, float), np.array(values, float)
