@@ -95,7 +95,7 @@ def _work(benches: Benches, settings: Settings) -> Iterator[Along]:
         state: Along = {
             "tasks": tasks,
             "records": list(records),
-            "progress": f"step {record.step} of {STEPS}",
+            "progress": f"step {record.step} of {STEPS}, on {bench.model.device.type}",
             "steps": [one.step for one in own[OLD[0]]],
             "cosines": {
                 task: {layer: [_of_layer(one.cosine, layer) for one in found] for layer in LAYERS}

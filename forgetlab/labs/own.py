@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class Own(RunState):
 
 def show(driver: Driver | None = None) -> Lab[Own]:
     """The lab as a widget: model, new data, what to watch, methods, steps, learning rate, seed, columns of the file."""
-    benches, views = dict[str, Bench](), dict[tuple[str, ...], Curves]()
+    benches = dict[str, Bench]()
+    view = lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
 
     def work(settings: Settings) -> Iterator[Own]:
         run = recipe(settings)
@@ -51,12 +53,9 @@ def show(driver: Driver | None = None) -> Lab[Own]:
 
     def draw(state: Own, old: Sequence[Own], settings: Settings, source: str) -> tuple[str, str]:
         names = tuple(task["name"] for task in state["tasks"])
-        if names not in views:
-            views.clear()
-            views[names] = Curves(score_panels(state["tasks"]))
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
-        figure = views[names].draw(lines[0], lines[1:], source)
+        figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
         page = card("", image(encoded(figure, told(state)), told(state)) + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 

@@ -86,7 +86,7 @@ def work(benches: Benches, settings: Settings) -> Iterator[State]:
     for record in bench.run(recipe):
         pair = [finite(main_score(record.scores, task)) for task in (old_task, bench.new)]
         state["before"] = state.get("before", pair)
-        yield state | {"progress": f"step {record.step} of {recipe.steps}"}
+        yield state | {"progress": f"step {record.step} of {recipe.steps}, on {model.device.type}"}
     if record.status == "diverged":
         state["diverged"] = record.message
         yield state | {"message": told(state, "5 %")}

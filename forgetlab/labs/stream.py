@@ -49,7 +49,7 @@ def show(driver: Driver | None = None) -> Lab:
                 **state,
                 "curve": [*state["curve"], [record.step, *(round(score, 4) for score in record.scores)]],
                 "R": [[round(score, 4) for score in row] for row in record.R],
-                "progress": f"{which}, {names[record.stage]}: step {record.record.step} of {STEPS}",
+                "progress": f"{which}, {names[record.stage]}: step {record.record.step} of {STEPS}, on {model().device.type}",
             }
             yield state
         if (settings["length"], seed) not in bounds:

@@ -85,7 +85,7 @@ def _work(bench: Bench, recipe: Recipe) -> Iterator[State]:
             if record.status == "diverged":
                 state["diverged"] = [*state["diverged"], name]
             tracks[name].append(weights_of(bench.model))
-            yield {**state, "progress": f"{name}: step {record.step} of {plan.steps}"}
+            yield {**state, "progress": f"{name}: step {record.step} of {plan.steps}, on {bench.model.device.type}"}
         with torch.inference_mode():
             state["ends"][name] = {task: _plain(float(of())) for task, of in losses.items()}
         if name in state["diverged"]:
