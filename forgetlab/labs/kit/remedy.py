@@ -78,8 +78,8 @@ def lab(
     """A lab of one remedy. recipe: what the controls describe.
 
     so_far: a last panel with all runs. panels, lines: more of them, beside the scores with and without the remedy.
-    before: computed ahead of the run and kept in its state, which `top`, `tell` and `so_far` get too. top: a panel above,
-    and what paints it. tell: words to add.
+    before: computed ahead of the run and kept in its state, for `top`, `tell` and `so_far` too. top: a panel above, and
+    what paints it. tell: words to add.
     """
     benches = Benches()
     views = lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
