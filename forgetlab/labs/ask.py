@@ -102,7 +102,7 @@ def show(driver: Driver | None = None) -> Ask:
             yield {**run, "answers": answers}
 
     def draw(state: Asked, old: Sequence[Asked], settings: Settings, source: str) -> tuple[str, str]:
-        asked = {name: value for name, value in settings.items() if name != "text"}
+        asked = {name: value for name, value in settings.items() if name not in ("text", "narrow")}
         try:
             text = asking.checked(settings["text"])
             mine = None if text == SENTENCE else copies.answers(text, asked, last_step(state))

@@ -113,20 +113,20 @@ class View:
         self.words = [bars.text(0, 0, "", va="center", fontsize=11, color=INK, path_effects=HALO) for _ in range(8)]
         bars.set_yticks(rows, list(NAMES.values()))
         bars.set_ylim(3.6, -0.6)
-        bars.set(xlim=(-1.3, 1.3), xticks=[0])  # the longest bar has length 1
+        bars.set(xlim=(-1.6, 1.6), xticks=[0])  # the longest bar has length 1
         bars.axvline(0, color=INK, lw=1)
         bars.set_xlabel("← falls    rises →", fontsize=12, color=INK)
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": 3, "title_fontsize": 12}
         handles += [self.bars_old, self.bars_new]
-        self.legend = self.figure.legend(handles=handles, loc="outside lower center", title=" ", **style)
-        self.legend.get_title().set_color(INK)
-        moves(self.legend, *self.arrows.values(), *self.bars_old, *self.bars_new, *self.words)
+        legend = self.figure.legend(handles=handles, loc="outside lower center", title=" ", **style)
+        legend.get_title().set_color(INK)
+        moves(legend, *self.arrows.values(), *self.bars_old, *self.bars_new, *self.words)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)  # places are settled: the next pictures take less time
 
     def draw(self, state: State) -> Figure:
         """Show a state."""
-        self.legend.set_title(told(state["break_even"]))
+        self.figure.legends[0].get_title().set_text(told(state["break_even"]))
         for name, arrow in self.arrows.items():
             arrow.xy = state["gradient_old"] if name == "old" else state["updates"][name]
             arrow.set_visible(max(map(abs, arrow.xy)) > NOTHING)

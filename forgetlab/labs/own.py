@@ -9,6 +9,7 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
+from forgetlab import plots
 from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState, device, score_lines, score_panels, states, told
@@ -56,7 +57,9 @@ def show(driver: Driver | None = None) -> Lab[Own]:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
         figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
-        page = card("", image(encoded(figure, told(state)), told(state)) + summary(state))
+        plots.fit(figure, settings.get("narrow", False))
+        picture = image(encoded(figure, told(state)), told(state), round(figure.bbox.width))
+        page = card("", picture + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(

@@ -2,6 +2,7 @@
 
 from forgetlab.plots.drawing import png
 from forgetlab.plots.figures import FIGURES, alt_text, curves, drift, trade_off
+from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import COLORS, DASHES, FAINT, HALO, INK, at_log, number, wrapped
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "at_log",
     "curves",
     "drift",
+    "fit",
     "number",
     "png",
     "trade_off",

@@ -21,7 +21,7 @@ from forgetlab.labs.kit.notice import Notice
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import Controls, Settings, from_line
 from forgetlab.labs.kit.shown import Draw, Result, S, Shown, State
-from forgetlab.teaching import compat
+from forgetlab.teaching import compat, page
 from forgetlab.teaching.notebook import Living
 
 __all__ = ["Lab", "Settings", "State"]
@@ -62,7 +62,7 @@ class Lab(Living, Generic[S]):
         self.training, self.line, self.settings = self._controls.training, self._controls.line, self._controls.settings
         self._start, self._presets = self.settings(), dict(presets or {})
         self._shown, self._notice = Shown(name, draw, words, self.view), Notice()
-        self.message, self.picture = self._notice.widget, widgets.HTML()
+        self.message, self.picture, self.width = self._notice.widget, widgets.HTML(), page.width()
         self._runner: Runner[S] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         press = compat.weakly(self._press)
         labels = [*([] if instant else ["Train", "Stop"]), "Reset", *self._presets]
@@ -74,9 +74,11 @@ class Lab(Living, Generic[S]):
         for control in self.view.values():
             control.observe(compat.weakly(self._on_view), "value")
         self.line.observe(compat.weakly(self._on_line), "value")
+        self.width.observe(compat.weakly(self._on_width), "value")
         parts = [compat.note(intro)] if intro else []
-        parts += [compat.row(*self.training.values(), *self.view.values()), compat.row(*self.buttons.values())]
-        super().__init__([*parts, self.message, self.picture, self.line])
+        parts += [compat.row(*self.training.values(), *self.view.values(), gap="2px 14px")]
+        parts += [compat.row(*self.buttons.values()), self.message, self.picture, self.line]
+        super().__init__([*parts, self.width])
         self._guarded(self._open)
 
     # -- what a user does ---------------------------------------------------------------------------
@@ -150,6 +152,11 @@ class Lab(Living, Generic[S]):
             opening = self._notice.opening
             if self._redraw() and opening is not None and not self._runner.running:  # what went wrong stays said
                 self._guarded(partial(self._tell, opening))
+
+    def _on_width(self, change: Any) -> None:
+        with self._runner.turn:
+            self._shown.narrow = change["new"] < page.NARROW
+            self._redraw()
 
     def _on_line(self, change: Any) -> None:
         if self._controls.moved_by_lab:

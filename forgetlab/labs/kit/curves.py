@@ -71,7 +71,7 @@ class Curves:
                     (-2, -3 if panel.log else 3),  # no curve lies below a floor
                     va="top" if panel.log else "bottom",
                     color=FAINT,
-                    fontsize=10,
+                    fontsize=11,
                     **place,
                 )
             self._axes[panel.key] = ax

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from forgetlab import plots
 from forgetlab.labs.kit.settings import Settings, to_line
+from forgetlab.teaching import page
 
 State = dict[str, Any]  # plain values, with "progress" on the way and "message" at the end
 S = TypeVar("S", bound=Mapping[str, Any])  # a lab's own kind of it
@@ -58,6 +59,7 @@ class Shown(Generic[S]):
     ) -> None:
         self._name, self._draw, self._words, self._view = name, draw, words, view
         self._drawn_at = self._draw_seconds = 0.0
+        self.narrow = False  # whether figures are drawn in one column
         self.clear()
 
     def clear(self) -> None:
@@ -85,7 +87,10 @@ class Shown(Generic[S]):
             return
         begin = time.perf_counter()
         old = [state for state in self.old if state["settings"] != result.settings]
-        drawn, alt = self._draw(result.state, old, self._seen(result), result.source)
+        seen = {**self._seen(result), "narrow": self.narrow}
+        drawn, alt = self._draw(result.state, old, seen, result.source)
+        if isinstance(drawn, Figure):
+            plots.fit(drawn, self.narrow)
         self.picture = pictured(result, drawn, alt)
         self._drawn_at = time.perf_counter()
         self._draw_seconds = self._drawn_at - begin
@@ -142,10 +147,12 @@ class Shown(Generic[S]):
 def pictured(of: Result[Any], drawn: Figure | str, alt: str) -> Picture:
     """A figure, or safe HTML, as a picture. alt: its description."""
     if isinstance(drawn, str):
-        shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+        style = f'class="{page.DRAWN}" style="max-width:{page.WIDE}px"'
+        shown = f'<div role="group" aria-label="{escape(alt)}" {style}>{drawn}</div>'
         return Picture(of, shown, {"text/plain": alt, "text/html": shown})
     png = encoded(drawn, alt)
-    return Picture(of, image(png, alt), {"text/plain": alt, "image/png": png})
+    width = round(drawn.bbox.width)
+    return Picture(of, image(png, alt, width), {"text/plain": alt, "image/png": png})
 
 
 def encoded(figure: Figure, alt: str) -> str:
@@ -153,6 +160,7 @@ def encoded(figure: Figure, alt: str) -> str:
     return base64.b64encode(plots.png(figure, alt)).decode()
 
 
-def image(png: str, alt: str) -> str:
-    """A PNG in base64 as an HTML image."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'
+def image(png: str, alt: str, width: int) -> str:
+    """A PNG in base64, `width` px wide, as an HTML image that is never larger."""
+    source = f"data:image/png;base64,{png}"
+    return f'<img class="{page.DRAWN}" alt="{escape(alt)}" src="{source}" style="width:100%;max-width:{width}px">'

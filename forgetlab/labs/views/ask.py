@@ -67,8 +67,8 @@ def told(text: str, before: Answer, after: Answer, step: int) -> str:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table. heads: of the columns after the first, in plain words; rows: label and cells, as safe HTML."""
-    first = 25 if max(len(row[0]) for row in rows) > 2 else 8
-    cell = "padding:2px 6px;text-align:left;vertical-align:top;overflow-wrap:anywhere;border-bottom:1px solid #e4e4e4"
+    first = (25 if len(heads) < 3 else 31) if max(len(row[0]) for row in rows) > 2 else 8  # per cent
+    cell = "padding:2px 4px;text-align:left;vertical-align:top;overflow-wrap:anywhere;border-bottom:1px solid #e4e4e4"
     head = f'<tr><td style="{cell};width:{first}%"></td>'
     head += "".join(f'<th scope="col" style="{cell}">{escape(words)}</th>' for words in heads) + "</tr>"
     lines = "".join(

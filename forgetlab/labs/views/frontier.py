@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import blended_transform_factory
 
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.labs.kit.curves import MARKERS
@@ -22,7 +23,7 @@ from forgetlab.training.method import Family
 LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}
 STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
-LISTED = 5  # of the learner's own runs
+LISTED = 4  # of the learner's own runs
 
 
 class OwnRun(TypedDict):
@@ -50,11 +51,15 @@ class Plot:
 
     def __init__(self, dots: Sequence[Dot]) -> None:
         self.dots = list(dots)
-        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", dpi=110)
+        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", layout="constrained", dpi=110)
         FigureCanvasAgg(self.figure)
-        self._source = self.figure.text(0.99, 0.985, "", ha="right", va="top", fontsize=11, color=FAINT, style="italic")
-        self._text = self.figure.text(0.03, 0.35, "", va="top", fontsize=11, color=INK, linespacing=1.35)
-        self.ax = ax = self.figure.add_axes((0.115, 0.485, 0.865, 0.48))
+        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.ax, words = self.figure.subplots(2, 1, height_ratios=(1.5, 1.15))
+        ax = self.ax
+        words.axis("off")
+        place = blended_transform_factory(self.figure.transFigure, words.transAxes)
+        style: Any = {"va": "top", "fontsize": 11, "color": INK, "linespacing": 1.2, "in_layout": False}
+        self._text = words.text(0.03, 1, "", transform=place, **style)
         self.means = [(statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])) for dot in dots]
         self.front = pareto(self.means)
         self._corner = Rectangle((0, 0), 1, 1, color="#e6f0e0", lw=0, zorder=0)
@@ -70,8 +75,8 @@ class Plot:
             xs, ys = ([statistics.fmean(dot[key]) for dot in own] for key in ("kept", "new"))
             dx, dy = ([_spread(dot[key]) for dot in own] for key in ("kept", "new"))
             ax.errorbar(xs, ys, dy, dx, fmt=marker, color=color, ms=8, mec="white", lw=1, capsize=2, zorder=3)
-        for place, i in enumerate(self.front[::-1], start=1):
-            ax.annotate(str(place), self.means[i], (6, 6), zorder=6, **NOTE)
+        for rank, i in enumerate(self.front[::-1], start=1):
+            ax.annotate(str(rank), self.means[i], (6, 6), zorder=6, **NOTE)
         ax.set_ylim(0.4, 1.03)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
         ax.set_xlabel("share kept of the old scores", fontsize=12, color=INK)
@@ -81,8 +86,8 @@ class Plot:
         names = {"none": "no remedy"}
         keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
         keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
-        style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
-        self.figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.43), ncols=4, **style)
+        style = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
+        self.figure.legend(handles=keys, loc="outside lower center", ncols=4, **style)
 
     def draw(self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live") -> tuple[Figure, str]:
         """The figure and its alt text.

@@ -87,8 +87,10 @@ class View:
                 curve.set(data=(x, y), visible=True, label=names[j] if age == 0 else "_")
         self._curves.set_xlim(0, 1.02 * T * max(run["steps"] for run in (state, *old)))
         if not same:
+            for legend in [*self.figure.legends]:
+                legend.remove()
             style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": T}
-            self._curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), **style)
+            self.figure.legend(*self._curves.get_legend_handles_labels(), loc="outside lower center", **style)
         return self.figure
 
     def _line(self, j: int, age: int) -> Line2D:

@@ -27,8 +27,8 @@ def picture(state: Mapping[str, Any], filled: str, lined: str, shown: Collection
     figure.suptitle(source, x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
     ax = figure.add_subplot()
     ax.set_title(f"filled: loss of {filled}; lines: {lined} (nats)", loc="left", fontsize=13, color=INK)
-    ax.set_xlabel("distance along old → new (unit of the weights)", fontsize=12, color=INK)
-    ax.set_ylabel("distance towards joint", fontsize=12, color=INK)
+    ax.set_xlabel("along old → new (unit of the weights)", fontsize=12, color=INK)
+    ax.set_ylabel("towards joint", fontsize=12, color=INK)
     ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
     rows = len(state.get("loss", {}).get(filled, []))
     if rows > 1:
