@@ -16,6 +16,7 @@ from forgetlab.interference import GradientCosine, Interference
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.figure import titled
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import PlainRecord, TaskFacts
@@ -51,7 +52,7 @@ def show(driver: Driver | None = None) -> Lab[Along]:
         seen = [abs(y) for run in (lines, *before) for _, ys in run["cosine"].values() for y in ys if y is not None]
         cosine, top = curves.axes("cosine"), 1.1 * max([0.2, *seen])
         cosine.set_ylim(-top, top)
-        cosine.set_title(f"gradients, {'all layers' if layer == 'all' else layer}", loc="left", fontsize=13)
+        titled(cosine, f"gradients, {'all layers' if layer == 'all' else layer}")
         _bars(curves.axes("share"), state, layer)
         return figure, _alt(state, layer)
 
@@ -163,7 +164,7 @@ def _bars(ax: Axes, state: Along, layer: str) -> None:
         shares = [100 * (conflicts(state, task, one) or 0) for one in LAYERS]
         place = np.arange(len(LAYERS)) + 0.38 * i - 0.19
         ax.barh(place, shares, 0.36, color=COLORS[i], hatch=("", "//")[i], edgecolor="white", zorder=3)
-    ax.set_title("steps in conflict", loc="left", fontsize=13, color=INK)
+    titled(ax, "steps in conflict")
     ax.set_xlabel("share of measured steps (%)", fontsize=12, color=INK)
     ax.set(xlim=(0, 100), ylim=(len(LAYERS) - 0.5, -0.5))
     ax.set_yticks(range(len(LAYERS)), [f"▸ {one}" if one == layer else one for one in LAYERS])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, get_args
 
 from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -16,6 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.metrics.retention import pareto
 from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
 from forgetlab.training.method import Family
@@ -51,9 +51,7 @@ class Plot:
 
     def __init__(self, dots: Sequence[Dot]) -> None:
         self.dots = list(dots)
-        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(9.2)
         self.ax, words = self.figure.subplots(2, 1, height_ratios=(1.5, 1.15))
         ax = self.ax
         words.axis("off")
@@ -79,10 +77,7 @@ class Plot:
             ax.annotate(str(rank), self.means[i], (6, 6), zorder=6, **NOTE)
         ax.set_ylim(0.4, 1.03)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
-        ax.set_xlabel("share kept of the old scores", fontsize=12, color=INK)
-        ax.set_ylabel("accuracy on the new task (share)", fontsize=12, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.spines[["top", "right"]].set_visible(False)
+        dress(ax, "", "share kept of the old scores", "accuracy on the new task (share)")
         names = {"none": "no remedy"}
         keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
         keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
@@ -101,7 +96,7 @@ class Plot:
         self._target.set_ydata([target, target])
         best = best_within(self.dots, budget)
         named = f"best within {budget:.0%} forgotten: {best['name']}" if best else f"no dot within {budget:.0%}"
-        ax.set_title(named if self.dots else "no shipped runs here", loc="left", fontsize=13, color=INK)
+        titled(ax, named if self.dots else "no shipped runs here")
         while self._own:
             self._own.pop().remove()
         listed, reached = [], 0

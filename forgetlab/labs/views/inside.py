@@ -7,12 +7,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 DEPTHS = ("embeddings", "layer 0", "layer 1", "layer 2")
@@ -50,27 +50,17 @@ class View:
     """A figure of its own for each lab."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 7.4), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(7.4)
         self._weights, *others = self.figure.subplots(2, 2).flat
         self._panels: dict[str, Axes] = dict(zip(PANELS, others, strict=True))
         self._bars = self._weights.barh(range(len(LAYERS)), [0.0] * len(LAYERS))
-        self._weights.set(yticks=range(len(LAYERS)), ylim=(len(LAYERS) - 0.5, -0.5), xlabel="distance ‖θ − θ₀‖")
+        self._weights.set(yticks=range(len(LAYERS)), ylim=(len(LAYERS) - 0.5, -0.5))
         self._values = [self._weights.text(0, i, "", fontsize=11, va="center", color=INK) for i in range(len(LAYERS))]
-        self._dress(self._weights, "1 weights moved")
+        dress(self._weights, "1 weights moved", "distance ‖θ − θ₀‖")
         for name, ax in self._panels.items():
             title, unit, _ = PANELS[name]
-            self._dress(ax, title)
-            ax.set(xlabel="step", ylabel=unit)
+            dress(ax, title, "step", unit)
         self._lines: dict[tuple[str, str, int], Line2D] = {}
-
-    def _dress(self, ax: Axes, title: str) -> None:
-        ax.set_title(title, loc="left", fontsize=13, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.xaxis.label.set(fontsize=12, color=INK)
-        ax.yaxis.label.set(fontsize=12, color=INK)
-        ax.spines[["top", "right"]].set_visible(False)
 
     def draw(self, state: Inside, old: Sequence[Inside], layer: str, source: str) -> Figure:
         """Move the artists to a state; earlier runs stand faintly behind."""
@@ -97,7 +87,7 @@ class View:
             ax.set_xlim(0, max(run["records"][-1]["step"] for run in (state, *old)) + 1)
             if not ax.get_legend():
                 ax.legend(fontsize=11, labelcolor=INK, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.22))
-        self._panels["features"].set_title(f"2 features, {layer}", loc="left", fontsize=13, color=INK)
+        titled(self._panels["features"], f"2 features, {layer}")
         return self.figure
 
     def _line(self, panel: str, key: str, age: int, i: int, label: str) -> Line2D:
