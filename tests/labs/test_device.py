@@ -42,3 +42,22 @@ def test_labs_that_load_a_shipped_model_themselves_say_cpu() -> None:
     loads = [line for line in lines if re.search(r"load\W+\"tiny-", line)]
     assert len(loads) >= 3
     assert all('device="cpu"' in line for line in loads)
+
+
+@pytest.mark.parametrize("name", ["dreams", "matrix", "scatter"])
+def test_a_labs_work_leaves_the_global_generator_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell's seeded draws are what they are alone, whatever a lab does beside it in another thread."""
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("a lab has touched torch's global generator")
+
+    lab = labs.show(name, driver="inline")
+    for room in (torch, torch.random):
+        for function in ("manual_seed", "set_rng_state", "seed"):
+            monkeypatch.setattr(room, function, touched)
+    before = torch.get_rng_state()
+    states = lab._work(lab.settings())
+    for _ in range(3):
+        next(states)
+        assert torch.equal(torch.get_rng_state(), before)
+    states.close()

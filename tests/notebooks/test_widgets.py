@@ -313,6 +313,35 @@ def test_moves_train_and_stop_are_answered_while_a_cell_computes(watch: Page) ->
     kernel.taken(cell)
 
 
+def test_stop_breaks_off_a_piece_that_never_ends_while_a_cell_computes(watch: Page) -> None:
+    """A page's messages and a lab's run have threads of their own: neither waits for the other, nor for the cell."""
+    kernel, name = watch.kernel, watch.name
+    subshell = kernel.subshell()
+    if not subshell:
+        pytest.skip("this kernel has no subshells")
+    kernel.taken(watch.paste(SHORT))
+    watch.until(SHORT_DONE)
+    kernel.run(f"""
+def endless(settings):
+    for state in whole(settings):
+        yield state
+        while True:
+            sum(range(100))
+whole, {name}._work = {name}._work, endless""")
+    over = kernel.terminal.parent / "over too"
+    loop = f"while not Path({str(over)!r}).exists():\n    sum(range(10_000))"
+    cell = kernel.client.execute(f"from pathlib import Path\n{loop}")
+    watch.press("Train", subshell)
+    watch.until("step 0 of 20")
+    watch.press("Stop", subshell)
+    watch.until("stopping …|what was reached stays")
+    watch.until("what was reached stays")
+    assert watch.alt.startswith("After 0 steps")
+    over.touch()
+    kernel.taken(cell)
+    kernel.run(f"{name}._work = whole")
+
+
 # -- as on Colab ------------------------------------------------------------------------------------
 
 
