@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +154,26 @@ def test_a_run_in_a_thread_of_its_own_is_broken_off_within_a_piece(pieces: int) 
     assert journal.events == ["a0", "a1", ("end", "done")]
     assert len(closed) == 21
     assert threading.get_ident() not in closed
+
+
+def test_a_run_has_ended_before_python_does() -> None:
+    """A thread that is killed within torch aborts the process; a kernel that is shut down would say so."""
+    code = """
+import threading
+from forgetlab.labs.kit.runner import Runner
+at_work = threading.Event()
+def endless():
+    try:
+        at_work.set()
+        while True:
+            sum(range(100))
+        yield
+    finally:
+        print("closed")
+Runner(print, print, "thread").start(endless)
+assert at_work.wait(10)"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["closed", "stopped"], "")
 
 
 def test_a_page_is_answered_while_a_piece_is_worked() -> None:

@@ -9,6 +9,7 @@ where updates from other threads are not rendered. There the interrupt ends a ru
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import os
 import signal
@@ -28,6 +29,7 @@ Driver = Literal["inline", "thread"]
 Phase = Literal["idle", "preparing", "running", "stopping"]
 DRIVERS = get_args(Driver)
 REST = 0.001  # seconds between two pieces: long enough for another thread to take its turn
+PATIENCE = 10.0  # seconds for a run to end when Python does
 
 
 def pick_driver() -> Driver:
@@ -98,7 +100,7 @@ class Runner(Generic[T]):
             self._run(make, number, False)
             return
         # a copy of the context: a kernel keeps there which message its answers belong to
-        thread = Thread(target=copy_context().run, args=(self._run, make, number, True), daemon=True)
+        thread = Thread(target=copy_context().run, args=(self._run_apart, make, number), daemon=True)
         thread.start()
         if current_thread() is main_thread() and (loop := _loop()):
             task = loop.create_task(self._heed_interrupts(thread))
@@ -119,6 +121,19 @@ class Runner(Generic[T]):
         self.stop()
         with self._at_work, self.turn:
             self._close()
+
+    def _run_apart(self, make: Callable[[], Iterator[T]], number: int) -> None:
+        thread = current_thread()
+
+        def leave() -> None:  # Python ends after it: a thread that is killed within torch takes the process down
+            self.stop()
+            thread.join(PATIENCE)
+
+        atexit.register(leave)
+        try:
+            self._run(make, number, True)
+        finally:
+            atexit.unregister(leave)
 
     def _run(self, make: Callable[[], Iterator[T]], number: int, apart: bool) -> None:
         """Work one piece after the other. apart: in a thread of its own, which may be broken off within a piece."""
