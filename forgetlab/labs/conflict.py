@@ -21,10 +21,10 @@ from forgetlab.teaching import compat
 NAMES = {"plain": "plain", "agem": "A-GEM", "pcgrad": "PCGrad", "joint": "joint"}
 # where two arrows coincide both are seen: the wide one lies below
 LOOKS: dict[str, dict[str, Any]] = {
-    "plain": {"color": COLORS[1], "lw": 6, "alpha": 0.45, "ls": "-"},
+    "plain": {"color": COLORS[1], "lw": 6, "ls": "-"},
     "agem": {"color": COLORS[2], "lw": 2, "ls": "--"},
-    "pcgrad": {"color": COLORS[3], "lw": 5, "alpha": 0.55, "ls": "-"},
-    "joint": {"color": COLORS[4], "lw": 2, "ls": ":"},
+    "pcgrad": {"color": COLORS[3], "lw": 5, "ls": "-"},
+    "joint": {"color": INK, "lw": 2, "ls": ":"},
 }
 OLD: Any = {"color": COLORS[0]}
 NEW: Any = {"color": COLORS[1], "hatch": "///", "edgecolor": "white"}

@@ -143,13 +143,15 @@ class Quiz(Living):
         self._page.children = (card,)
         self.place.value = compat.said(f"Question {self.at + 1} of {len(self.cards)}: {card.question.topic}")
         rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
-            f"<td style='padding:0 16px'>{right} of {count} right</td><td>{count - answered} unanswered</td></tr>"
+            f"<tr><th scope='row' style='text-align:left;white-space:normal'>{escape(topic)}</th>"
+            f"<td style='padding:0 8px'>{right} of {count} right</td><td>{count - answered} unanswered</td></tr>"
             for topic, (right, answered, count) in self.scores().items()
         )
         total = sum(right for right, _, _ in self.scores().values())
         head = f"Score: {total} of {len(self.cards)}"
-        self.score.value = f"<table><caption style='text-align:left'>{head}</caption>{rows}</table>"
+        self.score.value = (
+            f"<table style='white-space:nowrap'><caption style='text-align:left'>{head}</caption>{rows}</table>"
+        )
 
 
 def final_quiz() -> Quiz:

@@ -33,7 +33,7 @@ CELLS = [
     "figure = Figure()\nfigure.subplots().plot([1, 3, 2])\nshow(figure, 'up to 3, “then” 2 – ≈ half')",
 ]
 LAB, CARD, FIGURE = range(3)
-SMALLEST = 11 * 110 / 72  # px: the smallest letters in a lab's picture, as drawn (tests/plots/test_narrow.py)
+SMALLEST = 11 * 110 / 72  # px: the smallest letters in a lab's picture, as drawn (tests/labs/test_screens.py)
 
 pytestmark = [
     pytest.mark.slow,

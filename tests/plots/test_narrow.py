@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from forgetlab import plots
+from forgetlab.labs.conflict import LOOKS as STEPS
 from forgetlab.labs.views.frontier import LOOKS as FAMILIES
 from forgetlab.labs.views.quadrants import LOOKS as GROUPS
 from forgetlab.plots.style import COLORS, FAINT, INK
@@ -42,9 +43,11 @@ def test_the_contrast_of_known_pairs() -> None:
     assert darkened((1, 1, 1)) == pytest.approx([0.07] * 3)
 
 
-@pytest.mark.parametrize(
-    "color", [*COLORS, *(look["color"] for look in GROUPS.values()), *(c for c, _ in FAMILIES.values())]
-)
+MEANT = {*COLORS, *(color for color, _ in FAMILIES.values())}
+MEANT |= {look["color"] for looks in (GROUPS, STEPS) for look in looks.values()}
+
+
+@pytest.mark.parametrize("color", sorted(MEANT))
 def test_colours_that_mean_something_stand_out_on_white_and_on_dark(color: str) -> None:
     white = to_rgb("white")
     assert contrast(to_rgb(color), white) >= 3
