@@ -243,10 +243,10 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    from forgetlab.tasks.embedded import task_names
+    from forgetlab.tasks.embedded import DESCRIPTIONS
     from forgetlab.tasks.source_names import MACHINE_TEXT
 
-    for name, text in task_names().items():
+    for name, text in DESCRIPTIONS.items():
         print(f"{name:<16}{text}")
     print(f"{', '.join(MACHINE_TEXT)}: real text of this machine")
     print("any CSV, TSV, JSONL, CoNLL or plain-text file works as well")

@@ -14,7 +14,7 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.seeds import stream
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Run
 
 __all__ = ["GradientCosine", "Interference", "Measurement", "gradient_cosine", "task_gradient"]

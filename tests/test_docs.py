@@ -37,8 +37,8 @@ PROMISED = (
     "forgetlab.training.huggingface",
 )
 # results of a function that has the example, and parts of one
-BESIDES = {"check_importance", "entity_counts", "evaluating", "kshot_hits", "save_importance", "weights_of"} | {
-    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants", "StiffPull"),
+BESIDES = {"check_importance", "save_importance", "weights_of"} | {
+    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants"),
     "TwoTasks",
 }
 # the names that every example may use, as the package's docstring says

@@ -435,7 +435,7 @@ def test_no_step_waits_for_the_device() -> None:
 
 @pytest.mark.parametrize("method", [GradientCosine, PCGrad, AGEM])
 def test_bad_old_tasks(method: type[Method]) -> None:
-    with pytest.raises(ForgetlabError, match="old must be a list of tasks"):
+    with pytest.raises(ForgetlabError, match="old must be a list of Tasks"):
         method(task("masked-lm"))
     with pytest.raises(ForgetlabError, match="no task given, a task with training data expected"):
         method([])

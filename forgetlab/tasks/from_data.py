@@ -12,6 +12,7 @@ from forgetlab import sources
 from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
+from forgetlab.sources.files import read_rows
 from forgetlab.sources.json_tables import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
@@ -60,16 +61,8 @@ def task_from(
     >>> task_from("entities", model).metric
     'f1'
     """
-    given = {
-        "kind": kind,
-        "test": test,
-        "name": name,
-        "text": text,
-        "label": label,
-        "pair": pair,
-        "limit": limit,
-        "k": k,
-    }
+    columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
+    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, **columns}
     there, options = _options(source, given)
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
@@ -80,7 +73,7 @@ def task_from(
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
         raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
     title = title or short_name(there)
-    columns = {key: options[key] for key in ("text", "label", "pair")}
+    columns = {key: options[key] for key in columns}
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
@@ -163,9 +156,7 @@ def _read(source: str | PathLike[str], split: str | None, options: Mapping[str, 
         return Examples("text", texts.texts[: options["limit"]], notes=texts.notes)
     if split is None and not is_hub_name(name):
         return sources.read(Path(source), **options)
-    whole, _, revision = name.removeprefix(sources.HUB_PREFIX).partition("@")
-    owner_name, _, config = whole.partition(":")
-    return sources.hub(owner_name, config or None, split=split or "test", revision=revision or None, **options)
+    return sources.hub(name, split=split or "test", **options)
 
 
 def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None) -> Task | None:
@@ -173,7 +164,7 @@ def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None)
     row = PAIR_ROW if kind == "minimal-pairs" else CHOICE_ROW
     if not is_file(source):
         raise ForgetlabError(f"{kind} come from a file of JSON lines such as {row}; there is no file {source}")
-    rows = sources.read_rows(source)
+    rows = read_rows(source)
     first = rows[0][1] if rows and isinstance(rows[0][1], dict) else {}
     if kind == "minimal-pairs" or (kind is None and _key(first, GOOD) and _key(first, BAD)):
         make: Any = _minimal_pairs

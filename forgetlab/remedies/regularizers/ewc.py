@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError, number, unknown, whole
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.importance.cache import once
 from forgetlab.remedies.regularizers.quadratic import Lam, Quadratic
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Run
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, number, unknown, whole
 from forgetlab.remedies.replay.memory import class_balanced, reservoir
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Part, Run, Setting
 
 Sampling = Literal["reservoir", "balanced"]

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 from random import Random
 from typing import Any
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 from forgetlab.sources.world import corpus
 from forgetlab.sources.world.corpus import PHENOMENA, PRETRAINED, Split, draw, register_symbol
 from forgetlab.sources.world.grammar import Sample
@@ -21,15 +21,14 @@ def rows(name: str, split: Split, *, similarity: float = 1.0, seed: int = 0, siz
 
     name: a key of BUILDERS, or "text:REGISTER" for language-model text. similarity: the dial of corpus.grammar.
     """
-    if not name.startswith("text:") and name not in BUILDERS:
-        raise unknown("task", name, BUILDERS)
-    if split not in SIZES:
-        raise unknown("split", split, SIZES)
+    one_of("split", split, SIZES)
     rng = Random(f"{name}/{split}/{seed}/{similarity}")
-    size = SIZES[split] if size is None else size
     if name.startswith("text:"):
-        return list(islice(_text(register_symbol(name[5:]), split, rng, similarity), size))
-    return list(islice(BUILDERS[name](split, rng, similarity), size))
+        found = _text(register_symbol(name[5:]), split, rng, similarity)
+    else:
+        one_of("task", name, BUILDERS)
+        found = BUILDERS[name](split, rng, similarity)
+    return list(islice(found, SIZES[split] if size is None else size))
 
 
 def _text(symbol: str, split: Split, rng: Random, similarity: float) -> Iterator[Row]:
