@@ -110,29 +110,20 @@ def on_page(widget: widgets.Widget, shown: bool) -> None:
     widget.comm.on_msg(handle if shown else weakly(handle))
 
 
-def answer_while_busy(widget: widgets.Widget, *, spare: bool = False) -> None:
+def answer_while_busy(widget: widgets.Widget) -> None:
     """Handle a page's messages in the thread that it asks for, so that they are answered while a cell computes.
 
     From 7.4 on ipykernel gives them to the thread that last published on the widget: at first the one of the cells.
-    spare: where that one has no cell to compute, let it answer: the other may be at work on a run.
     """
     for part in _parts(widget):
         route = getattr(part.comm, "_reply_subshell_for", None)
         if route is not None and [*signature(route).parameters] == ["data", "default"]:
-            part.comm._reply_subshell_for = _spare(part.comm) if spare else _as_asked
+            part.comm._reply_subshell_for = _as_asked
 
 
 def _as_asked(data: Any, default: Any) -> Any:
     """The thread that the message itself names."""
     return default
-
-
-def _spare(comm: Any) -> Callable[[Any, Any], Any]:
-    def route(data: Any, default: Any) -> Any:
-        cells = getattr(getattr(comm, "kernel", None), "_main_asyncio_lock", None)  # held while a cell computes
-        return default if cells is None or cells.locked() else None
-
-    return route
 
 
 def close(widget: widgets.Widget) -> None:

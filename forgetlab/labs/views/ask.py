@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypedDict
 
 from forgetlab.plots.style import COLORS, FAINT, INK
 
@@ -13,6 +13,13 @@ Answer = Mapping[str, Any]  # what `asking.answer` gives, or {"refused": why}
 Guess = Sequence[Any]  # (word, probability)
 TAGS = "entities"  # the head that tags every word
 BEFORE, AFTER = COLORS[1], COLORS[0]
+
+
+class Answers(TypedDict):
+    """Of the model before the run and of the one it makes."""
+
+    before: Answer
+    after: Answer
 
 
 def card(source: str, content: str) -> str:

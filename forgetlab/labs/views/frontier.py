@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NotRequired, TypedDict, get_args
 
 from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -16,6 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.metrics.retention import pareto
 from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
 from forgetlab.training.method import Family
@@ -26,14 +26,32 @@ NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "c
 LISTED = 4  # of the learner's own runs
 
 
+class OwnRun(TypedDict):
+    """A learner's run so far. kept, new: None where it diverged."""
+
+    spec: str
+    step: int
+    lr: float
+    seed: int
+    kept: float | None
+    new: float | None
+
+
+class Frontier(TypedDict):
+    """What was measured, and a run."""
+
+    dots: list[Dot]
+    run: OwnRun
+    progress: str
+    message: NotRequired[str]
+
+
 class Plot:
     """A figure with the dots of `frontier.read_benchmark`; `draw` adds the rest and returns it."""
 
     def __init__(self, dots: Sequence[Dot]) -> None:
         self.dots = list(dots)
-        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(9.2)
         self.ax, words = self.figure.subplots(2, 1, height_ratios=(1.5, 1.15))
         ax = self.ax
         words.axis("off")
@@ -59,23 +77,17 @@ class Plot:
             ax.annotate(str(rank), self.means[i], (6, 6), zorder=6, **NOTE)
         ax.set_ylim(0.4, 1.03)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
-        ax.set_xlabel("share kept of the old scores", fontsize=12, color=INK)
-        ax.set_ylabel("accuracy on the new task (share)", fontsize=12, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.spines[["top", "right"]].set_visible(False)
+        dress(ax, "", "share kept of the old scores", "accuracy on the new task (share)")
         names = {"none": "no remedy"}
         keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
         keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
         style = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
         self.figure.legend(handles=keys, loc="outside lower center", ncols=4, **style)
 
-    def draw(
-        self, league: Sequence[dict[str, Any]], budget: float, target: float, source: str = "live"
-    ) -> tuple[Figure, str]:
+    def draw(self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live") -> tuple[Figure, str]:
         """The figure and its alt text.
 
-        league: the learner's runs, newest last: {"spec", "step", "lr", "seed", "kept", "new"}, the last two None
-        where a run diverged. budget: share of the old that may be lost; target: the new accuracy wanted.
+        league: the learner's runs, newest last. budget: share of the old that may be lost; target: new accuracy wanted.
         """
         ax, limit = self.ax, 1 - budget
         self._source.set_text(source)
@@ -84,14 +96,14 @@ class Plot:
         self._target.set_ydata([target, target])
         best = best_within(self.dots, budget)
         named = f"best within {budget:.0%} forgotten: {best['name']}" if best else f"no dot within {budget:.0%}"
-        ax.set_title(named if self.dots else "no shipped runs here", loc="left", fontsize=13, color=INK)
+        titled(ax, named if self.dots else "no shipped runs here")
         while self._own:
             self._own.pop().remove()
         listed, reached = [], 0
         for place, run in enumerate(league):
             letter = chr(ord("a") + place % 26)
             words = f"{letter}  {run['spec']} ({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']}): "
-            if run["kept"] is None:
+            if run["kept"] is None or run["new"] is None:
                 listed.append(f"{words}diverged")
                 continue
             self._own += ax.plot(run["kept"], run["new"], ms=17, zorder=5, **STAR)
