@@ -4,6 +4,7 @@ A number that comes from a result bears a mark, which no page shows: `11<!--digi
   digits: one of DIGITS below, of the permuted digits
   FILE: a/b/c, a place in benchmarks/results/FILE.json (FILE as it is there; with "%" behind the number, a share)
   table: row / column, the mean in a table of benchmarks/results/remedies.md
+  recorded: row / column / before or after, in a table of docs/real-models.md
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LESSONS = pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
 MARK = re.compile(r"([−+-]?\d[\d,]*(?:\.\d+)?)(\s?%)?<!--([\w-]+): ([^>]+?)-->")
 SPREAD = re.compile(r"±\s?\d")  # typed by hand, it is out of date at the next run
 RESULTS = carried("benchmarks/results")
+RECORDED = Path(__file__).parents[2] / "docs" / "real-models.md"
 
 
 def _grid(method: str) -> list[dict[str, Any]]:
@@ -58,18 +60,27 @@ def value(source: str, name: str) -> float:
         return float(DIGITS[name]())
     if source == "table":
         row, column = name.split(" / ")
-        return _in_tables((RESULTS / "remedies.md").read_text(encoding="utf-8"), row, column)
+        return _number(_cell((RESULTS / "remedies.md").read_text(encoding="utf-8"), row, column))
+    if source == "recorded":
+        row, column, end = name.split(" / ")
+        before, after = _cell(RECORDED.read_text(encoding="utf-8"), row, column).split("→")
+        return _number({"before": before, "after": after}[end])
     found: Any = json.loads((RESULTS / f"{source}.json").read_text(encoding="utf-8"))
     for key in name.split("/"):
         found = found[key]
     return float(found)
 
 
-def _in_tables(text: str, row: str, column: str) -> float:
+def _number(cell: str) -> float:
+    return float(cell.split("±")[0].strip().lstrip("×").replace(",", ""))
+
+
+def _cell(text: str, row: str, column: str) -> str:
+    """What stands in the first table with this row and column."""
     for table in [Table(block) for block in text.split("\n\n") if block.startswith("|")]:
         for cells in table.rows:
             if cells[0] == row and column in table.head:
-                return float(cells[table.head.index(column)].split("±")[0].strip().lstrip("×").replace(",", ""))
+                return cells[table.head.index(column)]
     raise KeyError(f"{row} / {column}")
 
 
@@ -129,7 +140,7 @@ def test_a_planted_wrong_number_is_found() -> None:
     with pytest.raises(KeyError):
         wrong("0.78<!--table: adapterz / sentiment-->")
     rows = "| remedy | sentiment |\n| --- | --- |\n| ewc | 0.93 ±0.05 |"
-    assert _in_tables(rows, "ewc", "sentiment") == 0.93
+    assert _number(_cell(rows, "ewc", "sentiment")) == 0.93
     assert SPREAD.search("0.97 ± 0.02")
 
 
