@@ -16,7 +16,7 @@ from forgetlab.models.seeds import stream
 from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Run
 
-__all__ = ["GradientCosine", "Interference", "Measurement", "gradient_cosine", "task_gradient"]
+__all__ = ["GradientCosine", "Interference", "Measurement", "cosine_by_chance", "gradient_cosine", "task_gradient"]
 
 Gradients = Mapping[str, Tensor | None]
 
@@ -67,6 +67,25 @@ def gradient_cosine(a: Gradients, b: Gradients) -> Interference:
     if not layers:
         raise ForgetlabError("the two gradients share no weight; expected some names with a gradient in both")
     return _as_numbers(layers, cosines)
+
+
+@torch.no_grad()
+def cosine_by_chance(first: Gradients, second: Gradients) -> float:
+    """How far from 0 the cosine of two gradients lies by chance: its standard deviation if signs were tossed.
+
+    first, second: name → gradient, as for `gradient_cosine`; only weights in both count.
+    Each weight's product a_i b_i keeps its size and gets a random sign. Where both gradients are large in the same few
+    weights this is well above the 1/√n of random directions in n dimensions; where all are equally large it is that.
+    Source: the variance of Σ ± a_i b_i is Σ (a_i b_i)², so ‖a∘b‖ / (‖a‖ ‖b‖).
+
+    >>> cosine_by_chance({"w": torch.ones(100)}, {"w": -torch.ones(100)})
+    0.1
+    """
+    shared = [name for name, g in first.items() if g is not None and second.get(name) is not None]
+    if not shared:
+        raise ForgetlabError("the two gradients share no weight; expected some names with a gradient in both")
+    a, b = (torch.cat([side[name].double().flatten() for name in shared]) for side in (first, second))  # type: ignore[union-attr]
+    return float((a * b).norm() / (a.norm() * b.norm()))
 
 
 def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) -> dict[str, Tensor]:

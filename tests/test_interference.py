@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from forgetlab import ForgetlabError, finetune, task
-from forgetlab.interference import GradientCosine, gradient_cosine, task_gradient
+from forgetlab.interference import GradientCosine, cosine_by_chance, gradient_cosine, task_gradient
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Frozen
 from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
@@ -468,3 +468,24 @@ def test_bad_gradients(bert: Model) -> None:
         gradient_cosine(bert, task("sentiment"))  # type: ignore[arg-type]
     with pytest.raises(ForgetlabError, match="two mappings from name to gradient, .* got dict and list$"):
         gradient_cosine(a, [torch.ones(2)])  # type: ignore[arg-type]
+
+
+# -- what chance gives ------------------------------------------------------------------------------
+
+
+def test_the_spread_by_chance_is_that_of_tossed_signs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    size = torch.randn(40, 5, generator=draw) ** 3  # the same few weights are large in both
+    a = {"one": size, "two": torch.randn(30, generator=draw), "own": torch.ones(9)}
+    b = {"one": size * torch.randn(40, 5, generator=draw), "two": torch.randn(30, generator=draw)}
+    x, y = (torch.cat([side["one"].flatten(), side["two"]]) for side in (a, b))
+    signs = 2 * torch.randint(2, (20_000, len(x)), generator=draw) - 1
+    tossed = (signs * (x * y)).sum(1) / (x.norm() * y.norm())
+    assert cosine_by_chance(a, b) == pytest.approx(float(tossed.std()), rel=0.02)
+    assert cosine_by_chance(a, b) > 2 / math.sqrt(len(x))
+
+
+def test_without_a_shared_weight_there_is_no_chance() -> None:
+    with pytest.raises(ForgetlabError, match="share no weight"):
+        cosine_by_chance({"a": torch.ones(2)}, {"b": torch.ones(2)})
+    assert math.isnan(cosine_by_chance({"a": torch.zeros(2)}, {"a": torch.ones(2)}))

@@ -54,8 +54,8 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
 
 def settings(method: str) -> dict[str, Any]:
     """What can be set of a method in its text form: {name: default}."""
-    parameters = _parameters(METHODS[method])
-    return {key: parameter.default for key, parameter in parameters.items() if key not in FROM_OLD_TASKS}
+    hidden = (*FROM_OLD_TASKS, "anchor")
+    return {key: p.default for key, p in _parameters(METHODS[method]).items() if key not in hidden}
 
 
 def _parameters(remedy: type[Method]) -> dict[str, inspect.Parameter]:

@@ -41,13 +41,14 @@ class EWC(Quadratic):
         fisher: Mapping[str, Tensor] | Sequence[Task],
         lam: Lam | None = None,
         *,
+        anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,
         estimator: Estimator = "auto",
         examples: int = 200,
         draws: int = 4,
         strength: float = 1.0,
     ) -> None:
-        super().__init__(lam, proximal, strength)
+        super().__init__(lam, anchor, proximal, strength)
         self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
         if estimator not in get_args(Estimator):
             raise unknown("estimator", str(estimator), get_args(Estimator))
@@ -74,8 +75,8 @@ class OnlineEWC(EWC):
     """EWC for a sequence: one anchor, and a Fisher that fades: F ← γ F + F_t after each task t.
 
     gamma: γ in [0, 1]; 1 is the plain sum. `consolidate(fisher)` adds the Fisher of a task just learned; the next
-    run then anchors to its own start. Everything else, `more` too, as in EWC; given tasks count as a sequence in their
-    order.
+    run then anchors to its own start, where no anchor was given. Everything else, `more` too, as in EWC; given tasks
+    count as a sequence in their order.
     Source: Schwarz et al. 2018 (Progress & Compress), eq. 8–9. Theirs pulls with γ F, this with F: their λ is ours / γ.
 
     >>> one = {"w": torch.ones(1)}
@@ -130,11 +131,12 @@ class MAS(EWC):
         importance: Mapping[str, Tensor] | Sequence[Task],
         lam: Lam | None = None,
         *,
+        anchor: Mapping[str, Tensor] | None = None,
         proximal: bool = False,
         examples: int = 200,
         strength: float = 1.0,
     ) -> None:
-        super().__init__(importance, lam, proximal=proximal, examples=examples, strength=strength)
+        super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return mas_importance(run.model, task, examples=self.examples, seed=run.seed)

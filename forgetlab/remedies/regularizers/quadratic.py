@@ -32,6 +32,7 @@ class Quadratic(Method):
 
     lam: λ ≥ 0, or {pattern of parameter names: λ}, such as {"*.layer.0.*": 10, "*": 1}, the first that fits; None:
     λ = strength · 0.02 / mean Ω, over the weights that Ω is known of. What it was is `lam_used`, and a note of the run.
+    anchor: {name: tensor} to pull towards (default: the weights at the start of the run).
     proximal: take the implicit, decoupled step. Raises ForgetlabError where nothing that it protects is trained, and
     for a λ and a strength at once.
     """
@@ -39,7 +40,13 @@ class Quadratic(Method):
     family = "weights held"
     main = Setting("strength")
 
-    def __init__(self, lam: Lam | None = None, proximal: bool = False, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        lam: Lam | None = None,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        strength: float = 1.0,
+    ) -> None:
         self.lam = None if lam is None else _lam(lam)
         strength = number("strength", strength)
         if lam is None:
@@ -47,7 +54,7 @@ class Quadratic(Method):
         elif strength != 1:
             raise ForgetlabError(f"{self.name}: got lam={lam} and strength={strength:g}; give one of them, not both")
         self._lam = self.lam
-        self.proximal = flag("proximal", proximal)
+        self.proximal, self._anchor = flag("proximal", proximal), anchor
         self._terms: list[in_cache.Term] = []
         self._rows: dict[Tensor, Tensor | None] = {}  # of each weight: the rows that are pulled, where they are few
 
@@ -60,13 +67,15 @@ class Quadratic(Method):
         if omega is not None:
             backbone = {name for name in run.weights if not name.startswith("heads.")}
             check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=backbone)
+        anchor = run.anchor if self._anchor is None else self._anchor
+        check_importance(anchor, run.weights, needed=run.weights, what="anchor")
         self._terms, self._rows = [], {}
         self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
             lam = _lam_of(self._lam, name)
             if lam and (omega is None or name in omega):
                 strength = lam if omega is None else lam * omega[name].to(p)
-                self._terms.append((p, strength, run.anchor[name].to(p)))
+                self._terms.append((p, strength, anchor[name].to(p)))
                 self._rows[p] = in_cache.few_rows(p, strength)
 
     @property
