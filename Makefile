@@ -80,7 +80,7 @@ gpu: $(INSTALLED)            ## what a card does: tests that need CUDA, speed, m
 
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py
-	$(BIN)/python benchmarks/remedies.py
+	$(BIN)/python -m benchmarks.remedies
 
 crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
 	$(BIN)/python -m tests.crashing compare 50

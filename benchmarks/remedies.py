@@ -1,8 +1,9 @@
-"""Every remedy at its best strength on the embedded world: what it learns, what it keeps, what it costs.
+"""Every remedy at its best strength on two new tasks: what it learns, what it keeps, what it costs.
 
-python benchmarks/remedies.py [--seeds 3] [--steps 200] [--only NAME …]
-Searches each remedy's strengths on one seed, runs the best one on all seeds, prints a table and writes
-benchmarks/results/remedies.json and remedies.md. Runs share the cores, one thread each.
+python -m benchmarks.remedies [--seeds 5] [--steps 200] [--long 600] [--only NAME …] [--processes 2] [--out FOLDER]
+Strengths and rates are chosen on validation texts and on seeds of their own; what is reported is measured on test texts
+with other seeds, in pairs with plain fine-tuning. Each finished run is kept in --runs: started again, it goes on there.
+Writes benchmarks/results/remedies.json and remedies.md, or with a part of the remedies only to --out.
 """
 
 from __future__ import annotations
@@ -12,196 +13,277 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from forgetlab.experiments.frontier import benchmark_shares, dots
-from forgetlab.experiments.recipes import Bench, Recipe, describe, prepare
-from forgetlab.experiments.recommendation import verdicts
+import forgetlab
+from benchmarks.choosing import ROWS, WIDER, Row, at_edge, beyond, chosen
+from benchmarks.remedies_table import matched, page, verdicts_of
+from forgetlab.experiments.frontier import shares
+from forgetlab.experiments.recipes import Bench, Recipe, prepare
+from forgetlab.sources.json_files import digest, read_json, write_json
+from forgetlab.sources.shipped import inputs
+from forgetlab.tasks.base import facts_of
+from forgetlab.tasks.embedded import task
+from forgetlab.training.record import Record, plain_tallies
 
-# Remedy → the strengths that are tried, "@ rate" where it has a learning rate of its own (few new weights want a
-# higher one). The best is decided by `balance` on seed 0.
-GRID = {
-    "none": ["none"],
-    "l2sp": [f"l2sp:lam={x}" for x in ("0.01", "0.02", "0.05", "0.1", "0.2")],
-    "l2sp, proximal": [f"l2sp:lam={x},proximal=1" for x in (3, 10, 30, 100)],
-    "ewc": [f"ewc:lam={x}" for x in (1, 10, 100, 1000)],
-    "ewc, proximal": [f"ewc:lam={x},proximal=1" for x in ("1e3", "1e4", "1e5", "1e6")],
-    "online-ewc": [f"online-ewc:lam={x}" for x in (10, 100, 1000)],
-    "si": [f"si:lam={x}" for x in (1, 10, 100)],
-    "mas": [f"mas:lam={x}" for x in ("3e-5", "1e-4", "3e-4", "1e-3")],
-    "lwf": [f"lwf:lam={x}" for x in ("0.1", "0.3", "1", "3")],
-    "kl-anchor": [f"kl-anchor:beta={x}" for x in ("0.1", "0.3", "1", "3")],
-    "replay": [f"replay:ratio={x}" for x in ("0.125", "0.25", "0.5", "0.75")],
-    "generative": [f"generative:ratio={x}" for x in ("0.25", "0.5", "0.75")],
-    "multitask": ["multitask"],
-    "lower rate": ["none @ 1e-4", "none @ 3e-4"],
-    "frozen": ["frozen", "frozen @ 1e-2", "frozen @ 3e-2"],
-    "adapters": [f"adapters:width={x} @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
-    "adapters, shared": [f"adapters:width={x},shared=1 @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
-    "lora": [f"lora:r={x} @ {lr}" for x in (4, 16) for lr in ("3e-3", "1e-2")],
-    "lora, one task": [f"lora:r={x},shared=0 @ {lr}" for x in (4, 16) for lr in ("3e-3", "1e-2")],
-    "columns": [f"columns:width={x} @ {lr}" for x in (16, 64) for lr in ("3e-3", "1e-2")],
-    "layerwise-rates": [f"layerwise-rates:factor={x} @ {lr}" for x in ("1.5", "2.6") for lr in ("1e-3", "3e-3")],
-    "warmup": ["warmup:share=0.1", "warmup:share=0.3"],
-    "cosine": ["cosine"],
-    "slanted-triangular": ["slanted-triangular"],
-    "gradual-unfreezing": ["gradual-unfreezing"],
-    "early-stopping": ["early-stopping:patience=5"],
-    "safety-brake": [f"safety-brake:drop={x}" for x in ("0.05", "0.2", "0.35")],
-    "pcgrad": ["pcgrad"],
-    "agem": ["agem"],
-    "wise": [f"wise:alpha={x}" for x in ("0.3", "0.5", "0.7")],
-    "replay + ewc": [f"replay:ratio=0.25+ewc:lam={x}" for x in (1, 10, 100)],
-    "ULMFiT": [f"layerwise-rates+slanted-triangular+gradual-unfreezing @ {lr}" for lr in ("1e-3", "3e-3")],
-}
-NEW, WATCH = "sentiment", ("masked-lm", "entities", "acceptability")
-METRIC = {"sentiment": "accuracy", "masked-lm": "perplexity", "entities": "f1", "acceptability": "accuracy"}
+NEW = ("sentiment", "plain")  # half of the reviews turned, and none
+WATCH = ("masked-lm", "entities", "acceptability")
+METRIC = dict.fromkeys(NEW, "accuracy") | {"masked-lm": "perplexity", "entities": "f1", "acceptability": "accuracy"}
+LIMIT, RATE = 256, 1e-3
+CHOOSING_SEEDS = (100, 101)  # none of those that are reported, which count from 0
+MIDDLE = ("step", "status", "scores")  # what is kept of a record on the way
 
-_bench: Bench | None = None
+Run = dict[str, Any]
+Search = dict[str, dict[float | None, list[Run]]]  # name → rung → a run for each seed
 
 
-def one(recipe: Recipe) -> dict[str, Any]:
-    """One run: scores before and after, and what it cost."""
-    global _bench
-    if _bench is None:
-        torch.set_num_threads(1)
-        _bench = prepare(replace(recipe, methods="none"))
-    records = list(_bench.run(recipe))
-    first, last = records[0], records[-1]
-    steps = max(1, max(record.step for record in records))
+@dataclass(frozen=True)
+class Job:
+    """A run. split: the texts it is scored on. looks: whether the remedy looks at scores, of validation texts."""
+
+    new: str
+    split: str
+    spec: str
+    seed: int
+    steps: int
+    every: int
+    looks: bool = False
+
+    def recipe(self) -> Recipe:
+        methods, _, rate = self.spec.partition(" @ ")
+        lr = float(rate) if rate else RATE
+        return Recipe(
+            new=self.new,
+            watch=WATCH,
+            methods=methods,
+            lr=lr,
+            steps=self.steps,
+            every=self.every,
+            seed=self.seed,
+            limit=LIMIT,
+        )
+
+
+@cache
+def benches(new: str) -> dict[str, Bench]:
+    """{split: bench} of a new task, around one model."""
+    torch.set_num_threads(1)
+    test = prepare(Recipe(new=new, watch=WATCH, limit=LIMIT))
+    one, *watch = (task(name, split="validation") for name in (new, *WATCH))
+    return {"test": test, "validation": Bench(test.model, one, watch)}
+
+
+def facts(new: str) -> dict[str, Any]:
+    """What is to be known of the tasks on each split, a guesser's scores among it: the new one first."""
     return {
-        "method": recipe.methods,
-        "lr": recipe.lr,
-        "seed": recipe.seed,
-        "status": last.status,
-        "before": {task: first.scores[task][metric] for task, metric in METRIC.items()},
-        "after": {task: last.scores[task][metric] for task, metric in METRIC.items()},
-        "ms_per_step": 1000 * last.train_seconds / steps,
-        "setup_seconds": last.setup_seconds,
-        "drift": last.drift,
-        "records": [first.as_dict(), last.as_dict()],
-        **first.costs,
+        split: [facts_of(one, bench.model, LIMIT) for one in (bench.new, *bench.watch)]
+        for split, bench in benches(new).items()
     }
 
 
-def facts(recipe: Recipe) -> list[dict[str, Any]]:
-    """What is to be known of the tasks, a guesser's scores among it: the new one first."""
-    return describe(prepare(replace(recipe, methods="none")))["tasks"]
+def done(folder: Path, job: Job) -> Run:
+    """The run of a job, from the folder if it is there: the first and the last record whole, the others' scores."""
+    path = folder / f"{digest([asdict(job), LIMIT, inputs(), forgetlab.__version__])[:16]}.json"
+    if found := read_json(path):
+        return found
+    return write_json(path, computed(job))
 
 
-def balance(run: dict[str, Any], tasks: list[dict[str, Any]]) -> float:
+def computed(job: Job) -> Run:
+    own, test = benches(job.new)["validation" if job.looks else job.split], benches(job.new)["test"]
+
+    def plain(record: Record) -> dict[str, Any]:
+        found = record.as_dict()
+        if job.looks and job.split == "test" and (record.step == 0 or record.status != "running"):
+            scored = {one.name: one.scored(test.model, LIMIT) for one in (test.new, *test.watch)}
+            found["scores"] = {name: scores for name, (scores, _) in scored.items()}
+            found["tallies"] = plain_tallies({name: tally for name, (_, tally) in scored.items()})
+        return found
+
+    records = [plain(record) for record in own.run(job.recipe())]
+    first, last = records[0], records[-1]
+    ends = {
+        when: {name: record["scores"][name][METRIC[name]] for name in (job.new, *WATCH)}
+        for when, record in (("before", first), ("after", last))
+    }
+    return {
+        "method": job.recipe().methods,
+        "spec": job.spec,
+        "lr": job.recipe().lr,
+        "seed": job.seed,
+        "steps": job.steps,
+        "status": last["status"],
+        **ends,
+        "ms_per_step": 1000 * last["train_seconds"] / max(1, *(record["step"] for record in records)),
+        "setup_seconds": last["setup_seconds"],
+        "drift": last["drift"],
+        **first["costs"],
+        "records": [first, *({key: record[key] for key in MIDDLE} for record in records[1:-1]), last],
+    }
+
+
+def balance(run: Run, tasks: list[dict[str, Any]]) -> float:
     """½ share of the new task that was learned + ½ mean share of the old scores that was kept, each in [0, 1]."""
-    shares = benchmark_shares(run, tasks)
-    return 0.0 if shares is None else sum(shares) / 2
+    found = shares(run["records"], tasks)
+    return 0.0 if found is None else sum(found) / 2
 
 
-def asked(base: Recipe, spec: str, seed: int = 0) -> Recipe:
-    """The recipe of a line of GRID."""
-    methods, _, rate = spec.partition(" @ ")
-    return replace(base, methods=methods, seed=seed, lr=float(rate) if rate else base.lr)
+def balances(search: Mapping[float | None, list[Run]], tasks: list[dict[str, Any]]) -> dict[float | None, float]:
+    """Of each rung, the mean over the seeds it was tried on."""
+    return {rung: statistics.fmean(balance(run, tasks) for run in runs) for rung, runs in search.items()}
 
 
-def mean(values: list[float], digits: int) -> str:
-    spread = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
+class Benchmark:
+    """All runs of some rows. runs_of: jobs → their runs, in order. tasks: {new: {split: facts}}."""
 
+    def __init__(
+        self, rows: Mapping[str, Row], runs_of: Any, tasks: dict[str, Any], options: argparse.Namespace
+    ) -> None:
+        self.rows, self.runs_of, self.tasks, self.options = rows, runs_of, tasks, options
 
-def table(best: dict[str, list[dict[str, Any]]], tasks: list[dict[str, Any]]) -> str:
-    """Markdown, best balance first; the step's time is relative to that of "none"."""
-    head = ["remedy", "at its best", NEW, "masked-lm perplexity", "entities F1", "acceptability", "balance"]
-    head += ["time a step", "set-up, s", "memory, copies of the weights", "weights trained", "weights added"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    plain = statistics.median(run["ms_per_step"] for run in best["none"]) if "none" in best else 1.0
-    weights = best["none"][0]["trained_parameters"] if "none" in best else 1.0
-    for name, runs in sorted(best.items(), key=lambda pair: -statistics.fmean(balance(run, tasks) for run in pair[1])):
-        column = {task: [run["after"][task] for run in runs] for task in METRIC}
-        step = statistics.median(run["ms_per_step"] for run in runs) / plain
-        cells = [name, f"`{runs[0]['spec']}`", *(mean(column[task], 2) for task in METRIC)]
-        cells += [mean([balance(run, tasks) for run in runs], 3), f"×{step:.2f}"]
-        cells += [
-            f"{statistics.fmean(run['setup_seconds'] for run in runs):.1f}",
-            f"{runs[0]['bytes'] / 4 / weights:.2f}",
+    def search(self) -> dict[str, Search]:
+        """The validation runs of every dial: three rungs, and more where the best one stands on the edge."""
+        found: dict[str, Search] = {new: {name: {} for name in self.rows} for new in self.options.new}
+        wanted = [(new, name, rung) for new in found for name, row in self.rows.items() for rung in row.start()]
+        for _ in range(1 + WIDER):
+            self._try([one for one in wanted if one[2] is not None], found, self.options.steps)
+            wanted = [
+                (new, name, rung)
+                for new, search in found.items()
+                for name, tried in search.items()
+                if tried and (rung := beyond(self.rows[name].rungs, self._balances(new, tried))) is not None
+            ]
+        return found
+
+    def longer(self, found: dict[str, Search]) -> dict[str, Search]:
+        """The same for the longer runs, at the rung that was chosen and the one below."""
+        longer: dict[str, Search] = {new: {} for new in found}
+        wanted = []
+        for new, search in found.items():
+            for name, row in self.rows.items():
+                if row.long:
+                    longer[new][name] = {}
+                    if search[name]:
+                        place = row.rungs.index(chosen(self._balances(new, search[name])) or 0)
+                        wanted += [(new, name, rung) for rung in row.rungs[max(0, place - 1) : place + 1]]
+        self._try(wanted, longer, self.options.long)
+        return longer
+
+    def best(self, new: str, search: Search, steps: int) -> dict[str, list[Run]]:
+        """The test runs of each row at the rung that was chosen, one for each seed."""
+        rungs = {name: chosen(self._balances(new, tried)) if tried else None for name, tried in search.items()}
+        jobs = [
+            self._job(new, "test", name, rung, seed, steps)
+            for name, rung in rungs.items()
+            for seed in range(self.options.seeds)
         ]
-        cells += [f"{runs[0]['trained_parameters']:,.0f}", f"{runs[0]['added_parameters']:,.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        runs = iter(self.runs_of(jobs))
+        return {name: [next(runs) for _ in range(self.options.seeds)] for name in rungs}
+
+    def _try(self, wanted: list[tuple[str, str, Any]], found: dict[str, Search], steps: int) -> None:
+        jobs = [
+            self._job(new, "validation", name, rung, s, steps) for new, name, rung in wanted for s in CHOOSING_SEEDS
+        ]
+        runs = iter(self.runs_of(jobs))
+        for new, name, rung in wanted:
+            found[new][name][rung] = [next(runs) for _ in CHOOSING_SEEDS]
+
+    def _balances(self, new: str, tried: Mapping[float | None, list[Run]]) -> dict[float | None, float]:
+        return balances(tried, self.tasks[new]["validation"])
+
+    def _job(self, new: str, split: str, name: str, rung: float | None, seed: int, steps: int) -> Job:
+        row = self.rows[name]
+        every = row.every if row.stops else steps if split == "validation" else max(1, steps // 10)
+        return Job(new, split, row.at(rung), seed, steps, every, row.stops)
+
+    def block(self, new: str, search: Search, longer: Search) -> dict[str, Any]:
+        """What the results say of a new task, as plain values but for the records."""
+        best, long = self.best(new, search, self.options.steps), self.best(new, longer, self.options.long)
+        tasks, validation = self.tasks[new]["test"], self.tasks[new]["validation"]
+        for runs in (*best.values(), *long.values()):
+            for run in runs:
+                run["kept"], run["learned"] = shares(run["records"], tasks) or (None, None)
+        return {
+            "tasks": tasks,
+            "validation_tasks": validation,
+            "search": {
+                name: [run for runs in tried.values() for run in runs] or best[name][:1]
+                for name, tried in search.items()
+            },
+            "best": best,
+            "long": long,
+            "edge": [name for name, tried in search.items() if tried and at_edge(self._balances(new, tried))],
+            "verdicts": verdicts_of(best, tasks),
+            "long_verdicts": verdicts_of({"none": best["none"]} | {f"{n}, longer": r for n, r in long.items()}, tasks),
+            "kept_at_equal_learning": self._equal(best, best["none"], tasks),
+            "long_kept_at_equal_learning": self._equal(long, best["none"], tasks),
+        }
+
+    def _equal(self, rows: dict[str, list[Run]], plain: list[Run], tasks: list[Any]) -> dict[str, list[float]]:
+        return {name: matched(runs, plain, tasks, self.rows[name].ends) for name, runs in rows.items()}
 
 
-def judged(best: dict[str, list[dict[str, Any]]], tasks: list[dict[str, Any]]) -> list[str]:
-    """Each remedy against plain fine-tuning over the same seeds, with the 95 % interval of seeds and test items."""
-    runs = [
-        {"recipe": {"methods": name, "seed": run["seed"]}, "records": run["records"]}
-        for name, own in best.items()
-        for run in own
-    ]
-    found = sorted(verdicts(dots(runs, tasks)), key=lambda row: -row["balance"][0])
-    return [
-        "- {} {}: {:+.3f} ({:+.3f} to {:+.3f}).".format(row["methods"], row["verdict"], *row["balance"])
-        for row in found
-        if None not in row["balance"]
-    ]
+def without_records(block: Any) -> Any:
+    if isinstance(block, dict):
+        return {key: without_records(value) for key, value in block.items() if key != "records"}
+    return [without_records(value) for value in block] if isinstance(block, list) else block
 
 
-def without_records(runs: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    return {name: [{k: v for k, v in run.items() if k != "records"} for run in own] for name, own in runs.items()}
+def told(runs: Iterable[Run], total: int, start: float) -> list[Run]:
+    found = []
+    for run in runs:
+        found.append(run)
+        after = ", ".join(f"{name} {value:.3g}" for name, value in run["after"].items() if value is not None)
+        print(
+            f"{time.perf_counter() - start:6.0f} s {len(found):4}/{total} {run['spec']:50} seed {run['seed']}: {after}",
+            flush=True,
+        )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", nargs="*", choices=list(GRID), default=list(GRID))
+    parser.add_argument("--long", type=int, default=600)
+    parser.add_argument("--new", nargs="*", choices=NEW, default=list(NEW))
+    parser.add_argument("--only", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--runs", type=Path, default=Path("build/remedies"), help="where finished runs are kept")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
+    rows = {name: row for name, row in ROWS.items() if name in ("none", *options.only)}
+    if (len(rows) < len(ROWS) or len(options.new) < len(NEW)) and options.out == parser.get_default("out"):
+        parser.error("a part of the table needs an --out of its own")
     start = time.perf_counter()
     os.environ["OMP_NUM_THREADS"] = "1"
-    base = Recipe(new=NEW, watch=WATCH, steps=options.steps, every=20, limit=256)
-    tasks = facts(base)
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        names = [(name, spec) for name in options.only for spec in GRID[name]]
-        tried = list(pool.map(one, [asked(base, spec) for _, spec in names]))
-        searched: dict[str, list[dict[str, Any]]] = {}
-        for (name, spec), run in zip(names, tried, strict=True):
-            run["spec"] = spec
-            print(f"{name:20} {spec:45} balance {balance(run, tasks):.3f}", flush=True)
-            searched.setdefault(name, []).append(run)
-        chosen = {name: max(runs, key=lambda run: balance(run, tasks)) for name, runs in searched.items()}
-        jobs = [(name, seed) for name in chosen for seed in range(1, options.seeds)]
-        more = pool.map(one, [asked(base, chosen[name]["spec"], seed) for name, seed in jobs])
-        best = {name: [run] for name, run in chosen.items()}
-        for (name, _), run in zip(jobs, more, strict=True):
-            best[name].append(run)
-    text = "\n".join(
-        [
-            "# Every remedy at its best strength",
-            "",
-            f"tiny-bert learns {NEW} for {options.steps} steps (batch 32, AdamW 1e-3) and is scored on 256 test texts",
-            f"of each task; {options.seeds} seeds, mean ± standard deviation. The strength was chosen on seed 0 by the",
-            "balance: ½ share of the new task learned + ½ mean share of the old scores kept, above a guesser who",
-            "knows only the frequencies, of a perplexity in nats.",
-            "Made by `python benchmarks/remedies.py`.",
-            "",
-            "Before: " + ", ".join(f"{task} {value:.2f}" for task, value in best["none"][0]["before"].items()) + ".",
-            "",
-            table(best, tasks),
-            "",
-            "Balance against plain fine-tuning, in pairs over the seeds, with the 95 % interval:",
-            "",
-            *judged(best, tasks),
-        ]
-    )
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+
+        def runs_of(jobs: list[Job]) -> list[Run]:
+            return told(pool.map(partial(done, options.runs), jobs), len(jobs), start)
+
+        tasks = dict(zip(options.new, pool.map(facts, options.new), strict=True))
+        bench = Benchmark(rows, runs_of, tasks, options)
+        search = bench.search()
+        longer = bench.longer(search)
+        blocks = {new: bench.block(new, search[new], longer[new]) for new in options.new}
+    first, *others = options.new
+    made = {name: getattr(options, name) for name in ("seeds", "steps", "long")}
+    content = without_records(blocks[first] | {new: blocks[new] for new in others} | {"made": made})
+    text = page(content, options.new)
     print(text)
     print(f"{time.perf_counter() - start:.0f} s")
-    folder = Path(__file__).parent / "results"
-    if options.only == list(GRID):
-        (folder / "remedies.md").write_text(text + "\n")
-        content = {"tasks": tasks, "search": without_records(searched), "best": without_records(best)}
-        (folder / "remedies.json").write_text(json.dumps(content, indent=1) + "\n")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "remedies.md").write_text(text + "\n", encoding="utf-8")
+    (options.out / "remedies.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from importlib import import_module
 from textwrap import fill
 from typing import Any
 
+from forgetlab.remedies import METHODS
+from forgetlab.training import Method
+
 ROOMS = (
     "forgetlab",
     "forgetlab.models",
@@ -37,8 +40,10 @@ def page() -> str:
 def _of_room(room: str) -> Iterator[str]:
     module = import_module(room)
     yield f"## {room}\n\n{_text(inspect.getdoc(module) or '')}"
-    for name in module.__all__:
-        thing = getattr(module, name)
+    things = {name: getattr(module, name) for name in module.__all__}
+    if room == "forgetlab.remedies":  # one that its list does not name is found by the command and the labs too
+        things |= {remedy.__name__: remedy for remedy in METHODS.values() if remedy is not Method}
+    for name, thing in things.items():
         if inspect.isclass(thing) or inspect.isroutine(thing):
             yield f"### {name}\n\n```python\n{name}{_signature(thing)}\n```\n\n{_text(inspect.getdoc(thing) or '')}"
 

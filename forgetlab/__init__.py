@@ -30,39 +30,28 @@ _HOMES = {
     "Record": "training.record",
     "finetune": "training.loop",
     "load": "models.loading",
+    "regularizers": "remedies",
     "suite": "tasks.suites",
     "sweep": "experiments.recipes",
     "task": "tasks.embedded",
     "task_from": "tasks.from_data",
 }
-_ROOMS = (
-    "experiments",
-    "importance",
-    "interference",
-    "labs",
-    "metrics",
-    "models",
-    "plots",
-    "remedies",
-    "simulators",
-    "sources",
-    "tasks",
-    "teaching",
-    "training",
-)
-
 __all__ = ["ForgetlabError", "Recipe", "Record", "finetune", "load", "suite", "sweep", "task", "task_from"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"forgetlab.{_HOMES[name]}"), name)
-    if name in _ROOMS:
+    if name in _rooms():
         return import_module(f"forgetlab.{name}")
-    if name == "regularizers":
-        return import_module("forgetlab.remedies.regularizers")
     raise AttributeError(f"module 'forgetlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, *_ROOMS])
+    return sorted([*globals(), *__all__, *_rooms()])
+
+
+def _rooms() -> list[str]:
+    from pkgutil import iter_modules
+
+    return [found.name for found in iter_modules(__path__)]

@@ -41,19 +41,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _terminable():
-            return int(options.action(options) or 0)
+            options.action(options)
+            return 0
     except ForgetlabError as error:
-        progress.clear()
-        print(f"forgetlab: {error}", file=sys.stderr)
-        return 2
+        said, status = str(error), 2
     except OSError as error:
-        progress.clear()
-        print(f"forgetlab: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        said, status = f"{error.filename or 'file'}: {error.strerror or error}", 2
     except KeyboardInterrupt as stop:
-        progress.clear()
-        print(f"forgetlab: stopped; {stop or 'nothing was written'}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        said = f"stopped; {stop or 'nothing was written'}"
+        status = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    progress.clear()
+    print(f"forgetlab: {said}", file=sys.stderr)
+    return status
 
 
 class Terminated(KeyboardInterrupt):
@@ -88,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("compare", "fine-tune with several methods and report"),
         ("measure", "the same for one method"),
+        ("demo", "the main job on the embedded world: compare, with its defaults"),
     ):
         command = commands.add_parser(name, help=text, epilog=EXAMPLES, formatter_class=parser.formatter_class)
         command.set_defaults(action=_compare)
@@ -98,13 +98,13 @@ def _parser() -> argparse.ArgumentParser:
             kind = {"int": int, "float": float}.get(str(one.type).split(" ")[0], str)
             add(flag, dest=one.name, type=kind, default=argparse.SUPPRESS, **more)  # the default is the recipe's
         several = "NAME[:SETTING=VALUE,…][+NAME…]"
-        if name == "compare":
+        if name == "measure":
+            add("--method", dest="methods", default="none", help=several)
+        else:
             text = f"{several}, comma-separated; all: every remedy that fits"
             add("--methods", default="none,l2sp,ewc,replay,frozen", metavar="A,B", help=text)
-        else:
-            add("--method", dest="methods", default="none", help=several)
         text = "how many seeds (default: %(default)s)"
-        add("--seeds", type=int, default=3 if name == "compare" else 1, help=text)
+        add("--seeds", type=int, default=1 if name == "measure" else 3, help=text)
         text = "90s, 10m, 1.5h: search the strength of each method given by its bare name within that time"
         add("--budget", metavar="TIME", help=text)
         text = "share of the old scores that is to stay, for the recommendation (default: %(default)s)"
@@ -133,10 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-browser", action="store_true", help="print the address only")
 
-    command = commands.add_parser("demo", help="the main job on the embedded world: compare, with its defaults")
-    command.set_defaults(action=_demo)
-    command.add_argument("--out", default="forgetlab-report", metavar="FOLDER")
-
     commands.add_parser("models", help="list the shipped models").set_defaults(action=_models)
     commands.add_parser("tasks", help="list the embedded tasks").set_defaults(action=_tasks)
     commands.add_parser("methods", help="list the remedies and their settings").set_defaults(action=_methods)
@@ -147,8 +143,6 @@ def _compare(options: argparse.Namespace) -> None:
     from forgetlab.experiments import comparison, report, sweeps, tables
     from forgetlab.tasks.source_names import parted
 
-    if options.seeds < 1:
-        raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
     given = {one.name: getattr(options, one.name) for one in RECIPE_OPTIONS if hasattr(options, one.name)}
     recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
     if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):
@@ -226,10 +220,6 @@ def _lab(options: argparse.Namespace) -> None:
     lessons.serve(Path(options.folder), browser=not options.no_browser)
 
 
-def _demo(options: argparse.Namespace) -> int:
-    return main(["compare", "--out", options.out])
-
-
 def _models(options: argparse.Namespace) -> None:
     import json
 
@@ -243,10 +233,10 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    from forgetlab.tasks.embedded import task_names
+    from forgetlab.tasks.embedded import DESCRIPTIONS
     from forgetlab.tasks.source_names import MACHINE_TEXT
 
-    for name, text in task_names().items():
+    for name, text in DESCRIPTIONS.items():
         print(f"{name:<16}{text}")
     print(f"{', '.join(MACHINE_TEXT)}: real text of this machine")
     print("any CSV, TSV, JSONL, CoNLL or plain-text file works as well")
@@ -259,7 +249,10 @@ def _methods(options: argparse.Namespace) -> None:
 
     for name, remedy in METHODS.items():
         takes = settings(name)
-        usual = f"usual {remedy.main.name}={takes.pop(remedy.main.name)}" if remedy.main else ""
+        usual = ""
+        if main := remedy.main:
+            value = takes.pop(main.name)
+            usual = f"usual {main.name}={f'by the width of the model, {main.usual} here' if value is None else value}"
         shown = ", ".join(f"{key}={value}" for key, value in takes.items())
         text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
         print(f"{name:<20}{text}")

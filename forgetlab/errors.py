@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -37,6 +37,12 @@ def unknown(what: str, given: object, known: Iterable[str]) -> ForgetlabError:
     listed = ", ".join(name[:SHOWN] for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     hint = f"did you mean {near[0][:SHOWN]!r}?" if near else f"known: {listed or 'none'}"
     return ForgetlabError(f"unknown {what} {shown(given)}; {hint}")
+
+
+def one_of(what: str, given: object, known: Collection[str]) -> None:
+    """Raise `unknown` for a name that is not among the `known` ones. what, given, known: see there."""
+    if given not in known:
+        raise unknown(what, given, known)
 
 
 def shown(value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.seeds import stream
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Run
 
-__all__ = ["GradientCosine", "Interference", "Measurement", "gradient_cosine", "task_gradient"]
+__all__ = ["GradientCosine", "Interference", "Measurement", "cosine_by_chance", "gradient_cosine", "task_gradient"]
 
 Gradients = Mapping[str, Tensor | None]
 
@@ -46,22 +45,10 @@ class Measurement:
     cosine: Interference
 
 
-@overload
-def gradient_cosine(first: Gradients, second: Gradients) -> Interference: ...
-@overload
-def gradient_cosine(first: Model, second: Task, old: Task, *, examples: int = 256, seed: int = 0) -> Interference: ...
-def gradient_cosine(
-    first: Gradients | Model,
-    second: Gradients | Task,
-    old: Task | None = None,
-    *,
-    examples: int = 256,
-    seed: int = 0,
-) -> Interference:
-    """The cosine between two gradients: `gradient_cosine(a, b)`, or `gradient_cosine(model, new_task, old_task)`.
+def gradient_cosine(a: Gradients, b: Gradients) -> Interference:
+    """The cosine between two gradients, such as those of `task_gradient`.
 
-    a, b: name → gradient, the weights' shapes (None: the loss does not reach the weight); or a model and two tasks,
-    whose `task_gradient` is taken with `examples` and `seed`.
+    a, b: name → gradient, the weights' shapes (None: the loss does not reach the weight).
 
     Only weights that both losses reach count: a head of one task alone would only lengthen its gradient.
     Returns an `Interference`, its layers named by `metrics.layer_of`; weights tied to the embeddings count as these.
@@ -71,20 +58,34 @@ def gradient_cosine(
     >>> gradient_cosine({"wte.weight": torch.tensor([1.0, 0.0])}, {"wte.weight": torch.tensor([-3.0, 4.0])}).total
     -0.6000000238418579
     """
-    if isinstance(first, Model) and isinstance(second, Task) and isinstance(old, Task):
-        a: Gradients = task_gradient(first, second, examples, seed)
-        b: Gradients = task_gradient(first, old, examples, seed)
-    elif isinstance(first, Mapping) and isinstance(second, Mapping) and old is None:
-        a, b = first, second
-    else:
-        given = ", ".join(type(x).__name__ for x in (first, second, old) if x is not None)
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
         raise ForgetlabError(
-            f"gradient_cosine takes two mappings from name to gradient, or a model and two tasks; got {given}"
+            f"gradient_cosine takes two mappings from name to gradient, such as task_gradient(model, task), got "
+            f"{type(a).__name__} and {type(b).__name__}"
         )
     layers, cosines = _cosines(a, b)
     if not layers:
         raise ForgetlabError("the two gradients share no weight; expected some names with a gradient in both")
     return _as_numbers(layers, cosines)
+
+
+@torch.no_grad()
+def cosine_by_chance(first: Gradients, second: Gradients) -> float:
+    """How far from 0 the cosine of two gradients lies by chance: its standard deviation if signs were tossed.
+
+    first, second: name → gradient, as for `gradient_cosine`; only weights in both count.
+    Each weight's product a_i b_i keeps its size and gets a random sign. Where both gradients are large in the same few
+    weights this is well above the 1/√n of random directions in n dimensions; where all are equally large it is that.
+    Source: the variance of Σ ± a_i b_i is Σ (a_i b_i)², so ‖a∘b‖ / (‖a‖ ‖b‖).
+
+    >>> cosine_by_chance({"w": torch.ones(100)}, {"w": -torch.ones(100)})
+    0.1
+    """
+    shared = [name for name, g in first.items() if g is not None and second.get(name) is not None]
+    if not shared:
+        raise ForgetlabError("the two gradients share no weight; expected some names with a gradient in both")
+    a, b = (torch.cat([side[name].double().flatten() for name in shared]) for side in (first, second))  # type: ignore[union-attr]
+    return float((a * b).norm() / (a.norm() * b.norm()))
 
 
 def task_gradient(model: Model, task: Task, examples: int = 256, seed: int = 0) -> dict[str, Tensor]:

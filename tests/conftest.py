@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from forgetlab.models.model import Model
-from forgetlab.training.pretraining import Shape, bert_body, gpt_body, world_tokenizer
+from forgetlab.training.pretraining import Pretraining, random_model, world_tokenizer
 
 SLOWEST_FIRST = ("notebooks", "browser", "labs")
 
@@ -40,17 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 
 
-SMALL = Shape(width=32, layers=2, heads=2, steps=0, texts=0)
+SMALL = Pretraining(width=32, layers=2, heads=2, steps=0, texts=0)
 
 
 def small_model(causal: bool = False, seed: int = 0) -> Model:
     """A random two-layer model of the embedded language (40k weights)."""
-    tokenizer = world_tokenizer(causal)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        body = (gpt_body if causal else bert_body)(tokenizer, SMALL)
-    model = Model(body, tokenizer, "small-gpt" if causal else "small-bert")
-    return model.eval()
+    name = "small-gpt" if causal else "small-bert"
+    return random_model(name, world_tokenizer(causal), SMALL, causal, seed).eval()
 
 
 @pytest.fixture

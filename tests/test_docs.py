@@ -21,6 +21,8 @@ import torch
 import forgetlab
 from forgetlab import finetune, load, suite, task
 from forgetlab.__main__ import main
+from forgetlab.remedies import METHODS
+from forgetlab.training import Method
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(found.name for found in walk_packages(forgetlab.__path__, "forgetlab."))
@@ -37,8 +39,8 @@ PROMISED = (
     "forgetlab.training.huggingface",
 )
 # results of a function that has the example, and parts of one
-BESIDES = {"check_importance", "entity_counts", "evaluating", "kshot_hits", "save_importance", "weights_of"} | {
-    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants", "StiffPull"),
+BESIDES = {"check_importance", "save_importance", "weights_of"} | {
+    *("Drift", "Head", "ImportanceCloud", "Interference", "Measurement", "OneStep", "Place", "Quadrants"),
     "TwoTasks",
 }
 # the names that every example may use, as the package's docstring says
@@ -176,3 +178,13 @@ def test_contributing_says_where_every_room_is() -> None:
     rooms = [found.name for found in iter_modules(forgetlab.__path__)]
     assert len(rooms) > 13
     assert not [room for room in rooms if f"`{room}`" not in words]
+
+
+def test_the_page_names_a_remedy_that_only_its_module_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Toy(Method):
+        """A remedy that no list names."""
+
+    monkeypatch.setitem(METHODS, "toy", Toy)
+    page = runpy.run_path(str(ROOT / "docs" / "api.py"))["page"]()
+    assert page.count("### Toy") == 1
+    assert page.count("### EWC\n") == 1

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from forgetlab import ForgetlabError, finetune, task
-from forgetlab.interference import GradientCosine, gradient_cosine, task_gradient
+from forgetlab.interference import GradientCosine, cosine_by_chance, gradient_cosine, task_gradient
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Frozen
 from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
@@ -204,15 +204,14 @@ def test_task_gradient_has_no_dropout_and_leaves_the_model_as_it_was(bert: Model
 
 def test_cosine_between_tasks(bert: Model) -> None:
     new = task("sentiment", size=64)
-    same, against = gradient_cosine(bert, new, new), gradient_cosine(bert, new, opposite(new))
+    one, other = task_gradient(bert, new), task_gradient(bert, opposite(new))
+    same, against = gradient_cosine(one, one), gradient_cosine(one, other)
     assert same.total == pytest.approx(1)
     assert against.total < -0.5
     assert against.conflict
     assert "sentiment head" in against.per_layer  # both use it
-    old = gradient_cosine(bert, new, task("masked-lm"), examples=32, seed=2)
+    old = gradient_cosine(one, task_gradient(bert, task("masked-lm"), examples=32, seed=2))
     assert set(old.per_layer) == {"embeddings", "layer 0", "layer 1"}
-    a, b = (task_gradient(bert, one, 32, 2) for one in (new, task("masked-lm")))
-    assert old == gradient_cosine(a, b)
 
 
 # -- along a run -------------------------------------------------------------------------------------
@@ -435,7 +434,7 @@ def test_no_step_waits_for_the_device() -> None:
 
 @pytest.mark.parametrize("method", [GradientCosine, PCGrad, AGEM])
 def test_bad_old_tasks(method: type[Method]) -> None:
-    with pytest.raises(ForgetlabError, match="old must be a list of tasks"):
+    with pytest.raises(ForgetlabError, match="old must be a list of Tasks"):
         method(task("masked-lm"))
     with pytest.raises(ForgetlabError, match="no task given, a task with training data expected"):
         method([])
@@ -456,7 +455,7 @@ def test_bad_counts(bert: Model) -> None:
     with pytest.raises(ForgetlabError, match="examples must be a whole number above 0, got 0"):
         task_gradient(bert, old[0], examples=0)
     with pytest.raises(ForgetlabError, match="k-shot given, a task with training data expected"):
-        gradient_cosine(bert, old[0], task("k-shot"))
+        task_gradient(bert, task("k-shot"))
 
 
 def test_bad_gradients(bert: Model) -> None:
@@ -465,7 +464,28 @@ def test_bad_gradients(bert: Model) -> None:
         gradient_cosine(a, {"wte.weight": torch.ones(3)})
     with pytest.raises(ForgetlabError, match="share no weight"):
         gradient_cosine(a, {"wte.weight": None, "wpe.weight": torch.ones(2)})
-    with pytest.raises(ForgetlabError, match="or a model and two tasks; got Model, Classification$"):
-        gradient_cosine(bert, task("sentiment"))
-    with pytest.raises(ForgetlabError, match="two mappings from name to gradient, .* got dict, list$"):
-        gradient_cosine(a, [torch.ones(2)])
+    with pytest.raises(ForgetlabError, match=r"such as task_gradient\(model, task\), got Model and Classification$"):
+        gradient_cosine(bert, task("sentiment"))  # type: ignore[arg-type]
+    with pytest.raises(ForgetlabError, match="two mappings from name to gradient, .* got dict and list$"):
+        gradient_cosine(a, [torch.ones(2)])  # type: ignore[arg-type]
+
+
+# -- what chance gives ------------------------------------------------------------------------------
+
+
+def test_the_spread_by_chance_is_that_of_tossed_signs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    size = torch.randn(40, 5, generator=draw) ** 3  # the same few weights are large in both
+    a = {"one": size, "two": torch.randn(30, generator=draw), "own": torch.ones(9)}
+    b = {"one": size * torch.randn(40, 5, generator=draw), "two": torch.randn(30, generator=draw)}
+    x, y = (torch.cat([side["one"].flatten(), side["two"]]) for side in (a, b))
+    signs = 2 * torch.randint(2, (20_000, len(x)), generator=draw) - 1
+    tossed = (signs * (x * y)).sum(1) / (x.norm() * y.norm())
+    assert cosine_by_chance(a, b) == pytest.approx(float(tossed.std()), rel=0.02)
+    assert cosine_by_chance(a, b) > 2 / math.sqrt(len(x))
+
+
+def test_without_a_shared_weight_there_is_no_chance() -> None:
+    with pytest.raises(ForgetlabError, match="share no weight"):
+        cosine_by_chance({"a": torch.ones(2)}, {"b": torch.ones(2)})
+    assert math.isnan(cosine_by_chance({"a": torch.zeros(2)}, {"a": torch.ones(2)}))

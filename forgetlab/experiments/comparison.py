@@ -50,8 +50,8 @@ class Plan:
         """Raise ForgetlabError for what cannot work, before anything is loaded."""
         if not self.methods:
             raise ForgetlabError("no method given; try --methods none,l2sp,ewc,replay, or all")
-        if len(self.seeds) < 1:
-            raise ForgetlabError(f"--seeds must be 1 or more, got {len(self.seeds)}")
+        if not self.seeds:
+            raise ForgetlabError("--seeds must be 1 or more")
         number("--keep", self.keep, 0, 1)
         if self.processes is not None:
             whole("--processes", self.processes)
@@ -113,12 +113,10 @@ def execute(
     more = [f"{name} does not fit here and was left out: {reason}" for name, reason in sweep.refused.items()]
     if damaged := list(dict.fromkeys(kept.damaged)):
         more.append(f"damaged in {kept.folder}, and computed again: {', '.join(damaged)}")
-    for note in [*more, *results.pop("left_out", [])]:
-        say(note)
-        results["notes"].append(note)
     runs, tasks, searched = results["runs"], results["tasks"], plan.budget is not None
-    for name in (idle := nothing_to_lose(runs, tasks)):
-        note = f"{name}: nothing to lose, as it starts within its error of guessing; it counts nowhere"
+    idle = nothing_to_lose(runs, tasks)
+    alike = [f"{name}: nothing to lose, as it starts within its error of guessing; it counts nowhere" for name in idle]
+    for note in [*more, *results.pop("left_out", []), *alike]:
         say(note)
         results["notes"].append(note)
     found, watched, to_lose = dots(runs, tasks), len(tasks) > 1, len(tasks) - 1 > len(idle)

@@ -23,7 +23,7 @@ class Dot(TypedDict):
     """A methods text on the frontier. name: its first remedy; kept, new: a share for each seed that did not diverge.
 
     seeds: these; drawn: for each of them (2, draws), both shares on test sets drawn anew (empty without tallies).
-    diverged: how many seeds did. tried: [kept, new] at every strength, on one seed.
+    diverged: how many seeds did. tried: [kept, new] of the runs at every strength.
     """
 
     name: str
@@ -95,18 +95,22 @@ def shares(records: Sequence[PlainRecord], tasks: Sequence[TaskFacts]) -> tuple[
     return statistics.fmean(old) if old else 1.0, learned_of(new, records)
 
 
-def read_benchmark(path: str | Path) -> list[Dot]:
+def read_benchmark(path: str | Path, new: str = "sentiment") -> list[Dot]:
     """The dots of benchmarks/results/remedies.json: each remedy at its best strength, over seeds.
 
-    Its "tasks" come first the new one, then the old ones; here "new" is the score of the new task.
+    new: "sentiment", whose results are the file's own, or "plain", whose results stand in it under that name.
+    Its "tasks" come first the new one, then the old ones; here "new" is the score of the new task, and "tried" holds
+    every run of the search, on validation texts.
     A remedy all of whose seeds diverged is left out. Raises ForgetlabError for another file.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = content if new == "sentiment" else content[new]
         tasks, dots = content["tasks"], []
+        searched = content.get("validation_tasks", tasks)
         for name, runs in content["best"].items():
             ends = [_end(run, tasks) for run in runs if run["status"] != "diverged"]
-            tried = [_end(run, tasks) for run in content["search"][name] if run["status"] != "diverged"]
+            tried = [_end(run, searched) for run in content["search"][name] if run["status"] != "diverged"]
             dot = Dot(
                 name=name,
                 spec=runs[0].get("spec", runs[0]["method"]),

@@ -56,7 +56,9 @@ def frontier(results: Results, *, source: str = "live") -> Figure:
             style: Any = {"fmt": marker, "color": color, "ms": 9, "mec": "white", "lw": 1.2, "capsize": 2}
             ax.errorbar(x, y, dy or None, dx or None, zorder=4, **style)
         if own or small:
-            shown.append(Line2D([], [], color=color, marker=marker, ls="", ms=8, label=_called(name)))
+            shown.append(
+                Line2D([], [], color=color, marker=marker, ls="", ms=8, label="no remedy" if name == "none" else name)
+            )
     for place, i in enumerate(front[::-1][:LISTED], start=1):
         ax.annotate(str(place), means[i], (6, 4), zorder=6, **NOTE)  # no dot is up there
     room = 0.05 * (1.02 - left)
@@ -93,7 +95,3 @@ def _rows(found: Sequence[Dot], front: Sequence[int]) -> list[str]:
 
 def _means(dot: Dot) -> tuple[float, float]:
     return mean(dot, "kept"), mean(dot, "new")
-
-
-def _called(name: str) -> str:
-    return "no remedy" if name == "none" else name

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import forgetlab
-from forgetlab.errors import ForgetlabError, number, whole
+from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import stacked
 from forgetlab.experiments.recipe import Recipe
 from forgetlab.metrics.schema import BenchFacts, PlainRecord, Results, RunResult
@@ -26,9 +26,11 @@ from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed
 from forgetlab.training.loop import finetune
+from forgetlab.training.options import Options
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
 
+OPTIONS = ("steps", "lr", "batch_size", "seed", "every", "precision", "limit")
 AT_ONCE = 32  # runs whose weights are stacked
 HUB_LIMIT = 20_000  # examples of a side: more would not be met in a run
 
@@ -50,19 +52,8 @@ class Bench:
     def run(self, recipe: Recipe) -> Iterator[Record]:
         """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        yield from finetune(
-            self.model,
-            self.new,
-            methods=make_methods(recipe.methods, self.watch),
-            watch=self.watch,
-            steps=recipe.steps,
-            lr=recipe.lr,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            every=recipe.every,
-            precision=recipe.precision,
-            limit=recipe.limit,
-        )
+        methods = make_methods(recipe.methods, self.watch)
+        yield from finetune(self.model, self.new, methods=methods, watch=self.watch, **_options(recipe))
 
 
 def prepare(recipe: Recipe) -> Bench:
@@ -72,9 +63,7 @@ def prepare(recipe: Recipe) -> Bench:
     ('sentiment',)
     """
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
-    for name in ("steps", "batch_size", "every", *(["limit"] if recipe.limit is not None else [])):
-        whole(name, getattr(recipe, name))
-    number("lr", recipe.lr, above=True)
+    Options(**_options(recipe))
     if recipe.new and recipe.new in recipe.watch:
         raise ForgetlabError(f"two tasks have the same name: {recipe.new} is the new task and watched too")
     for name in filter(None, (recipe.new, *recipe.watch)):
@@ -99,9 +88,8 @@ def prepare(recipe: Recipe) -> Bench:
     if missing:
         _learn(model, missing, [t for t in watch if t not in missing and t.has_loss and t.size()], recipe)
         notes.append(f"learned first, for {recipe.learn_steps} steps: {', '.join(t.name for t in missing)}")
-    for name in [n for n in model.heads if isinstance(new, Classification | Tagging) and n == new.head]:
-        if f"heads.{name}.linear.weight" not in model.known_names:
-            del model.heads[name]  # each run makes the new head from its own seed
+    if isinstance(new, Classification | Tagging) and f"heads.{new.head}.linear.weight" not in model.known_names:
+        del model.heads[new.head]  # each run makes the new head from its own seed
     model.remember()
     return Bench(model, new, watch, notes, learned=tuple(t.name for t in missing), limit=recipe.limit)
 
@@ -159,7 +147,7 @@ def _at_once(
     pulls = [[m for m in make_methods(r.methods, bench.watch) if isinstance(m, Quadratic)] for r in group]
     variants = [stacked.Variant(r.lr, *pull) for r, pull in zip(group, pulls, strict=True)]
     records: dict[Recipe, list[PlainRecord]] = {recipe: [] for recipe in group}
-    shared = {name: getattr(group[0], name) for name in ("steps", "batch_size", "seed", "every", "limit")}
+    shared = {name: value for name, value in _options(group[0]).items() if name not in ("lr", "precision")}
     for row in stacked.finetune_stacked(bench.model, bench.new, variants, watch=bench.watch, **shared):
         for recipe, record in zip(group, row, strict=True):
             if record is not None:
@@ -177,6 +165,11 @@ def finished(bench: Bench, recipe: Recipe, on_record: Callable[[Recipe, Record],
         if on_record:
             on_record(recipe, record)
     return _result(recipe, records)
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """What `finetune` takes of a recipe."""
+    return {name: getattr(recipe, name) for name in OPTIONS}
 
 
 def _result(recipe: Recipe, records: list[PlainRecord]) -> RunResult:
@@ -202,11 +195,7 @@ def describe(bench: Bench) -> BenchFacts:
     """What results.json says of everything but the runs: the versions, the machine, the model, its tasks, notes."""
     return {
         "forgetlab": forgetlab.__version__,
-        "machine": {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": device_name(bench.model),
-        },
+        "machine": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device_name(bench.model)},
         "model": {"name": bench.model.name, "parameters": bench.model.size},
         "new": bench.new.name,
         "tasks": [facts_of(task, bench.model, bench.limit) for task in (bench.new, *bench.watch)],
@@ -219,9 +208,8 @@ def _default_watch(recipe: Recipe, model: Model) -> list[str]:
         raise ForgetlabError(
             f"say what to watch: --watch FILE or a task's name ({model.name} is not of the embedded world)"
         )
-    names = (
-        ["masked-lm", "entities", "acceptability"] if model.lm_kind == "masked" else ["causal-lm", "cloze", "writing"]
-    )
+    masked = model.lm_kind == "masked"
+    names = ("masked-lm", "entities", "acceptability") if masked else ("causal-lm", "cloze", "writing")
     return [name for name in names if name != recipe.new]
 
 

@@ -39,8 +39,10 @@ def recommend(
         return [f"Nothing learns the new task here ({gain:.2f} of it at most): try more --steps or another --lr first."]
     plain = next((dot for dot in sound if dot["spec"] == "none"), None)
     most = max(len(dot["kept"]) for dot in sound)
-    if sound == [plain]:
-        lines = _alone(plain, keep)
+    if plain and len(sound) == 1:
+        what = "keeps enough" if mean(plain, "kept") >= keep else f"keeps less than {_percent(keep)} of the old scores"
+        lines = [f"Plain fine-tuning {what} ({evidence(plain)})."]
+        lines[0] += " No remedy was tried: compare --methods none,ewc,replay does."
     else:
         best = pick(sound, keep)
         assert best is not None
@@ -127,14 +129,6 @@ def _ends(apart: Difference | None) -> list[float | None]:
     return [round(end, 4) if abs(end) < 2 else None for end in (apart.mean, apart.low, apart.high)]
 
 
-def _alone(plain: Dot | None, keep: float) -> list[str]:
-    assert plain is not None
-    what = "keeps enough" if mean(plain, "kept") >= keep else f"keeps less than {_percent(keep)} of the old scores"
-    return [
-        f"Plain fine-tuning {what} ({evidence(plain)}). No remedy was tried: compare --methods none,ewc,replay does."
-    ]
-
-
 def _first(sound: Sequence[Dot], best: Dot, keep: float) -> list[str]:
     """The advice, its rivals, what just misses the line, and what keeps enough by not learning."""
     aim, able = f"≥ {_percent(keep)} of the old scores", learners(sound)
@@ -152,8 +146,7 @@ def _first(sound: Sequence[Dot], best: Dot, keep: float) -> list[str]:
     below = [dot for dot in able if dot is not best and dot not in close and mean(dot, "kept") < keep]
     if near := [dot for dot in below if mean(dot, "kept") >= keep - NEAR or _about(dot, keep)]:
         lines.append(f"Just below {_percent(keep)}: {_list(near)}.")
-    idle = [dot for dot in sound if dot not in able and mean(dot, "kept") >= keep]
-    if idle:
+    if idle := [dot for dot in sound if dot not in able and mean(dot, "kept") >= keep]:
         lines.append(f"Keeps enough by learning little: {_list(idle)}.")
     return lines
 
@@ -190,11 +183,8 @@ def _against_plain(dots: Sequence[Dot], plain: Dot | None, best: Dot, keep: floa
 def _spoken(row: Verdict) -> str:
     middle, low, high = row["balance"]
     ends = "" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})"
-    return (
-        f"{row['methods']} {row['verdict']}, {middle:+.2f}{ends}".replace("-0.00", "0.00")
-        .replace(" -", " −")
-        .replace("(-", "(−")
-    )
+    told = f"{row['methods']} {row['verdict']}, {middle:+.2f}{ends}".replace("-0.00", "0.00")
+    return told.replace(" -", " −").replace("(-", "(−")
 
 
 def _list(dots: Sequence[Dot]) -> str:
@@ -221,22 +211,18 @@ def _seeds(dot: Dot) -> list[int]:
 
 def _error(dot: Dot, key: Share) -> float | None:
     """The standard error of a dot's mean that comes from the choice of the test items; None where it is not known."""
-    return _item_error([(dot, 1.0)], _seeds(dot), key) if _drawn(dot) else None
+    return _item_error([(dot, 1.0)], _seeds(dot), key) if dot.get("drawn") else None
 
 
 def _item_error(dots: Sequence[tuple[Dot, float]], seeds: Sequence[int], key: Share) -> float:
     """The deviation of Σ sign · mean over seeds, on test sets drawn anew, the same ones for all dots."""
-    if not all(_drawn(dot) for dot, _ in dots):
+    if not all(dot.get("drawn") for dot, _ in dots):
         return 0.0
     total = np.zeros(())
     for dot, sign in dots:
         drawn = np.stack([dot["drawn"][_seeds(dot).index(seed)] for seed in seeds]).mean(axis=0)  # (2, draws)
         total = total + sign * (drawn.mean(axis=0) if key == "balance" else drawn[("kept", "new").index(key)])
     return float(total.std())
-
-
-def _drawn(dot: Dot) -> bool:
-    return bool(len(dot.get("drawn") or ()))
 
 
 def _percent(share: float) -> str:

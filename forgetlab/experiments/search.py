@@ -14,7 +14,12 @@ Ask = Callable[[Sequence[Pair], float], Mapping[Pair, End]]
 COARSE = (0.1, 10.0)  # strengths beside the usual one
 ROUNDS = 3  # of strengths between the best one and its neighbours
 FINALISTS = 4  # by merit, and two more by the balance of both shares
-SHARES = {"usual": 0.5, "coarse": 0.5, "refined": 0.75, "seeds": 1.0}  # of the budget, when each phase ends
+PHASES = {  # each with the share of the budget when it ends, and what it means to be left out of it
+    "usual": (0.5, "not tried at all"),
+    "coarse": (0.5, "not at strengths far from the usual one"),
+    "refined": (0.75, "not at every strength near the best one"),
+    "seeds": (1.0, "not at every seed"),
+}
 
 
 class Search:
@@ -63,14 +68,8 @@ class Search:
 
     def told(self) -> list[str]:
         """What was left out for lack of time, in words."""
-        what = {
-            "usual": "not tried at all",
-            "coarse": "not at strengths far from the usual one",
-            "refined": "not at every strength near the best one",
-            "seeds": "not at every seed",
-        }
         return [
-            f"left out for lack of time: {', '.join(dict.fromkeys(names))} ({what[phase]})"
+            f"left out for lack of time: {', '.join(dict.fromkeys(names))} ({PHASES[phase][1]})"
             for phase, names in self.left_out.items()
         ]
 
@@ -86,7 +85,7 @@ class Search:
 
     def _look(self, phase: str, pairs: Sequence[Pair]) -> None:
         wanted = [pair for pair in pairs if pair not in self.found]
-        self.found.update(self._ask(wanted, SHARES[phase]) if wanted else {})
+        self.found.update(self._ask(wanted, PHASES[phase][0]) if wanted else {})
         if missing := [spec.partition(":")[0] for spec, seed in wanted if (spec, seed) not in self.found]:
             self.left_out.setdefault(phase, []).extend(missing)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from forgetlab.tasks import Task
 from forgetlab.training.measuring import Scored
 from forgetlab.training.method import Method, Part, Run
 from forgetlab.training.options import Options, check, make_ready
-from forgetlab.training.record import Record, plain_tallies
+from forgetlab.training.record import Record
 from forgetlab.training.torch_state import TorchState
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's AdamW
@@ -97,27 +97,33 @@ class _Stacked:
         self.torch_state = TorchState(model, seed)
         self.rates = torch.tensor([v.lr for v in variants], device=model.device)
         self.over = [False] * len(variants)
-        self.train_seconds = 0.0
+        self.start = time.perf_counter()
+        self.setup_seconds = self.train_seconds = 0.0
 
     def records(self) -> Iterator[list[Record | None]]:
-        start = time.perf_counter()
         memory.start_peak(self.model.device)
-        with self.torch_state, eager_attention(self.model), evaluating(self.model):
-            self._set_up()
-            setup, records = time.perf_counter() - start, self._look(None, start)
-        yield [replace(record, setup_seconds=setup) if record else None for record in records]
+        yield self._look_after(self._set_up)
         while self.run.step < self.run.steps and not all(self.over):
-            with self.torch_state, eager_attention(self.model), evaluating(self.model):
-                begin = time.perf_counter()
-                self.model.train()
-                try:
-                    losses = [self._step() for _ in range(min(self.every, self.run.steps - self.run.step))]
-                    loss = torch.stack(losses).mean(0).tolist()
-                finally:
-                    self.model.eval()
-                self.train_seconds += time.perf_counter() - begin
-                records = self._look(loss, start)
-            yield records
+            yield self._look_after(self._train)
+
+    def _look_after(self, work: Callable[[], list[float] | None]) -> list[Record | None]:
+        """The records after `work`, which returns each run's loss."""
+        with self.torch_state, eager_attention(self.model), evaluating(self.model):
+            losses = work()
+            with torch.no_grad():
+                scored = {task.name: self._scored(task) for task in self.tasks}
+                return [self._record(i, losses[i] if losses else None, scored) for i in range(len(self.variants))]
+
+    def _train(self) -> list[float]:
+        begin = time.perf_counter()
+        self.model.train()
+        try:
+            losses = [self._step() for _ in range(min(self.every, self.run.steps - self.run.step))]
+            mean: list[float] = torch.stack(losses).mean(0).tolist()
+        finally:
+            self.model.eval()
+        self.train_seconds += time.perf_counter() - begin
+        return mean
 
     def _set_up(self) -> None:
         """The stacks, and what pulls each weight: strengths (runs, …), 0 where a variant has no pull on it."""
@@ -126,14 +132,9 @@ class _Stacked:
         for variant in self.variants:
             if variant.pull is not None:
                 variant.pull.setup(self.run)
-        with torch.enable_grad():  # weights that the loss does not reach are not the optimizer's
-            probe = self.task.loss(model, self.task.batch(model, torch.arange(2), torch.Generator().manual_seed(0)))
-            found = torch.autograd.grad(probe, list(named.values()), allow_unused=True)
-        moved = [n for n, g in zip(named, found, strict=True) if g is not None]
         names: dict[Tensor, str] = {p: n for n, p in named.items()}
         terms = [{names[p]: (s, a) for p, s, a in v.pull._terms} if v.pull else {} for v in self.variants]
-        self.trained: Stack = {n: p.detach().expand(count, *p.shape).clone() for n, p in named.items() if n in moved}
-        self.fixed = {n: p.detach() for n, p in named.items() if n not in moved}
+        self.trained: Stack = {n: p.detach().expand(count, *p.shape).clone() for n, p in named.items()}
         self.strength, self.towards = {}, {}
         for name in self.trained:
             own = [term.get(name) for term in terms]
@@ -144,13 +145,10 @@ class _Stacked:
         self.proximal = torch.tensor([bool(v.pull and v.pull.proximal) for v in self.variants], device=model.device)
         self.mean = {n: torch.zeros_like(p) for n, p in self.trained.items()}
         self.square = {n: torch.zeros_like(p) for n, p in self.trained.items()}
+        self.setup_seconds = time.perf_counter() - self.start
 
     def _loss(self, weights: Stack, batch: Any) -> Tensor:
-        return self._call(weights, lambda: self.task.loss(self.model, batch))
-
-    def _call(self, weights: Stack, what: Callable[[], Any]) -> Any:
-        """`what()` with the model's weights replaced: by one run's under vmap, by a stack's slice without."""
-        return with_weights(self.model, {**self.fixed, **weights}, what)
+        return with_weights(self.model, weights, lambda: self.task.loss(self.model, batch))
 
     @torch.no_grad()
     def _step(self) -> Tensor:
@@ -182,46 +180,34 @@ class _Stacked:
         """(runs,) → (runs, 1, …), to go with a stack."""
         return values.view(-1, *[1] * (like.dim() - 1))
 
-    @torch.no_grad()
-    def _look(self, losses: list[float] | None, start: float) -> list[Record | None]:
-        scored = {task.name: self._scored(task) for task in self.tasks}
-        return [self._record(i, losses[i] if losses else None, scored, start) for i in range(len(self.variants))]
-
     def _scored(self, task: Task) -> list[Scored]:
         """The scores of every run on a task, its predictions made at once; a probe's one after the other."""
         count = len(self.variants)
         if type(task)._scored is not Task._scored:
-            return [self._call(self._of(i), lambda: task.scored(self.model, self.limit)) for i in range(count)]
-        parts: list[Mapping[str, Tensor]] = []
+            return [
+                with_weights(self.model, self._of(i), lambda: task.scored(self.model, self.limit)) for i in range(count)
+            ]
+        batches, items = task.test_batches(self.model, self.limit), len(task.sample(self.limit))
 
         def logits(weights: Stack) -> list[Tensor]:
-            parts.clear()
-            found = []
-            for batch, values in self._call(weights, lambda: list(task.predictions(self.model, self.limit))):
-                parts.append(batch)
-                found.append(values)
-            return found
+            return with_weights(self.model, weights, lambda: [task.logits(self.model, batch) for batch in batches])
 
-        task.test_batches(self.model, self.limit)  # made outside of vmap
         stacks = vmap(logits)(self.trained)
-        items = len(task.sample(self.limit))
-        return [
-            task.scores_of(((part, s[i]) for part, s in zip(parts, stacks, strict=True)), items) for i in range(count)
-        ]
+        return [task.scores_of(zip(batches, (s[i] for s in stacks), strict=True), items) for i in range(count)]
 
     def _of(self, i: int) -> Stack:
         return {name: stack[i] for name, stack in self.trained.items()}
 
-    def _record(self, i: int, loss: float | None, scored: dict[str, list[Scored]], start: float) -> Record | None:
+    def _record(self, i: int, loss: float | None, scored: dict[str, list[Scored]]) -> Record | None:
         if self.over[i]:
             return None
         variant, weights = self.variants[i], self._of(i)
-        drift = parameter_drift(self.run.anchor, {**self.fixed, **weights})
+        drift = parameter_drift(self.run.anchor, weights)
         self.over[i] = loss is not None and not (math.isfinite(loss) and math.isfinite(drift.total))
         done = self.run.step == self.run.steps
         pulled = {n: s[i] for n, s in self.strength.items()}
         penalty = sum(float((s * (weights[n] - self.towards[n][i]) ** 2).sum()) / 2 for n, s in pulled.items())
-        tallies = {name: values[i][1] for name, values in scored.items()}
+        tallies = {name: tally.plain() for name, values in scored.items() if (tally := values[i][1]) is not None}
         message = f"the loss is no longer finite: the learning rate {variant.lr:g} is too high"
         return Record(
             step=self.run.step,
@@ -231,10 +217,11 @@ class _Stacked:
             drift=drift.total,
             drift_per_layer=drift.per_layer,
             lr=[variant.lr],
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - self.start,
+            setup_seconds=self.setup_seconds,
             train_seconds=self.train_seconds / len(self.variants),
             status="diverged" if self.over[i] else "done" if done else "running",
             message=message if self.over[i] else "",
             peak_memory=memory.peak(self.model.device),
-            tallies=plain_tallies(tallies) if loss is None or done or self.over[i] else {},
+            tallies=tallies if loss is None or done or self.over[i] else {},
         )

@@ -52,10 +52,8 @@ def html_table(results: Results) -> str:
     lines = ["<th scope=col>method</th>"]
     for i, task in enumerate(tasks):
         role = f"{'watched' if i else 'new'}, {task['metric']}"
-        scored = _sample(task)
-        lines[0] += (
-            f"<th scope=col>{escape(task['name'])}<small>{escape(', '.join(filter(None, (role, scored))))}</small></th>"
-        )
+        role += f", {task['scored']:,} of {task['of']:,} items" if task.get("scored") else ""
+        lines[0] += f"<th scope=col>{escape(task['name'])}<small>{escape(role)}</small></th>"
     lines[0] += "<th scope=col>ms/step</th>"
     for row in rows:
         label = escape(_label(row)).replace("+", "<wbr>+").replace(",", "<wbr>,")  # where a line may break
@@ -78,12 +76,10 @@ def _cell(task: TaskFacts, row: SummaryRow, change: bool) -> tuple[str, str, str
     form = max(spread or 0, error or 0)
     parts = [number(value, "points" if form < 10 else on) for value in (spread, error)]
     shown = "" if spread is None and error is None else f"±{parts[0]}" + ("" if error is None else f"/{parts[1]}")
-    sign = "×" if on == "ratio" else "+" if changed and changed >= 0.005 else ""
-    told = (
-        sign + number(changed, on) + ("?" if score.get("told") is False else "")
-        if change and changed is not None
-        else ""
-    )
+    told = ""
+    if change and changed is not None:
+        sign = "×" if on == "ratio" else "+" if changed >= 0.005 else ""
+        told = sign + number(changed, on) + ("?" if score.get("told") is False else "")
     return number(score["before"], on), "→", number(score["after"], on), shown, told
 
 
@@ -98,11 +94,6 @@ def _shares(task: TaskFacts, row: SummaryRow) -> str:
     if scale(task) == "ratio" or not score["before"]:  # the change is that ratio
         return told
     return f"{told}; after / before ×{number(score['after'] / score['before'])}"
-
-
-def _sample(task: TaskFacts) -> str:
-    """How many of its test items were scored, where that is known."""
-    return f"{task['scored']:,} of {task['of']:,} items" if task.get("scored") else ""
 
 
 def html_verdicts(results: Results) -> str:

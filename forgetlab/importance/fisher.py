@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError, unknown, whole
+from forgetlab.errors import ForgetlabError, one_of, whole
 from forgetlab.importance.averaging import How, Importance, Objective, mean_over_examples
+from forgetlab.importance.per_example import ranks
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.seeds import stream
@@ -67,12 +68,9 @@ def fisher_diagonal(
     tensor([[1.0000],
             [1.0000]])
     """
-    _check(estimator, get_args(Estimator), "estimator")
-    _check(method, get_args(How), "method")
-    whole("examples", examples)
+    one_of("estimator", estimator, get_args(Estimator))
     whole("draws", draws)
-    whole("batch_size", batch_size)
-    reader = _reader(model, task, examples, batch_size, seed, logits)
+    reader = _reader(model, task, examples, batch_size, method, seed, logits)
     generator = stream("labels", seed)
     most = max(int(torch.bincount(reader.owners(batch), minlength=1).max()) for batch in reader.batches())
 
@@ -107,10 +105,7 @@ def mas_importance(
     >>> mas_importance(line, [(torch.tensor([[2.0]]), torch.tensor([0]))])["weight"].item()  # |2 w x²|
     24.0
     """
-    _check(method, get_args(How), "method")
-    whole("examples", examples)
-    whole("batch_size", batch_size)
-    reader = _reader(model, task, examples, batch_size, seed, logits)
+    reader = _reader(model, task, examples, batch_size, method, seed, logits)
 
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
         yield lambda some, _: some.square().sum(-1)
@@ -119,7 +114,10 @@ def mas_importance(
         return mean_over_examples(reader, objectives, 1, method)  # |g|
 
 
-def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, seed: int, logits: Any) -> Reader:
+def _reader(model: nn.Module, task: Any, examples: int, batch_size: int, method: str, seed: int, logits: Any) -> Reader:
+    one_of("method", method, get_args(How))
+    whole("examples", examples)
+    whole("batch_size", batch_size)
     if isinstance(task, Task):
         if not isinstance(model, Model):
             raise ForgetlabError("a task needs a model of forgetlab.load; for another module give batches instead")
@@ -153,12 +151,10 @@ def _log_likelihoods(
     if estimator == "empirical":
         yield weighted(ones, reader.targets(batch))
     elif estimator == "exact":  # (√p g)² = p g²
-        owners, root = reader.owners(batch), logits.softmax(-1).sqrt()
-        counts = torch.bincount(owners, minlength=1)
-        rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
-        for place in range(int(counts.max())):
+        root, (rank, most) = logits.softmax(-1).sqrt(), ranks(reader.owners(batch))
+        for place in range(most):
             for label in range(logits.shape[1]):
-                yield weighted(root[:, label] * (rank == place), torch.full_like(owners, label))
+                yield weighted(root[:, label] * (rank == place), torch.full_like(rank, label))
     else:
         for _ in range(draws):  # drawn on the CPU: the same labels on every device
             y = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
@@ -197,8 +193,3 @@ def _ready(module: nn.Module) -> Iterator[None]:
         finally:
             for p, flag in required.items():
                 p.requires_grad_(flag)
-
-
-def _check(value: str, known: Iterable[str], what: str) -> None:
-    if value not in known:
-        raise unknown(what, str(value), list(known))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, number
 from forgetlab.importance.files import check_importance
 from forgetlab.models.model import Model
 from forgetlab.simulators import KINDS
@@ -18,15 +18,14 @@ from forgetlab.simulators import KINDS
 class Quadrants:
     """Every weight as a point (importance to the old task, importance to the new one), and its quadrant.
 
-    old, new: (N,) importances. kind: (N,) number of the quadrant in KINDS. names: parameter names; sizes: weights of
-    each, in the order of the points. thresholds: (old, new) that cut the plane. correlation: Spearman's, of ranks.
+    old, new: (N,) importances. kind: (N,) number of the quadrant in KINDS. names: parameter names in the
+    order of the points. thresholds: (old, new) that cut the plane. correlation: Spearman's, of ranks.
     """
 
     old: Tensor
     new: Tensor
     kind: Tensor
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
     thresholds: tuple[float, float]
     correlation: float
 
@@ -40,14 +39,6 @@ class Quadrants:
         total = float(self.old.sum()) or 1.0
         return {name: float(self.old[self.kind == i].sum()) / total for i, name in enumerate(KINDS)}
 
-    def owner(self, point: int) -> str:
-        """Name of the parameter that a point belongs to."""
-        for name, size in zip(self.names, self.sizes, strict=True):
-            if point < size:
-                return name
-            point -= size
-        raise IndexError(point)
-
 
 def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float = 0.1) -> Quadrants:
     """Sort the weights by their importance to two tasks.
@@ -60,17 +51,16 @@ def quadrants(old: Mapping[str, Tensor], new: Mapping[str, Tensor], top: float =
     >>> [KINDS[kind] for kind in quadrants(a, b, top=0.5).kind]
     ['slack', 'new-critical', 'old-critical', 'shared']
     """
-    if not 0 < top < 1:
-        raise ForgetlabError(f"top must be between 0 and 1, both excluded, got {top!r}")
+    number("top", top, 0, 1, above=True, below=True)
     names = tuple(name for name in old if name in new)
     if not names:
         raise ForgetlabError("the two importances have no parameter in common")
     check_importance({name: new[name] for name in names}, old)
     a, b = (torch.cat([task[name].flatten().float().cpu() for name in names]) for task in (old, new))
     cut_a, cut_b = _threshold(a, top), _threshold(b, top)
+    correlation = float(torch.corrcoef(torch.stack([_ranks(a), _ranks(b)]))[0, 1])
     kind = 2 * (a > cut_a).long() + (b > cut_b).long()
-    sizes = tuple(old[name].numel() for name in names)
-    return Quadrants(a, b, kind, names, sizes, (cut_a, cut_b), _spearman(a, b))
+    return Quadrants(a, b, kind, names, (cut_a, cut_b), correlation)
 
 
 @torch.no_grad()
@@ -100,8 +90,8 @@ def put_back(
         raise ForgetlabError("the importance and the weights before have no parameter in common")
     check_importance({name: before[name] for name in weights}, weights, what="weights")
     total = sum(p.numel() for p in weights.values())
-    number = isinstance(count, int | float) and not isinstance(count, bool)
-    if not number or not 0 <= count <= (1 if isinstance(count, float) else total):
+    whole_or_share = isinstance(count, int | float) and not isinstance(count, bool)
+    if not whole_or_share or not 0 <= count <= (1 if isinstance(count, float) else total):
         raise ForgetlabError(f"count must be a whole number up to {total:,} or a share up to 1.0, got {count!r}")
     wanted = round(count * total) if isinstance(count, float) else count
     flat = torch.cat([importance[name].flatten().to(p.device) for name, p in weights.items()])
@@ -119,13 +109,8 @@ def _threshold(values: Tensor, top: float) -> float:
     return float(values.kthvalue(rank).values)
 
 
-def _spearman(a: Tensor, b: Tensor) -> float:
-    """Correlation of ranks, with ties given their mean rank."""
-    ranks = torch.stack([_ranks(a), _ranks(b)])
-    return float(torch.corrcoef(ranks)[0, 1])
-
-
 def _ranks(values: Tensor) -> Tensor:
+    """Equal values share their mean rank."""
     _, place, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[place]

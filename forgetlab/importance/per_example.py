@@ -100,7 +100,7 @@ class _Rows(Contribution):
 def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, power: Power) -> Tensor:
     """Σ_x |Σ of the contributions of example x|^power: tied weights are summed before the power is taken."""
     size = min(count, max(1, CHUNK // max(1, shape.numel())))
-    first, total = contributions[0], None
+    first, total = contributions[0], contributions[0].d.new_zeros(shape)
     # new memory for each chunk would cost as much as filling it
     memory = first.d.new_empty(size, *shape) if isinstance(first, _Matrix) else None
     for lo in range(0, count, size):
@@ -108,9 +108,7 @@ def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size,
         gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
         for more in contributions[1:]:
             gradient = gradient + more.examples(lo, hi)
-        part = powered(gradient, power, out=gradient).sum(0)
-        total = part if total is None else total.add_(part)
-    assert total is not None
+        total += powered(gradient, power, out=gradient).sum(0)
     return total
 
 
@@ -248,8 +246,13 @@ def _fits(layer: nn.Module, a: Tensor, d: Tensor, count: int) -> bool:
 
 def _by_example(values: Tensor, owners: Tensor, rows: int) -> Tensor:
     """(places, …) → (rows, K, …), zeros where an example has fewer than K places."""
-    counts = torch.bincount(owners, minlength=rows)
-    rank = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
-    padded = values.new_zeros(rows, int(counts.max()), *values.shape[1:])
+    rank, most = ranks(owners)
+    padded = values.new_zeros(rows, most, *values.shape[1:])
     padded[owners, rank] = values
     return padded
+
+
+def ranks(owners: Tensor) -> tuple[Tensor, int]:
+    """(places,) the how-manyth place of its example each one is, from 0, and the most that an example has."""
+    counts = torch.bincount(owners, minlength=1)
+    return torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners], int(counts.max())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, trade_off
 from forgetlab.teaching import compat
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: β, learning rate, seed."""
     return remedy.lab(
         "anchor",
@@ -48,6 +49,6 @@ def recipe(settings: Settings) -> Recipe:
     )
 
 
-def points(state: State, settings: Settings) -> list[Point | None]:
+def points(state: RunState, settings: Settings) -> list[Point | None]:
     """Where a run stands between old and new, and where the one without the anchor does."""
     return trade_off(state, f"β={settings['beta']:.3g}", "β=0")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from html import escape
+from threading import Lock
 from typing import Any
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import Benches, RunState
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs
-from forgetlab.labs.views import ask
+from forgetlab.labs.views.ask import Answers, card, page, told
 from forgetlab.models import asking
 from forgetlab.models.model import Model
 from forgetlab.teaching import compat
@@ -24,40 +25,55 @@ WHEN = ("before", "after")
 KEPT = "These are kept answers to a sentence of ours; yours is answered once the model is trained here (Train)"
 
 
+class Asked(RunState):
+    """A run with the answers to SENTENCE."""
+
+    answers: Answers
+
+
 class Copies:
     """A model as it was before a run and as it is now, apart from the one that trains: to ask disturbs nothing."""
 
     def __init__(self) -> None:
+        self._turn = Lock()  # a page may ask while a run goes on
         self._models: dict[str, Model] = {}
         self._of: tuple[Settings, int] | None = None
 
     def keep(self, model: Model, settings: Settings, step: int) -> None:
         """Take the model's weights at a step of the run with these settings."""
-        if step == 0:
-            self._models = {when: deepcopy(model) for when in WHEN}
-        else:
-            self._models["after"].load_state_dict(model.state_dict())
-        self._of = (dict(settings), step)
+        with self._turn:
+            self._of = None  # until they are whole
+            if step == 0:
+                self._models = {when: deepcopy(model) for when in WHEN}
+            else:
+                self._models["after"].load_state_dict(model.state_dict())
+            self._of = (dict(settings), step)
 
     def are_of(self, settings: Settings, step: int) -> bool:
         """Whether the copies are of this run and step."""
         return self._of == (settings, step)
 
-    def answers(self, text: str, settings: Settings) -> dict[str, Any]:
-        """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}."""
+    def answers(self, text: str, settings: Settings, step: int) -> Answers | None:
+        """{"before": what `asking.answer` gives, "after": the same, or {"refused": why} where the run diverged}.
+
+        None where the copies are of another run or step.
+        """
         asked: dict[str, Any] = {"seed": settings["seed"], "heads": HEADS[settings["model"]]}
-        before = asking.answer(self._models["before"], text, **asked)
-        try:
-            after = asking.answer(self._models["after"], text, **asked)
-        except ForgetlabError as error:
-            after = {"refused": str(error)}
+        with self._turn:
+            if not self.are_of(settings, step):
+                return None
+            before = asking.answer(self._models["before"], text, **asked)
+            try:
+                after = asking.answer(self._models["after"], text, **asked)
+            except ForgetlabError as error:
+                after = {"refused": str(error)}
         return {"before": before, "after": after}
 
 
-class Ask(Lab):
+class Ask(Lab[Asked]):
     """A lab that trains where no trained model is there to answer a sentence. answered(text, lab): whether one is."""
 
-    def __init__(self, answered: Callable[[str, Lab], bool], *arguments: Any, **options: Any) -> None:
+    def __init__(self, answered: Callable[[str, Lab[Asked]], bool], *arguments: Any, **options: Any) -> None:
         self._answered = answered
         super().__init__(*arguments, **options)
 
@@ -67,36 +83,37 @@ class Ask(Lab):
             text = asking.checked(change["new"])
         except ForgetlabError as error:
             if self.state is None:  # else the picture says it
-                self._say(f"No answer: {error}.")
+                self._notice.say(f"No answer: {error}.")
             return
-        if not self._answered(text, self):
+        if not self._runner.running and not self._answered(text, self):
             self._guarded(self.train)
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Ask:
     """The lab as a widget: model, learning rate, steps, seed; view: a sentence."""
-    runs, copies = Runs(), Copies()
+    benches, copies = Benches(), Copies()
 
-    def work(settings: Settings) -> Iterator[State]:
-        run = recipe(settings)
-        for state in runs(run):
-            copies.keep(runs.bench(run).model, settings, state["records"][-1]["step"])
-            yield {**state, "answers": copies.answers(SENTENCE, settings)}
+    def work(settings: Settings) -> Iterator[Asked]:
+        made = recipe(settings)
+        for run in benches.run(made):
+            copies.keep(benches.bench(made).model, settings, last_step(run))
+            answers = copies.answers(SENTENCE, settings, last_step(run))
+            assert answers is not None
+            yield {**run, "answers": answers}
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
-        asked = {name: value for name, value in settings.items() if name != "text"}
+    def draw(state: Asked, old: Sequence[Asked], settings: Settings, source: str) -> tuple[str, str]:
+        asked = {name: value for name, value in settings.items() if name not in ("text", "narrow")}
         try:
             text = asking.checked(settings["text"])
-            mine = text != SENTENCE and copies.are_of(asked, last_step(state))
-            answers = copies.answers(text, asked) if mine else state["answers"]
+            mine = None if text == SENTENCE else copies.answers(text, asked, last_step(state))
+            answers = mine or state["answers"]
         except ForgetlabError as error:
-            return ask.card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
+            return card(source, f"<b>No answer:</b> {escape(str(error))}."), f"No answer: {error}."
         note = "" if mine or text == SENTENCE else KEPT
         both = (text if mine else SENTENCE, answers["before"], answers["after"], last_step(state))
-        page = ask.page(*both, note)
-        return ask.card("live" if mine else source, page), ask.told(*both)  # the model of this session answers
+        return card("live" if mine else source, page(*both, note)), told(*both)  # the model of this session answers
 
-    def answered(text: str, lab: Lab) -> bool:
+    def answered(text: str, lab: Lab[Asked]) -> bool:
         """Whether the picture can answer a sentence: ours, or any where the trained model is there."""
         return lab.state is not None and (text == SENTENCE or copies.are_of(lab.settings(), last_step(lab.state)))
 
@@ -135,6 +152,6 @@ def recipe(settings: Settings) -> Recipe:
     )
 
 
-def last_step(state: State) -> int:
+def last_step(state: RunState) -> int:
     """How many steps the model of a state has made."""
     return int(state["records"][-1]["step"])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState, score_lines
 from forgetlab.labs.kit.curves import Lines, Points
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import score_lines
 from forgetlab.teaching import compat
 
 LIMIT, BACK = "allowed", "weights put back"
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: allowed drop, patience, learning rate, seed."""
     return remedy.lab(
         "brake",
@@ -44,13 +44,13 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe(spec, settings["seed"], lr=settings["lr"], every=5)
 
 
-def marks(state: State, settings: Settings) -> Lines:
+def marks(state: RunState, settings: Settings) -> Lines:
     """What each old score may fall to; and the scores of the weights that were put back, from the stop on."""
     found: dict[str, dict[str, Points]] = {}
     kept = 1 - settings["drop"]
     for i, task in enumerate(state["tasks"]):
-        steps, values = score_lines(state, remedy.THIS)[task["name"]][remedy.THIS]
-        ends = [record["step"] for record in (state["records"] + state["plain"])]
+        steps, values = score_lines([task], state["records"], remedy.THIS)[task["name"]][remedy.THIS]
+        ends = [record["step"] for record in state["records"] + state["plain"]]
         own = found.setdefault(task["name"], {})
         if i and values[0] is not None:
             level = values[0] * kept if task["higher_is_better"] else values[0] / kept

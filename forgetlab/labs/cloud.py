@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.figure import blank
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
-from forgetlab.plots.style import FAINT, INK
 from forgetlab.simulators import importance_cloud
 from forgetlab.teaching import compat
 
@@ -62,13 +61,10 @@ class View:
     """The figure; its artists are kept and moved."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 4.8), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self.figure.suptitle("simulated", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, _ = blank(4.8, "simulated")
         ax = self.figure.subplots()
-        ax.set_title("which weights matter to which task", loc="left", fontsize=13, color=INK)
         ax.set(xlim=LIMITS[0], ylim=LIMITS[1])
-        self.scatter = Scatter(ax, "median = 1")
+        self.scatter = Scatter(ax, "median = 1", "which weights matter to which task")
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)  # places are settled: the next pictures take less time
 

@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.figure import blank, dress
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
+from forgetlab.plots.style import COLORS, HALO, INK, number
 from forgetlab.simulators import interference
 from forgetlab.teaching import compat
 
 NAMES = {"plain": "plain", "agem": "A-GEM", "pcgrad": "PCGrad", "joint": "joint"}
 # where two arrows coincide both are seen: the wide one lies below
 LOOKS: dict[str, dict[str, Any]] = {
-    "plain": {"color": COLORS[1], "lw": 6, "alpha": 0.45, "ls": "-"},
+    "plain": {"color": COLORS[1], "lw": 6, "ls": "-"},
     "agem": {"color": COLORS[2], "lw": 2, "ls": "--"},
-    "pcgrad": {"color": COLORS[3], "lw": 5, "alpha": 0.55, "ls": "-"},
-    "joint": {"color": COLORS[4], "lw": 2, "ls": ":"},
+    "pcgrad": {"color": COLORS[3], "lw": 5, "ls": "-"},
+    "joint": {"color": INK, "lw": 2, "ls": ":"},
 }
 OLD: Any = {"color": COLORS[0]}
 NEW: Any = {"color": COLORS[1], "hatch": "///", "edgecolor": "white"}
@@ -87,17 +87,11 @@ class View:
     """The figure: the arrows, and the change of the old and the new loss as bars. Its artists are kept and moved."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 6.8), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self.figure.suptitle("simulated", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, _ = blank(6.8, "simulated")
         arrows, bars = self.figure.subplots(2, 1, height_ratios=(1, 1))
-        for ax, title in ((arrows, "gradients and updates"), (bars, "change of the loss")):
-            ax.set_title(title, loc="left", fontsize=13, color=INK)
-            ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-            ax.spines[["top", "right"]].set_visible(False)
+        dress(arrows, "gradients and updates", "weight 1", "weight 2")
+        dress(bars, "change of the loss", "← falls    rises →")
         arrows.set(xlim=(-1.2, 2.2), ylim=(-0.2, 1.5), xticks=(-1, 0, 1, 2), yticks=(0, 1), aspect="equal")
-        arrows.set_xlabel("weight 1", fontsize=12, color=INK)
-        arrows.set_ylabel("weight 2", fontsize=12, color=INK)
         shown = {"old": ("gradient, old task", {**OLD, "lw": 2.5, "ls": "-"})} | {
             name: (f"{label} = new gradient" if name == "plain" else label, LOOKS[name])
             for name, label in NAMES.items()
@@ -113,20 +107,19 @@ class View:
         self.words = [bars.text(0, 0, "", va="center", fontsize=11, color=INK, path_effects=HALO) for _ in range(8)]
         bars.set_yticks(rows, list(NAMES.values()))
         bars.set_ylim(3.6, -0.6)
-        bars.set(xlim=(-1.3, 1.3), xticks=[0])  # the longest bar has length 1
+        bars.set(xlim=(-1.6, 1.6), xticks=[0])  # the longest bar has length 1
         bars.axvline(0, color=INK, lw=1)
-        bars.set_xlabel("← falls    rises →", fontsize=12, color=INK)
         style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": 3, "title_fontsize": 12}
         handles += [self.bars_old, self.bars_new]
-        self.legend = self.figure.legend(handles=handles, loc="outside lower center", title=" ", **style)
-        self.legend.get_title().set_color(INK)
-        moves(self.legend, *self.arrows.values(), *self.bars_old, *self.bars_new, *self.words)
+        legend = self.figure.legend(handles=handles, loc="outside lower center", title=" ", **style)
+        legend.get_title().set_color(INK)
+        moves(legend, *self.arrows.values(), *self.bars_old, *self.bars_new, *self.words)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine(None)  # places are settled: the next pictures take less time
 
     def draw(self, state: State) -> Figure:
         """Show a state."""
-        self.legend.set_title(told(state["break_even"]))
+        self.figure.legends[0].get_title().set_text(told(state["break_even"]))
         for name, arrow in self.arrows.items():
             arrow.xy = state["gradient_old"] if name == "old" else state["updates"][name]
             arrow.set_visible(max(map(abs, arrow.xy)) > NOTHING)

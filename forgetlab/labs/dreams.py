@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from textwrap import shorten
+from typing import TypedDict
 
 from matplotlib.axes import Axes
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import Panel
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
@@ -23,7 +25,20 @@ SHOWN = 5
 WIDEST = 62  # characters that fit across
 
 
-def show(driver: Driver | None = None) -> Lab:
+class Dreamt(TypedDict):
+    """The first texts with whether each is in the language; the share of fluent ones, how many differ, of how many."""
+
+    dreams: list[tuple[str, bool]]
+    fluency: float
+    different: int
+    looked_at: int
+
+
+class Dreams(RunState, Dreamt):
+    """A run that replays them."""
+
+
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: share of dreams, temperature and top-p of the writer, number of texts, seed."""
     return remedy.lab(
         "dreams",
@@ -47,7 +62,7 @@ def show(driver: Driver | None = None) -> Lab:
         before=dream,
         top=(Panel("dreams", "dreamed texts", ""), paint),
         so_far=SoFar("all runs: the dreams", "fluency of the dreams (share)", "share", lambda s, c: [point(s, c)]),
-        tell=told,
+        tell=lambda state, settings: told(state),
         driver=driver,
     )
 
@@ -58,15 +73,15 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe("generative:" + ",".join(f"{name}={settings[name]:g}" for name in names), settings["seed"])
 
 
-def dream(settings: Settings) -> State:
+def dream(settings: Settings) -> Dreamt:
     """The first texts of those that the run replays: same writer, same seed."""
     how = {"temperature": settings["temperature"], "top_p": settings["top_p"]}
     texts = write(load("tiny-gpt", device="cpu"), min(AT_ONCE, settings["size"]), seed=settings["seed"], **how)
-    first = [[text, fluency([text]) == 1] for text in texts[:SHOWN]]
+    first = [(text, fluency([text]) == 1) for text in texts[:SHOWN]]
     return {"dreams": first, "fluency": fluency(texts), "different": len(set(texts)), "looked_at": len(texts)}
 
 
-def paint(ax: Axes, state: State) -> None:
+def paint(ax: Axes, state: Dreamt) -> None:
     """A few dreams, each marked as in the language or not."""
     for artist in list(ax.texts):
         artist.remove()
@@ -78,15 +93,17 @@ def paint(ax: Axes, state: State) -> None:
         words = shorten(text, WIDEST, placeholder=" …") or "(nothing)"
         for artist in (mark, ax.text(0.035, y, words, fontsize=11, color=INK, va="top")):
             artist.set_in_layout(False)  # a long text would make all panels narrower
-    ax.set_title(f"dreams: {told(state, {})}", loc="left", fontsize=11, color=INK)
+    ax.set_title(f"dreams: {told(state)}", loc="left", fontsize=11, color=INK)
 
 
-def point(state: State, settings: Settings) -> Point | None:
+def point(state: Dreams, settings: Settings) -> Point | None:
     """What a run reached, at the fluency of its dreams."""
-    return reached(state["fluency"], f"T={settings['temperature']:g}, p={settings['top_p']:g}", state)
+    return reached(
+        state["fluency"], f"T={settings['temperature']:g}, p={settings['top_p']:g}", state["tasks"], state["records"]
+    )
 
 
-def told(state: State, settings: Settings) -> str:
+def told(state: Dreamt) -> str:
     """The dreams in numbers."""
     count = state["looked_at"]
     return f"{state['fluency']:.0%} of sentences in the language; {state['different']} of {count} texts differ."

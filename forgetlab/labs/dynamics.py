@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.figure import blank, dress
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.plots.drawing import moves
@@ -85,19 +85,13 @@ class View:
     """The figure: scores over the steps, and the weights' path over both valleys. Its artists are kept and moved."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 4.0), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self.figure.suptitle("simulated", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, _ = blank(4.0, "simulated")
         curves, valleys = self.figure.subplots(1, 2)
         for ax, title, across, up in (
             (curves, "learning and forgetting", "step", "score exp(−loss)"),
             (valleys, "path on the two valleys", "weight 1", "weight 2"),
         ):
-            ax.set_title(title, loc="left", fontsize=13, color=INK)
-            ax.set_xlabel(across, fontsize=12, color=INK)
-            ax.set_ylabel(up, fontsize=12, color=INK)
-            ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-            ax.spines[["top", "right"]].set_visible(False)
+            dress(ax, title, across, up)
         curves.set(xlim=(-3, STEPS + 3), ylim=(-0.03, 1.05))
         curves.grid(color="#e4e4e4", lw=0.8)
         valleys.set(xlim=(-0.8, 3), ylim=(-0.8, 3), xticks=range(4), yticks=range(4), aspect="equal")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.teaching import compat
@@ -18,7 +19,7 @@ KINDS = {
 }
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: kind of addition, its width or rank, learning rate, which tasks use it, seed."""
     return remedy.lab(
         "freeze",
@@ -52,18 +53,18 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe(spec, settings["seed"], lr=settings["lr"], steps=250, every=25)
 
 
-def points(state: State, settings: Settings) -> list[Point | None]:
+def points(state: RunState, settings: Settings) -> list[Point | None]:
     """What a run reached with the weights it trained, and what training all of them does."""
     size = "" if settings["kind"] == "frozen" else f" {settings['width']}"
-    pairs = (("records", settings["kind"] + size), ("plain", "all weights"))
+    pairs = ((state["records"], settings["kind"] + size), (state["plain"], "all weights"))
     return [
-        reached(state[records][0]["costs"]["trained_parameters"], label, state, records)
+        reached(records[0]["costs"]["trained_parameters"], label, state["tasks"], records)
         for records, label in pairs
-        if state[records]
+        if records
     ]
 
 
-def cost(state: State, settings: Settings) -> str:
+def cost(state: RunState, settings: Settings) -> str:
     """Weights trained and added, in words."""
     costs = state["records"][0]["costs"]
     trained, added = costs["trained_parameters"], costs["added_parameters"]

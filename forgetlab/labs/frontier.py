@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import frontier, results
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs
-from forgetlab.labs.views.frontier import Plot
+from forgetlab.labs.views.frontier import Frontier, OwnRun, Plot
 from forgetlab.remedies.by_name import METHODS, with_strength
 from forgetlab.sources.shipped import carried
 from forgetlab.teaching import compat
@@ -25,14 +25,14 @@ SLOW = ("multitask", "pcgrad", "agem")
 OPENING: dict[str, Any] = {"remedy": "replay", "strength": 1.0, "lr": 1e-3, "steps": 200, "seed": 0}
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[Frontier]:
     """The lab as a widget: remedy, strength, learning rate, steps, seed; view: the budget and the target."""
-    runs, league, plots = Runs(), dict[str, State](), dict[str, Plot]()
+    benches, league, plots = Benches(), dict[str, OwnRun](), dict[str, Plot]()
 
-    def work(settings: Settings) -> Iterator[State]:
-        return _work(runs, settings)
+    def work(settings: Settings) -> Iterator[Frontier]:
+        return _work(benches, settings)
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+    def draw(state: Frontier, old: Sequence[Frontier], settings: Settings, source: str) -> tuple[Figure, str]:
         if not old:  # the lab was just opened, or reset
             league.clear()
         if state["run"] and "message" in state:  # one under way, or stopped by hand, is no match for finished ones
@@ -78,23 +78,17 @@ def dots() -> list[frontier.Dot]:
         return (results.get("lab-frontier", OPENING) or {}).get("dots", [])
 
 
-def _work(runs: Runs, settings: Settings) -> Iterator[State]:
+def _work(benches: Benches, settings: Settings) -> Iterator[Frontier]:
     spec = with_strength(settings["remedy"], settings["strength"])
     common: Any = {name: settings[name] for name in ("lr", "steps", "seed")}
     measured = dots()
-    for now in runs(Recipe(new=NEW, watch=OLD, methods=spec, every=max(1, common["steps"] // 5), limit=128, **common)):
+    recipe = Recipe(new=NEW, watch=OLD, methods=spec, every=max(1, common["steps"] // 5), limit=128, **common)
+    for now in benches.run(recipe):
         last = now["records"][-1]
-        run = {
-            "spec": spec,
-            "step": last["step"],
-            "lr": common["lr"],
-            "seed": common["seed"],
-            "kept": None,
-            "new": None,
-        }
+        run = OwnRun(spec=spec, step=last["step"], lr=recipe.lr, seed=recipe.seed, kept=None, new=None)
         if (end := frontier.shares(now["records"], now["tasks"])) is not None:
             run |= {"kept": round(end[0], 4), "new": round(last["scores"][NEW]["accuracy"], 4)}
-        state: State = {"dots": measured, "run": run, "progress": f"{spec}: {now['progress']}"}
+        state: Frontier = {"dots": measured, "run": run, "progress": f"{spec}: {now['progress']}"}
         if "message" in now:
             state["message"] = f"{spec}: {now['message']}"
             if run["kept"] is not None:

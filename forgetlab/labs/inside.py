@@ -13,10 +13,10 @@ from torch import Tensor
 
 from forgetlab import metrics
 from forgetlab.experiments.recipes import Bench, Recipe
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import Benches, told
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs, told
-from forgetlab.labs.views.inside import DEPTHS, LAYERS, View
+from forgetlab.labs.views.inside import DEPTHS, LAYERS, Change, Inside, View
 from forgetlab.models.model import Model, evaluating
 from forgetlab.plots.style import number
 from forgetlab.tasks import Tagging, Task
@@ -28,21 +28,24 @@ SHOTS = 20  # names of each kind that a probe is fitted on
 RARE = 5  # a word that stands fewer times in the new training texts is rare there
 NEW = {"to judge reviews": "sentiment", "to fill gaps in reviews": "masked-lm:reviews"}
 
+Look = dict[str, Any]  # what `look` gives
 
-def show(driver: Driver | None = None) -> Lab:
+
+def show(driver: Driver | None = None) -> Lab[Inside]:
     """The lab as a widget: learning rate, steps, seed; the layer only changes the picture."""
-    runs, view = Runs(), cache(View)
+    benches, view = Benches(), cache(View)
 
-    def work(settings: Settings) -> Iterator[State]:
+    def work(settings: Settings) -> Iterator[Inside]:
         made = recipe(settings)
-        bench = runs.bench(made)
+        bench = benches.bench(made)
         bench.model.restore()
-        before, rare, found = look(bench), rare_words(bench), list[dict[str, Any]]()
-        for state in runs(made):
+        before, rare, found = look(bench), rare_words(bench), list[Change]()
+        for run in benches.run(made):
             found.append(change(before, look(bench), rare))
-            yield {**state, "inside": list(found), "message": sentence({**state, "inside": found}, DEPTHS[-1])}
+            state: Inside = {**run, "inside": list(found)}
+            yield {**state, "message": sentence(state, DEPTHS[-1])}
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+    def draw(state: Inside, old: Sequence[Inside], settings: Settings, source: str) -> tuple[Figure, str]:
         return view().draw(state, old, settings["layer"], source), sentence(state, settings["layer"])
 
     return Lab(
@@ -76,7 +79,7 @@ def recipe(settings: Settings) -> Recipe:
     )
 
 
-def look(bench: Bench) -> dict[str, Any]:
+def look(bench: Bench) -> Look:
     """What the model makes of the same texts now: hidden states at every depth, features of names, LM logits."""
     model, (general, entities) = bench.model, bench.watch
     fitted = entities.batch(model, torch.arange(TEXTS), torch.Generator())
@@ -100,7 +103,7 @@ def rare_words(bench: Bench) -> Tensor:
     return ((torch.bincount(ids.flatten(), minlength=len(words)) < RARE) & words).nonzero().squeeze(1)
 
 
-def change(before: State, now: State, rare: Tensor) -> dict[str, Any]:
+def change(before: Look, now: Look, rare: Tensor) -> Change:
     """The numbers of the features and the outputs; lists go over the depths, None stands for nan."""
     shift = metrics.output_shift(before["logits"], now["logits"], rare=rare)
     own = metrics.output_shift(before["logits"], now["logits"], rare=rare, mask=torch.isin(now["words"], rare))
@@ -121,7 +124,7 @@ def change(before: State, now: State, rare: Tensor) -> dict[str, Any]:
     }
 
 
-def sentence(state: State, layer: str) -> str:
+def sentence(state: Inside, layer: str) -> str:
     """The change in words, for the alt text and the message."""
     first, last, depth = state["inside"][0], state["inside"][-1], DEPTHS.index(layer)
     if state["records"][-1]["status"] == "diverged":

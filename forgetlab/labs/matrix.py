@@ -35,7 +35,8 @@ def show(driver: Driver | None = None) -> Lab:
         chain = [task(name) for name in names]
         for record in run_sequence(model(), chain, remedy, steps=steps, seed=seed, every=max(1, steps // 6), limit=96):
             curve.append([record.step, *(round(score, 4) for score in record.scores)])
-            yield told(record, names, steps, list(curve))
+            state = told(record, names, steps, list(curve))
+            yield {**state, "progress": f"{state['progress']}, on {model().device.type}"}
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
         alike = [one for one in old if one["names"] == state["names"]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.teaching import compat
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: share of old examples, memory size, how the memory is chosen, seed."""
     return remedy.lab(
         "mix",
@@ -42,19 +43,23 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe(spec, settings["seed"])
 
 
-def point(state: State, settings: Settings) -> Point | None:
+def point(state: RunState, settings: Settings) -> Point | None:
     """What a run reached, at the size of its memory; with ratio 0 there is no memory, and no point."""
     size = state["records"][0]["costs"]["bytes"] / 1000
-    return reached(size, f"{settings['ratio']:.0%}, {_pace(state):.0f} ms/step", state) if size else None
+    return (
+        reached(size, f"{settings['ratio']:.0%}, {_pace(state):.0f} ms/step", state["tasks"], state["records"])
+        if size
+        else None
+    )
 
 
-def cost(state: State, settings: Settings) -> str:
+def cost(state: RunState, settings: Settings) -> str:
     """Memory and time in words."""
     size = state["records"][0]["costs"]["bytes"] / 1000
     return f"The memory takes {size:.1f} kB, a step {_pace(state):.0f} ms where this was run."
 
 
-def _pace(state: State) -> float:
+def _pace(state: RunState) -> float:
     """Milliseconds a step, scoring left out."""
     last = state["records"][-1]
     return 1000 * last["train_seconds"] / max(1, last["step"])

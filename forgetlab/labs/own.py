@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState, device, score_lines, score_panels, states, told
 from forgetlab.labs.kit.curves import Curves
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs, device, score_lines, score_panels, told
 from forgetlab.labs.kit.shown import encoded, image
-from forgetlab.labs.views import ask
+from forgetlab.labs.views.ask import card, table
 from forgetlab.metrics.retention import scale
+from forgetlab.metrics.schema import TaskFacts, TaskSummary
+from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import UNITS, number
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.tasks.from_data import check_source
@@ -26,11 +28,20 @@ from forgetlab.teaching import compat
 REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}
 
 
-def show(driver: Driver | None = None) -> Lab:
-    """The lab as a widget: model, new data, what to watch, methods, steps, learning rate, seed, columns of the file."""
-    runs, benches, views = Runs(), dict[str, Bench](), dict[tuple[str, ...], Curves]()
+class Own(RunState):
+    """A run with its batch size and methods, and remarks on the data."""
 
-    def work(settings: Settings) -> Iterator[State]:
+    notes: list[str]
+    methods: str
+    batch_size: int
+
+
+def show(driver: Driver | None = None) -> Lab[Own]:
+    """The lab as a widget: model, new data, what to watch, methods, steps, learning rate, seed, columns of the file."""
+    benches = dict[str, Bench]()
+    view = lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
+
+    def work(settings: Settings) -> Iterator[Own]:
         run = recipe(settings)
         loads = str(filed({name: value for name, value in settings.items() if name not in ("methods", "steps")}))
         if loads not in benches:
@@ -38,18 +49,17 @@ def show(driver: Driver | None = None) -> Lab:
             benches[loads] = prepare(run)
         bench = benches[loads]
         run = replace(run, batch_size=min(run.batch_size, bench.new.size() or 1))
-        for state in runs(run, bench):
+        for state in states(bench, run):
             yield {**state, "notes": bench.notes, "methods": run.methods, "batch_size": run.batch_size}
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[str, str]:
+    def draw(state: Own, old: Sequence[Own], settings: Settings, source: str) -> tuple[str, str]:
         names = tuple(task["name"] for task in state["tasks"])
-        if names not in views:
-            views.clear()
-            views[names] = Curves(score_panels(state["tasks"]))
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
-        lines = [score_lines(run, "score") for run in (state, *same)]
-        figure = views[names].draw(lines[0], lines[1:], source)
-        page = ask.card("", image(encoded(figure, told(state)), told(state)) + summary(state))
+        lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
+        figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
+        fit(figure, settings.get("narrow", False))
+        picture = image(encoded(figure, told(state)), told(state), round(figure.bbox.width))
+        page = card("", picture + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(
@@ -123,7 +133,7 @@ def files(name: str) -> list[Path]:
     return []
 
 
-def summary(state: State) -> str:
+def summary(state: Own) -> str:
     """Each task before and after as an HTML table, what the run took, and remarks on the data."""
     (row,) = summarise([{"recipe": {"methods": state["methods"]}, "records": state["records"]}], state["tasks"])
     scores = [_scores(task, row["tasks"][task["name"]]) for task in state["tasks"]]
@@ -134,12 +144,12 @@ def summary(state: State) -> str:
     )
     remarks = "".join(f"<li>{escape(words)}</li>" for words in (took, *state["notes"]))
     return (
-        ask.table("Scores", ("before", "after", "change"), scores)
+        table("Scores", ("before", "after", "change"), scores)
         + f'<ul style="margin:0;padding-left:20px;overflow-wrap:anywhere">{remarks}</ul>'
     )
 
 
-def _scores(task: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[str, ...]:
+def _scores(task: TaskFacts, score: TaskSummary) -> tuple[str, ...]:
     on, change = scale(task), score["change"]
     sign = "×" if on == "ratio" else "+" if change is not None and change >= 0.005 else ""
     changed = "–" if change is None else sign + number(change, on)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import Lines, Panel
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.teaching import compat
@@ -17,7 +18,7 @@ SCHEDULES = {
 }
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: factor between layers, schedule, its warm-up share, steps between unfreezings, seed."""
     return remedy.lab(
         "path",
@@ -52,7 +53,7 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe(spec, settings["seed"], lr=2e-3, steps=120, every=6)
 
 
-def rates(state: State, settings: Settings) -> Lines:
+def rates(state: RunState, settings: Settings) -> Lines:
     """The rate of each layer's last step before each record; none where the layer has not moved yet."""
     after = state["records"][1:]
     if not after:

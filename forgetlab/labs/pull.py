@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, trade_off
 from forgetlab.teaching import compat
@@ -21,7 +22,7 @@ METHODS = {
 }
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: λ, method, Fisher estimator, samples, seed."""
     return remedy.lab(
         "pull",
@@ -55,7 +56,7 @@ def recipe(settings: Settings) -> Recipe:
     return remedy.recipe(METHODS[settings["method"]].format(**settings), settings["seed"])
 
 
-def points(state: State, settings: Settings) -> list[Point | None]:
+def points(state: RunState, settings: Settings) -> list[Point | None]:
     """Where a run stands between old and new, and where the one without a pull does."""
     strength = f"{settings['lam']:.3g}".replace("e+0", "e")  # 1e6 rather than 1e+06
     return trade_off(state, f"{settings['method']} λ={strength}", "λ=0")

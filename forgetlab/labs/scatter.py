@@ -21,8 +21,8 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.importance import fisher_diagonal, put_back, quadrants
 from forgetlab.importance.groups import KINDS
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs
 from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
 from forgetlab.metrics import layer_of
 from forgetlab.teaching import compat
@@ -37,14 +37,14 @@ LIMIT = 128
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: old task, steps, learning rate, seed; view: layer, threshold, share of weights put back."""
-    runs, view = Runs(), cache(View)
+    benches, view = Benches(), cache(View)
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Any, str]:
         return view().draw(state, old, settings, source), described(state, settings)
 
     return Lab(
         "scatter",
-        lambda settings: work(runs, settings),
+        lambda settings: work(benches, settings),
         draw,
         training={
             "old": compat.choice("old task", "entities", ("entities", "masked-lm")),
@@ -65,7 +65,7 @@ def show(driver: Driver | None = None) -> Lab:
     )
 
 
-def work(runs: Runs, settings: Settings) -> Iterator[State]:
+def work(benches: Benches, settings: Settings) -> Iterator[State]:
     """States that grow: the old task's score, then the dots and tables, then the curve of weights put back."""
     recipe = Recipe(
         new="sentiment",
@@ -76,7 +76,7 @@ def work(runs: Runs, settings: Settings) -> Iterator[State]:
         every=20,
         limit=LIMIT,
     )
-    bench, seed = runs.bench(recipe), settings["seed"]
+    bench, seed = benches.bench(recipe), settings["seed"]
     model, (old_task,) = bench.model, bench.watch
     model.restore()
     state: State = {"old": old_task.name, "metric": old_task.metric, "scale": old_task.scale}
@@ -86,7 +86,7 @@ def work(runs: Runs, settings: Settings) -> Iterator[State]:
     for record in bench.run(recipe):
         pair = [finite(main_score(record.scores, task)) for task in (old_task, bench.new)]
         state["before"] = state.get("before", pair)
-        yield state | {"progress": f"step {record.step} of {recipe.steps}"}
+        yield state | {"progress": f"step {record.step} of {recipe.steps}, on {model.device.type}"}
     if record.status == "diverged":
         state["diverged"] = record.message
         yield state | {"message": told(state, "5 %")}

@@ -44,12 +44,12 @@ def show(driver: Driver | None = None) -> Lab:
             if record.record.status == "diverged":
                 yield {**state, "message": f"Diverged: {record.record.message}."}
                 return
-            which = f"task {record.stage + 1} of {len(names)}"
+            which = f"task {record.stage + 1} of {len(names)}, {names[record.stage]}"
             state = {
                 **state,
                 "curve": [*state["curve"], [record.step, *(round(score, 4) for score in record.scores)]],
                 "R": [[round(score, 4) for score in row] for row in record.R],
-                "progress": f"{which}, {names[record.stage]}: step {record.record.step} of {STEPS}",
+                "progress": f"{which}: step {record.record.step} of {STEPS}, on {model().device.type}",
             }
             yield state
         if (settings["length"], seed) not in bounds:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs
 from forgetlab.labs.views.valleys import picture
 from forgetlab.metrics.landscape import Plane, weights_of
 from forgetlab.plots.style import number
@@ -35,11 +35,11 @@ GRID, TEXTS, SNAPSHOTS = 13, 48, 10  # points a side; texts in each loss; snapsh
 
 def show(driver: Driver | None = None) -> Lab:
     """The lab as a widget: learning rate, steps, seed; view: which task's loss is filled, which trajectories."""
-    runs = Runs()
+    benches = Benches()
 
     def work(settings: Settings) -> Iterator[State]:
         recipe = Recipe(new=NEW, watch=(OLD,), lr=settings["lr"], steps=settings["steps"], seed=settings["seed"])
-        return _work(runs.bench(recipe), recipe)
+        return _work(benches.bench(recipe), recipe)
 
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
         filled = settings["filled"]
@@ -85,7 +85,7 @@ def _work(bench: Bench, recipe: Recipe) -> Iterator[State]:
             if record.status == "diverged":
                 state["diverged"] = [*state["diverged"], name]
             tracks[name].append(weights_of(bench.model))
-            yield {**state, "progress": f"{name}: step {record.step} of {plan.steps}"}
+            yield {**state, "progress": f"{name}: step {record.step} of {plan.steps}, on {bench.model.device.type}"}
         with torch.inference_mode():
             state["ends"][name] = {task: _plain(float(of())) for task, of in losses.items()}
         if name in state["diverged"]:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from forgetlab.experiments.recipes import Recipe
-from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs, score_lines, score_panels, told
+from forgetlab.metrics.schema import PlainRecord
 from forgetlab.teaching import compat
 
 WATCH = ("masked-lm", "entities", "acceptability")
 
 
-def show(driver: Driver | None = None) -> Lab:
+def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: learning rate, steps, similarity of the new task's texts, seed."""
-    runs, view = Runs(), lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
+    benches, view = Benches(), lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
 
-    def work(settings: Settings) -> Any:
-        return runs(recipe(settings))
+    def work(settings: Settings) -> Iterator[RunState]:
+        return benches.run(recipe(settings))
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
-        curves = view(tuple(score_panels(_renamed(state)["tasks"])))
-        lines = score_lines(_renamed(state), "score")
-        return curves.draw(lines, [score_lines(_renamed(s), "score") for s in old], source), told(state)
+    def draw(state: RunState, old: Sequence[RunState], settings: Settings, source: str) -> tuple[Figure, str]:
+        now, *before = [_renamed(one) for one in (state, *old)]
+        lines, *faint = [score_lines(one["tasks"], one["records"], "score") for one in (now, *before)]
+        return view(tuple(score_panels(now["tasks"]))).draw(lines, faint, source), told(state)
 
     return Lab(
         "watch",
@@ -60,11 +60,13 @@ def recipe(settings: Settings) -> Recipe:
     )
 
 
-def _renamed(state: State) -> State:
+def _renamed(state: RunState) -> RunState:
     """At another point of the similarity dial the new task has another name (sentiment@0.5): one panel for all."""
     names = [task["name"].partition("@")[0] for task in state["tasks"]]
     back = dict(zip(names, (task["name"] for task in state["tasks"]), strict=True))
-    records = [{**r, "scores": {short: r["scores"][full] for short, full in back.items()}} for r in state["records"]]
+    records: list[PlainRecord] = [
+        {**r, "scores": {short: r["scores"][full] for short, full in back.items()}} for r in state["records"]
+    ]
     return {
         **state,
         "records": records,

@@ -3,11 +3,9 @@
 Outputs or weights of a diverged model (nan, inf) give nan or inf, not an error: a live run goes on.
 """
 
-from forgetlab.metrics.arrays import Numbers
-from forgetlab.metrics.drift import Drift, Weights, layer_of, parameter_drift
+from forgetlab.metrics.drift import Drift, layer_of, parameter_drift
 from forgetlab.metrics.landscape import Place, Plane, weights_of
 from forgetlab.metrics.language import (
-    entity_counts,
     entity_f1,
     expected_calibration_error,
     minimal_pair_accuracy,
@@ -20,13 +18,10 @@ from forgetlab.metrics.transfer import average_accuracy, backward_transfer, forg
 
 __all__ = [
     "Drift",
-    "Numbers",
     "Place",
     "Plane",
-    "Weights",
     "average_accuracy",
     "backward_transfer",
-    "entity_counts",
     "entity_f1",
     "expected_calibration_error",
     "forgetting_measure",

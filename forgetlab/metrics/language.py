@@ -75,10 +75,8 @@ def entity_f1(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]])
     """
     if len(predicted) != len(gold):
         raise ForgetlabError(f"{len(predicted)} predicted, {len(gold)} gold sentences; expected as many")
-    hits = found = there = 0
-    for sentence, (p, g) in enumerate(zip(predicted, gold, strict=True)):
-        counts = entity_counts(p, g, sentence)
-        hits, found, there = hits + counts[0], found + counts[1], there + counts[2]
+    counts = [entity_counts(p, g, sentence) for sentence, (p, g) in enumerate(zip(predicted, gold, strict=True))]
+    hits, found, there = np.sum([(0, 0, 0), *counts], axis=0).tolist()
     precision, recall = hits / max(found, 1), hits / max(there, 1)
     f1 = 2 * hits / max(found + there, 1)  # 2PR / (P + R) = 2·hits / (found + there)
     return {"precision": precision, "recall": recall, "f1": f1}

@@ -121,13 +121,9 @@ def kshot_probe(
     repeats: int = 5,
     ridge: float = 1.0,
 ) -> dict[str, float]:
-    """Test accuracy, 0 to 1, of a linear classifier fitted to k examples of each class.
+    """Test accuracy, 0 to 1, of a linear classifier fitted to k examples of each class, over several draws.
 
-    features: (n, d), labels: (n,) class numbers, to draw from; test_features: (m, d), test_labels: (m,).
-    seed: of the draws; repeats: how many; ridge: λ. Returns `mean` and sample `std` over draws (nan for one).
-    Raises ForgetlabError for other shapes, a class with fewer than k examples, or a new class in the test.
-    Source: ridge regression (Hastie et al., ESL, eq. 3.44) to one-hot targets. The common probe is a logistic
-    one on all labels; here mean and scale too come from the k-shot draw alone, so nothing else leaks in.
+    The arguments are those of `kshot_hits`. Returns `mean` and sample `std` over the draws (nan for one).
 
     >>> kshot_probe([[0.0], [1.0], [9.0], [8.0]], [0, 0, 1, 1], [[2.0], [7.0]], [0, 1], k=2, seed=0)
     {'mean': 1.0, 'std': 0.0}
@@ -149,7 +145,18 @@ def kshot_hits(
     repeats: int = 5,
     ridge: float = 1.0,
 ) -> NDArray[np.float64]:
-    """(repeats, m) which test examples each draw of `kshot_probe` has right, as 0 and 1 (nan: bad features)."""
+    """Which test examples a linear classifier has right that is fitted to k examples of each class.
+
+    features: (n, d), labels: (n,) class numbers, to draw from; test_features: (m, d), test_labels: (m,).
+    seed: of the draws; repeats: how many; ridge: λ. Returns (repeats, m) 0 and 1 (nan: bad features); their mean is
+    the accuracy.
+    Raises ForgetlabError for other shapes, a class with fewer than k examples, or a new class in the test.
+    Source: ridge regression (Hastie et al., ESL, eq. 3.44) to one-hot targets. The common probe is a logistic
+    one on all labels; here mean and scale too come from the k-shot draw alone, so nothing else leaks in.
+
+    >>> kshot_hits([[0.0], [1.0], [9.0], [8.0]], [0, 0, 1, 1], [[2.0], [7.0]], [0, 1], k=2, seed=0, repeats=1)
+    array([[1., 1.]])
+    """
     x, y = as_array(features, "features", 2), as_array(labels, "labels", 1)
     test_x, test_y = as_array(test_features, "test_features", 2), as_array(test_labels, "test_labels", 1)
     if (len(x), len(test_x), x.shape[1]) != (len(y), len(test_y), test_x.shape[1]) or not len(test_x):

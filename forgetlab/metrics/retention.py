@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 
 __all__ = ["best", "higher_is_better", "kept", "learned", "pareto", "scale", "share"]
 
@@ -82,8 +82,7 @@ def share(start: Any, reached: Any, end: Any, scale: str = "points") -> Any:
 
 def on(scale: str, value: Any) -> Any:
     """A score on its scale: itself in points, its logarithm in nats."""
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    one_of("scale", scale, SCALES)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(value) if scale == "ratio" else np.asarray(value, dtype=float)
 

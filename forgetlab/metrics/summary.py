@@ -17,7 +17,7 @@ from torch import Tensor
 from forgetlab.metrics.retention import best, higher_is_better, kept, learned, on, scale, share
 from forgetlab.metrics.schema import PlainRecord, RunResult, SummaryRow, TaskFacts, TaskSummary
 from forgetlab.metrics.tally import OF_SUMS, score_of_sums
-from forgetlab.metrics.uncertainty import NORMAL, difference, mcnemar, resampled, standard_error
+from forgetlab.metrics.uncertainty import NORMAL, difference, mcnemar, resampled, standard_error, wilson
 
 Array = NDArray[np.float64]
 
@@ -141,6 +141,13 @@ def _row(task: TaskFacts, runs: Sequence[RunResult], drawn: Array | None, new: b
     row[which] = _mean([learned_of(task, run["records"]) if new else kept_of(task, run["records"]) for run in runs])
     if drawn is not None and np.isfinite(drawn).all():
         row["error"] = float(drawn[:, 1].mean(axis=0).std())
+        if (
+            not row["error"]
+            and task["metric"] == "accuracy"
+            and (items := _items(runs[0]["records"][-1], task)) is not None
+        ):
+            low, high = wilson(after * len(items), len(items))  # all right, or all wrong: no draw shows the doubt left
+            row["error"] = (high - low) / (2 * NORMAL)
     row["told"] = _told(task, runs, drawn)
     return row
 

@@ -34,25 +34,10 @@ def _short(value: float) -> float:
     return int(value) if math.isfinite(value) and value == int(value) else round(value, 4)
 
 
-def by_item(values: Sequence[Tensor], rows: Tensor, count: int) -> Tensor:
-    """(count, K) float64 sums on the CPU of K columns of (places,) values, each belonging to the item in `rows`."""
-    places = torch.stack([value.detach().cpu().double() for value in values], dim=1)
-    return torch.zeros(count, len(values), dtype=torch.float64).index_add_(0, rows.cpu(), places)
-
-
-def accuracy(sums: Tensor) -> Tensor:
-    """Accuracy from (..., 2) right, one: Σ right / Σ one."""
-    return sums[..., 0] / sums[..., 1]
-
-
-def perplexity(sums: Tensor) -> Tensor:
-    """Perplexity from (..., 2) nats, tokens: exp(Σ NLL / Σ tokens)."""
-    return (sums[..., 0] / sums[..., 1]).exp()
-
-
-def f1(sums: Tensor) -> Tensor:
-    """F1 from (..., 3) hits, predicted, gold: 2·hits / (predicted + gold), 0 where there are none."""
-    return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2]).clamp_min(1)
+def answers(right: Tensor) -> Tally:
+    """The tally of (n,) questions, each right (1), wrong (0) or right in a share of the draws."""
+    share = right.cpu().double()
+    return Tally(("right", "one"), torch.stack([share, torch.ones_like(share)], dim=1))
 
 
 def matthews(sums: Tensor) -> Tensor:
@@ -69,10 +54,11 @@ def matthews(sums: Tensor) -> Tensor:
     return found.masked_fill(spread <= 0, 0.0)
 
 
+# of (..., K) sums of a tally's columns
 OF_SUMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "accuracy": accuracy,
-    "perplexity": perplexity,
-    "f1": f1,
+    "accuracy": lambda sums: sums[..., 0] / sums[..., 1],  # Σ right / Σ one
+    "perplexity": lambda sums: (sums[..., 0] / sums[..., 1]).exp(),  # exp(Σ NLL / Σ tokens)
+    "f1": lambda sums: 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2]).clamp_min(1),  # 2·hits / (predicted + gold)
     "matthews": matthews,
 }
 

@@ -45,7 +45,7 @@ def resampled(items: Numbers, draws: int = DRAWS, seed: int = 0) -> Tensor:
     return torch.cat(sums, dim=-2)
 
 
-def interval(items: Numbers, score: Score, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def interval(items: Numbers, score: Score) -> tuple[float, float]:
     """The 95 % interval of a score for the choice of its test items: percentiles of the bootstrap.
 
     items: (N, K) tally. score: of its sums. The percentiles are set for t and n − 1, without which the interval is
@@ -55,8 +55,8 @@ def interval(items: Numbers, score: Score, draws: int = DRAWS, seed: int = 0) ->
     >>> round(low, 2), round(high, 2)
     (1.87, 2.14)
     """
-    found, n = score(resampled(items, draws, seed)), _rows(items).shape[-2]
-    tail = _below(-student(n - 1) * math.sqrt(n / (n - 1))) if n > 1 else 0.0
+    found, n = score(resampled(items)), _rows(items).shape[-2]
+    tail = statistics.NormalDist().cdf(-student(n - 1) * math.sqrt(n / (n - 1))) if n > 1 else 0.0
     low, high = np.quantile(found.numpy(), (tail, 1 - tail))
     return float(low), float(high)
 
@@ -149,7 +149,3 @@ def _rows(items: Numbers) -> Tensor:
     if rows.ndim < 2 or not rows.shape[-2]:
         raise ForgetlabError(f"items have shape {rows.shape}; expected (..., N, K) with one test item or more")
     return torch.from_numpy(rows)
-
-
-def _below(z: float) -> float:
-    return math.erfc(-z / math.sqrt(2)) / 2

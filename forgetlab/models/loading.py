@@ -18,7 +18,7 @@ from forgetlab.models.device import pick_device
 from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
 from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
-from forgetlab.models.soundness import check_config, check_model, check_unused, read_json
+from forgetlab.models.soundness import check_config, check_model, check_unused, json_in
 from forgetlab.sources import download, file_path
 from forgetlab.sources.shipped import check_shipped, data_folder
 
@@ -172,7 +172,7 @@ def _load_heads(model: Model, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    described = read_json(folder / HEADS_FILE, str(folder))
+    described = json_in(folder / HEADS_FILE, str(folder))
     if not isinstance(described, dict) or not all(_is_head(head) for head in described.values()):
         raise ForgetlabError(
             f"{folder}: the named heads cannot be read; expected {HEADS_FILE} to hold "

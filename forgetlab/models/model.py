@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.models import fast_bert
 from forgetlab.models.heads import Head, Level
 from forgetlab.models.lm_heads import lm_logits
@@ -139,8 +139,7 @@ class Model(nn.Module):
 
     def logits(self, batch: Batch, head: str) -> Tensor:
         """Logits of a named head: (B, labels), or (B, L, labels) for a token head."""
-        if head not in self.heads:
-            raise unknown("head", head, self.heads)
+        one_of("head", head, list(self.heads))
         return self.heads[head](self.hidden(batch), batch["attention_mask"])
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
@@ -283,6 +282,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
+    """What the language-model head of a transformers model predicts; None where it has none."""
     name = type(body).__name__
     if "ForMaskedLM" in name or "ForPreTraining" in name:
         return "masked"

@@ -51,10 +51,8 @@ def close_runs(model: nn.Module) -> None:
 def _open_runs(model: nn.Module) -> list[Generator[Any, None, None]]:
     """Runs on a model that have begun and not ended, in the order they were made; without those that call this."""
     found = []
-    for ref in _under_way.keyrefs():
-        run = ref()
-        of = None if run is None else _under_way.get(run)
-        if run is not None and of is not None and of() is model:
+    for run, of in list(_under_way.items()):
+        if of() is model:
             state = inspect.getgeneratorstate(run)
             if state == inspect.GEN_SUSPENDED or (state == inspect.GEN_RUNNING and not _calls_this(run)):
                 found.append(run)

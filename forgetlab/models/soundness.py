@@ -18,7 +18,7 @@ LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\..*weight$")
 TRIAL = ("The cat sat on the mat .", "a b")
 
 
-def read_json(path: Path, given: str) -> Any:
+def json_in(path: Path, given: str) -> Any:
     """What a JSON file holds. Raises ForgetlabError, in words, where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def check_config(folder: Path, given: str) -> None:
     """
     from safetensors import safe_open
 
-    config = read_json(folder / "config.json", given)
+    config = json_in(folder / "config.json", given)
     if not isinstance(config, dict):
         raise ForgetlabError(f"{given}: its config.json holds no settings, but a {type(config).__name__}")
     tensors, weights = 0, 0

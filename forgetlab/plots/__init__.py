@@ -2,21 +2,18 @@
 
 from forgetlab.plots.drawing import png
 from forgetlab.plots.figures import FIGURES, alt_text, curves, drift, trade_off
-from forgetlab.plots.style import COLORS, DASHES, FAINT, HALO, INK, at_log, number, wrapped
+from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 __all__ = [
     "COLORS",
     "DASHES",
     "FAINT",
     "FIGURES",
-    "HALO",
     "INK",
     "alt_text",
-    "at_log",
     "curves",
     "drift",
     "number",
     "png",
     "trade_off",
-    "wrapped",
 ]

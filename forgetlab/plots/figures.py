@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.metrics.schema import PlainRecord, Results, TaskFacts
 from forgetlab.plots.sides import Line, Side, read
@@ -112,8 +112,7 @@ FIGURES = {"curves": curves, "trade_off": trade_off, "drift": drift}
 
 def alt_text(figure_kind: str, results: Drawn) -> str:
     """What a figure ("curves", "trade_off" or "drift") shows, in one or two sentences with the numbers."""
-    if figure_kind not in FIGURES:
-        raise unknown("figure", figure_kind, FIGURES)
+    one_of("figure", figure_kind, FIGURES)
     tasks, sides = read(results)
     if figure_kind == "curves":  # "none", which comes first, and of the others the one that forgets least
         well = sorted((side for side in sides[1:] if len(side.ends)), key=lambda side: side.ends[:, 0].mean())

@@ -2,9 +2,9 @@
 
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
 from forgetlab.remedies.by_name import METHODS, make_methods
-from forgetlab.remedies.interpolation import WeightInterpolation, interpolate, score_path
+from forgetlab.remedies.interpolation import WeightInterpolation, interpolate
 from forgetlab.remedies.projection import AGEM, PCGrad, agem, pcgrad
-from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, KLAnchor, LwF, OnlineEWC
+from forgetlab.remedies.regularizers import EWC, L2SP, MAS, SI, AdamEWC, KLAnchor, LwF, OnlineEWC, adam_importance
 from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask, class_balanced, reservoir
 from forgetlab.remedies.schedules import (
     Cosine,
@@ -15,6 +15,7 @@ from forgetlab.remedies.schedules import (
     below_heads,
 )
 from forgetlab.remedies.stopping import EarlyStopping, SafetyBrake
+from forgetlab.remedies.subspace import OrthogonalSubspace
 
 __all__ = [
     "AGEM",
@@ -23,6 +24,7 @@ __all__ = [
     "MAS",
     "METHODS",
     "SI",
+    "AdamEWC",
     "Adapters",
     "Cosine",
     "EarlyStopping",
@@ -36,12 +38,14 @@ __all__ = [
     "LwF",
     "Multitask",
     "OnlineEWC",
+    "OrthogonalSubspace",
     "PCGrad",
     "ProgressiveColumns",
     "SafetyBrake",
     "SlantedTriangular",
     "Warmup",
     "WeightInterpolation",
+    "adam_importance",
     "agem",
     "below_heads",
     "class_balanced",
@@ -49,5 +53,4 @@ __all__ = [
     "make_methods",
     "pcgrad",
     "reservoir",
-    "score_path",
 ]

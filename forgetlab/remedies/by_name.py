@@ -45,7 +45,7 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
             raise unknown("method", name, METHODS)
         takes = settings(name)
         options = dict(_setting(name, text, takes) for text in given.split(",") if text)
-        for key in inspect.signature(METHODS[name]).parameters:
+        for key in _parameters(METHODS[name]):
             if key in FROM_OLD_TASKS:
                 options[key] = [_STAND_IN] if old is None else old
         made.append(METHODS[name](**options))
@@ -54,9 +54,16 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
 
 def settings(method: str) -> dict[str, Any]:
     """What can be set of a method in its text form: {name: default}."""
-    parameters = inspect.signature(METHODS[method]).parameters
-    hidden = (*FROM_OLD_TASKS, "anchor", "self", "args", "kwargs")
-    return {key: parameter.default for key, parameter in parameters.items() if key not in hidden}
+    hidden = (*FROM_OLD_TASKS, "anchor")
+    return {key: p.default for key, p in _parameters(METHODS[method]).items() if key not in hidden}
+
+
+def _parameters(remedy: type[Method]) -> dict[str, inspect.Parameter]:
+    """What a remedy's constructor takes; its `**more` is what the one above it takes."""
+    own = dict(inspect.signature(remedy).parameters)
+    if own.pop("more", None):
+        return {**own, **_parameters(remedy.__bases__[0]), **own}
+    return own
 
 
 def with_strength(remedy: str, strength: float) -> str:
@@ -73,6 +80,10 @@ def with_strength(remedy: str, strength: float) -> str:
     if (main := METHODS[remedy].main) is None:
         return remedy
     usual = settings(remedy)[main.name]
+    if usual is None:  # as it suits the model
+        if strength == 1:
+            return remedy
+        usual = main.usual
     value = min(main.high, max(main.low, strength * usual))
     text = str(round(value)) if isinstance(usual, int) else f"{value:.3g}".replace("e+", "e")  # + parts methods
     return f"{remedy}:{main.name}={text}"
@@ -93,17 +104,12 @@ def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any
     key, equals, value = (part.strip() for part in text.partition("="))
     if equals and key not in takes:
         raise unknown(f"setting of {method}", key, takes)
-    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and not _is_number(value))):
-        return key, value
-    if not equals or not _is_number(value):
-        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
-    found = float(value)
-    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found
-
-
-def _is_number(text: str) -> bool:
     try:
-        float(text)
+        found = float(value)
     except ValueError:
-        return False
-    return True
+        found = None
+    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and found is None)):
+        return key, value
+    if found is None:
+        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
+    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found

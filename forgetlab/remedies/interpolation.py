@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, number
 from forgetlab.models.model import Model
-from forgetlab.tasks import Scores, Task
 from forgetlab.training.method import Method, Run, Setting
 
 
@@ -36,58 +35,18 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
         raise ForgetlabError(f"alpha must be a finite number, from 0 (before) to 1 (after), got {alpha!r}")
     own = model.state_dict()
     _check_names(own, before, after)
-    copied: tuple[list[Tensor], list[Tensor]] = ([], [])
-    mixed: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     seen = set()
     for name, weight in own.items():
         storage = (weight.device, weight.data_ptr(), weight.shape)
         if storage in seen:  # tied: mixed once, or it would move twice
             continue
         seen.add(storage)
-        end = after[name]
-        start = before.get(name, end)
+        end = after[name].to(weight)
+        start = before.get(name, end).to(weight)
         if alpha in (0, 1) or name not in before or not weight.is_floating_point():
-            _add(copied, weight, start if alpha == 0 else end)  # exact even where the other end is not finite
+            weight.copy_(start if alpha == 0 else end)  # exact even where the other end is not finite
         else:
-            _add(mixed, weight, start, end)
-    if copied[0]:
-        torch._foreach_copy_(*copied)
-    if mixed[0]:
-        weights, starts, ends = mixed
-        # the weights may themselves be one of the ends, and must not be written before they are read
-        apart = [end.clone() if end.data_ptr() == w.data_ptr() else end for w, end in zip(weights, ends, strict=True)]
-        torch._foreach_copy_(weights, starts)
-        torch._foreach_lerp_(weights, apart, float(alpha))  # θ_before + α (θ_after − θ_before)
-
-
-def score_path(
-    model: Model,
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
-    tasks: Sequence[Task],
-    alphas: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    limit: int | None = None,
-) -> dict[str, list[Scores]]:
-    """The scores of each task along the line from `before` to `after`; the model's weights are put back.
-
-    before, after, alphas: as `interpolate` takes them. limit: test examples per score (None: all).
-    Returns {task: [{metric: value}, …]}, one for each alpha. Raises what `interpolate` raises.
-
-    >>> start = model.snapshot()
-    >>> path = score_path(model, start, start, [old], alphas=[0, 0.5, 1], limit=8)
-    >>> [scores["f1"] for scores in path["entities"]]
-    [1.0, 1.0, 1.0]
-    """
-    present = model.snapshot()
-    scores: dict[str, list[Scores]] = {task.name: [] for task in tasks}
-    try:
-        for alpha in alphas:
-            interpolate(model, before, after, alpha)
-            for task in tasks:
-                scores[task.name].append(task.score(model, limit))
-    finally:
-        interpolate(model, present, present, 1)
-    return scores
+            weight.copy_(torch.lerp(start, end, float(alpha)))  # θ_before + α (θ_after − θ_before)
 
 
 class WeightInterpolation(Method):
@@ -117,12 +76,6 @@ class WeightInterpolation(Method):
         if run.step == run.steps:
             weights: list[Tensor] = [run.weights[name] for name in run.anchor]
             torch._foreach_lerp_(weights, list(run.anchor.values()), 1 - self.alpha)
-
-
-def _add(lists: tuple[list[Tensor], ...], weight: Tensor, *values: Tensor) -> None:
-    lists[0].append(weight)
-    for column, value in zip(lists[1:], values, strict=True):
-        column.append(value.to(weight.device, weight.dtype))
 
 
 def _check_names(own: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from forgetlab.errors import whole
 from forgetlab.interference import WithOld, dot_product, flat
 from forgetlab.remedies.regularizers.quadratic import grads
-from forgetlab.remedies.replay import reservoir
+from forgetlab.remedies.replay.experience import bytes_of, reservoir
 from forgetlab.tasks import Task
 from forgetlab.training.method import Part, Run
 
@@ -74,7 +74,6 @@ class AGEM(WithOld):
     def __init__(self, old: Sequence[Task], memory: int = 2000, batch_size: int | None = None) -> None:
         super().__init__(old, batch_size)
         self.memory = whole("memory", memory)
-        self._pools: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         super().setup(run)
@@ -89,14 +88,9 @@ class AGEM(WithOld):
         _write(agem(flat(own), reference), own)
 
     def costs(self, run: Run) -> dict[str, float]:
-        gradients = (
-            3 * _length(run) * run.trained()[0].element_size()
-        )  # r, and a task's share of it before and after flat
-        examples = 0
-        for task, pool in zip(self._old, self._pools, strict=True):
-            encoded = task.encoded(run.model, "train")
-            examples += int(encoded.lengths[pool].sum()) * encoded.columns["input_ids"].element_size()
-        return {"bytes": float(gradients + examples)}
+        vectors = 3  # r, and a task's share of it before and after flat
+        gradients = vectors * _length(run) * run.trained()[0].element_size()
+        return {"bytes": gradients + bytes_of(zip(self._old, self._pools, strict=True), run)}
 
 
 @torch.no_grad()
@@ -129,9 +123,8 @@ def agem(gradient: Tensor, reference: Tensor) -> Tensor:
     tensor([0.5000, 0.5000])
     """
     dot = dot_product(gradient, reference)
-    share = torch.where(
-        dot < 0, dot / dot_product(reference, reference), 0.0
-    )  # chosen on the device, without waiting for it
+    # chosen on the device, without waiting for it
+    share = torch.where(dot < 0, dot / dot_product(reference, reference), 0.0)
     return torch.addcmul(gradient, share, reference, value=-1)
 
 

@@ -115,7 +115,6 @@ class SlantedTriangular(Method):
     def __init__(self, cut: float = 0.1, ratio: float = 32) -> None:
         self.cut = number("cut", cut, 0, 1, above=True, below=True)
         self.ratio = number("ratio", ratio, 1)
-        self._rise = 0
 
     def setup(self, run: Run) -> None:
         self._rise = math.floor(run.steps * self.cut + 1e-9)  # 100 · 0.29 is 28.999… in floating point
@@ -149,25 +148,18 @@ class GradualUnfreezing(Method):
 
     def __init__(self, every: int | None = None) -> None:
         self.every = None if every is None else whole("every", every)
-        self._below: dict[nn.Parameter, int] = {}
-        self._layers: list[int] = []
 
     def check(self, run: Run) -> None:
         below = below_heads(run.model)
-        self._below = {p: below[p] for group in run.groups for p in group["params"]}
+        self._below: dict[nn.Parameter, int] = {p: below[p] for group in run.groups for p in group["params"]}
         self._layers = sorted(set(self._below.values()) - {0})
 
     def before_step(self, run: Run) -> None:
-        joined = self._joined(run)
+        evenly = 2 * run.step * (len(self._layers) - 1) // run.steps
+        joined = evenly if self.every is None else run.step // self.every
         on = {0, *self._layers[: 1 + joined]}
         for p, layer in self._below.items():
             p.requires_grad_(layer in on)
-
-    def _joined(self, run: Run) -> int:
-        """How many layers have joined the last one by now."""
-        if self.every is not None:
-            return run.step // self.every
-        return 2 * run.step * (len(self._layers) - 1) // run.steps
 
 
 def below_heads(model: Model) -> dict[nn.Parameter, int]:

@@ -45,11 +45,10 @@ class EarlyStopping(Method):
         self.task = task
         self.min_change = number("min_change", min_change)
         self.restore = flag("restore", restore)
-        self._kept: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         self._tasks = _chosen(self.task, run, [run.task])
-        self._kept = []
+        self._kept: list[Tensor] = []
         self._best, self._best_step, self._since = 0.0, 0, 0
 
     def should_stop(self, record: Record, run: Run) -> str | None:
@@ -102,13 +101,12 @@ class SafetyBrake(Method):
         self.drop = number("drop", drop, 0, 1, below=True)
         self.patience = whole("patience", patience)
         self.task = task
-        self._kept: list[Tensor] = []
 
     def setup(self, run: Run) -> None:
         self._tasks = _chosen(self.task, run, run.watch)
         if not self._tasks:
             raise ForgetlabError("the safety brake has nothing to look at: give the run tasks to watch, or name one")
-        self._kept = []
+        self._kept: list[Tensor] = []
         self._before: Mapping[str, Scores] = {}
         self._kept_step, self._fallen_for = 0, 0
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.random import default_rng  # numpy imports it at first use only, some 15 ms
 from numpy.typing import NDArray
 
-from forgetlab.simulators.arguments import Array, number, whole
+from forgetlab.errors import number, whole
 
+Array = NDArray[np.float64]
 KINDS = ("slack", "new-critical", "old-critical", "shared")  # number 2·(critical to the old) + (critical to the new)
 
 
@@ -48,8 +49,8 @@ def importance_cloud(
     >>> importance_cloud(n=4, correlation=1.0).shares
     {'slack': 0.5, 'new-critical': 0.0, 'old-critical': 0.0, 'shared': 0.5}
     """
-    n, seed = whole("n", n, 1), whole("seed", seed, 0)
-    spread = number("spread", spread, gt=0)
+    n, seed = whole("n", n), whole("seed", seed, 0)
+    spread = number("spread", spread, above=True)
     expected = expected_shares(correlation, quantile)
     z, other = default_rng(seed).standard_normal((2, n))
     old = 10 ** (spread * z)
@@ -72,8 +73,8 @@ def expected_shares(correlation: float, quantile: float = 0.5) -> dict[str, floa
     >>> expected_shares(0.0)
     {'slack': 0.25, 'new-critical': 0.25, 'old-critical': 0.25, 'shared': 0.25}
     """
-    correlation = number("correlation", correlation, ge=-1, le=1)
-    quantile = number("quantile", quantile, gt=0, lt=1)
+    correlation = number("correlation", correlation, -1, 1)
+    quantile = number("quantile", quantile, 0, 1, above=True, below=True)
     z, above, end = NormalDist().inv_cdf(quantile), 1 - quantile, np.arcsin(correlation)
     theta = end * (np.arange(1000) + 0.5) / 1000
     integral = end * np.mean(np.exp(-(z**2) / (1 + np.sin(theta))))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from forgetlab.errors import ForgetlabError
-from forgetlab.simulators.arguments import Array, number, numbers
+from forgetlab.errors import ForgetlabError, number
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +49,9 @@ def interference(
     >>> round(float(step.change_old["plain"]), 3), round(float(step.change_old["agem"]), 3)
     (0.105, 0.0)
     """
-    phi = np.deg2rad(numbers("angle", angle, ge=0, le=180))
-    c, eta = numbers("curvature", curvature, ge=0), numbers("rate", rate, gt=0)
-    old, new = number("old", old, ge=0), number("new", new, gt=0)
+    phi = np.deg2rad(_numbers("angle", angle, high=180))
+    c, eta = _numbers("curvature", curvature), _numbers("rate", rate, above=True)
+    old, new = number("old", old), number("new", new, above=True)
     try:
         phi, c, eta = np.broadcast_arrays(phi, c, eta)
     except ValueError:
@@ -69,6 +71,11 @@ def interference(
         return {name: -eta * _dot(gradient, u) + 0.5 * eta**2 * c * _dot(u, u) for name, u in updates.items()}
 
     return OneStep(g_old, g_new, updates, change(g_old), change(g_new), break_even)
+
+
+def _numbers(name: str, values: ArrayLike, high: float = math.inf, *, above: bool = False) -> Array:
+    """The values in float64, each of them a `number`."""
+    return np.vectorize(lambda value: number(name, value, 0, high, above=above), otypes=[np.float64])(values)
 
 
 def _dot(x: Array, y: Array) -> Array:

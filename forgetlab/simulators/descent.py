@@ -1,15 +1,15 @@
-"""Gradient descent in closed form: the dynamics of two tasks, and a stiff pull."""
+"""Gradient descent in closed form: the dynamics of two tasks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from forgetlab.errors import unknown
-from forgetlab.simulators.arguments import Array, number, numbers, whole
+from forgetlab.errors import number, one_of, whole
 
+Array = NDArray[np.float64]
 PULLS = ("ewc", "l2sp")
 HUGE = 1e50  # the growth of a diverging error is cut here, so that what is drawn stays finite
 
@@ -82,13 +82,11 @@ def two_tasks(
     >>> round(float(run.loss_old[-1]), 6)  # ½ · curvature · distance² · overlap
     1.0
     """
-    rate, decay = number("rate", rate, gt=0), number("decay", decay, ge=0, lt=1)
-    overlap, slack = number("overlap", overlap, ge=0, le=1), number("slack", slack, ge=0, le=1)
-    lam = number("lam", lam, ge=0)
-    curvature, distance = number("curvature", curvature, gt=0), number("distance", distance, gt=0)
-    steps, steps_old = whole("steps", steps, 1), whole("steps_old", steps_old, 0)
-    if pull not in PULLS:
-        raise unknown("pull", pull, PULLS)
+    rate, decay = number("rate", rate, above=True), number("decay", decay, 0, 1, below=True)
+    overlap, slack, lam = number("overlap", overlap, 0, 1), number("slack", slack, 0, 1), number("lam", lam)
+    curvature, distance = number("curvature", curvature, above=True), number("distance", distance, above=True)
+    steps, steps_old = whole("steps", steps), whole("steps_old", steps_old, 0)
+    one_of("pull", pull, PULLS)
 
     u_old, u_new = np.array([1.0, 0.0]), np.array([overlap, 1 - overlap]) ** 0.5
     H_old, H_new = (curvature * ((1 - slack) * np.outer(u, u) + slack * np.eye(2)) for u in (u_old, u_new))
@@ -136,77 +134,7 @@ def _rates(rate: float, decay: float, steps: int) -> Array:
 def _descend(hessian: Array, optimum: Array, start: Array, rates: Array) -> Array:
     """All points of a gradient descent: θ_t = o + V Π_{s<t}(1 − η_s m) Vᵀ(θ_0 − o), where H = V diag(m) Vᵀ."""
     m, V = np.linalg.eigh(hessian)
-    return optimum + _products(1 - np.multiply.outer(rates, m)) * (V.T @ (start - optimum)) @ V.T
-
-
-def _products(factors: Array) -> Array:
-    """Π_{s<t} factors[s] for t = 0…T along the first axis; (1 − ηm)ᵗ if the factors are all equal."""
+    factors = np.concatenate([np.ones((1, len(m))), 1 - np.multiply.outer(rates, m)])
     with np.errstate(over="ignore", invalid="ignore"):
-        products = np.cumprod(np.concatenate([np.ones((1, *factors.shape[1:])), factors]), axis=0)
-    return np.clip(np.nan_to_num(products, nan=0.0), -HUGE, HUGE)  # nan: a factor of 0 after an overflow
-
-
-@dataclass(frozen=True, eq=False)
-class StiffPull:
-    """What `stiff_pull` returns, for lam of shape S.
-
-    steps: (T,). explicit, proximal: (*S, T), the weight at each step. equilibrium: S, the same for both.
-    explicit_diverges, proximal_diverges: S, whether its distance to the equilibrium grows.
-    stable_lam: the explicit step diverges for a λ above it (at any λ if it is negative).
-    """
-
-    lam: Array
-    steps: NDArray[np.int64]
-    explicit: Array
-    proximal: Array
-    equilibrium: Array
-    explicit_diverges: NDArray[np.bool_]
-    proximal_diverges: NDArray[np.bool_]
-    stable_lam: float
-    source: str = "simulated"
-
-
-def stiff_pull(
-    lam: ArrayLike = (1.0, 10.0, 30.0),
-    *,
-    rate: float = 0.1,
-    fisher: float = 1.0,
-    curvature: float = 1.0,
-    steps: int = 50,
-) -> StiffPull:
-    """One weight between its anchor θ* = 0, where it starts, and a new task's optimum at 1; two ways to step.
-
-    L = ½h(θ − 1)² + (λ/2)F(θ − θ*)².
-    Explicit: θ ← θ − η(h(θ − 1) + λFθ), stable while η(h + λF) ≤ 2.
-    Proximal: θ ← (θ − ηh(θ − 1)) / (1 + ηλF), the task's step and then the pull's, decoupled and implicit. While
-    ηh ≤ 2 it is stable at any λ. With plain gradient steps both end at h/(h + λF); with Adam they would not, as
-    Adam scales an explicit pull along with the gradient and leaves a decoupled one alone.
-
-    lam: any shape, λ ≥ 0. rate: η > 0. fisher: F > 0. curvature: h > 0. steps ≥ 1.
-    Source: forward–backward splitting, Parikh & Boyd 2014, section 4.2.
-
-    >>> round(float(stiff_pull(lam=3.0).proximal[-1]), 3)  # h / (h + λF)
-    0.25
-    """
-    strengths = numbers("lam", lam, ge=0)
-    rate, fisher = number("rate", rate, gt=0), number("fisher", fisher, gt=0)
-    curvature, steps = number("curvature", curvature, gt=0), whole("steps", steps, 1)
-    stiffness = strengths * fisher
-    equilibrium = curvature / (curvature + stiffness)
-    explicit = 1 - rate * (curvature + stiffness)
-    proximal = (1 - rate * curvature) / (1 + rate * stiffness)
-
-    def path(factor: Array) -> Array:  # θ_t = θ_eq + factorᵗ(θ_0 − θ_eq) from θ_0 = 0
-        powers = _products(np.broadcast_to(factor, (steps, *strengths.shape)))
-        return np.moveaxis(equilibrium * (1 - powers), 0, -1)
-
-    return StiffPull(
-        lam=strengths,
-        steps=np.arange(steps + 1),
-        explicit=path(explicit),
-        proximal=path(proximal),
-        equilibrium=equilibrium,
-        explicit_diverges=np.abs(explicit) > 1,
-        proximal_diverges=np.abs(proximal) > 1,
-        stable_lam=(2 / rate - curvature) / fisher,
-    )
+        products = np.nan_to_num(np.cumprod(factors, axis=0), nan=0.0)  # nan: a factor of 0 after an overflow
+    return optimum + np.clip(products, -HUGE, HUGE) * (V.T @ (start - optimum)) @ V.T

@@ -1,16 +1,14 @@
 """Where data comes from: files in the usual formats, the hub, and the text that every Python machine holds."""
 
 from forgetlab.sources.examples import Examples, Kind, split
-from forgetlab.sources.files import file_path, read, read_rows
+from forgetlab.sources.files import file_path, read
 from forgetlab.sources.hub_data import KNOWN, hub, hub_sides
-from forgetlab.sources.hub_data import PREFIX as HUB_PREFIX
 from forgetlab.sources.machine import machine_text
 from forgetlab.sources.paragraphs import passages
 from forgetlab.sources.shipped import data_folder
 from forgetlab.sources.tables import Column
 
 __all__ = [
-    "HUB_PREFIX",
     "KNOWN",
     "Column",
     "Examples",
@@ -22,6 +20,5 @@ __all__ = [
     "machine_text",
     "passages",
     "read",
-    "read_rows",
     "split",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, number
 from forgetlab.sources.notes import count
 
 Kind = Literal["text", "labelled", "pairs", "tags"]
@@ -29,33 +29,28 @@ class Examples:
         return len(self.texts if self.words is None else self.words)
 
 
-def split(examples: Examples, *, test: float = 0.2, valid: float = 0.0, seed: int = 0) -> tuple[Examples, ...]:
-    """Split into (train, test), or (train, valid, test) where `valid` is above 0, by a hash of each text.
+def split(examples: Examples, *, test: float = 0.2, seed: int = 0) -> tuple[Examples, Examples]:
+    """Split into (train, test) by a hash of each text.
 
-    test, valid: the shares, about. The hash decides, so that equal texts (but for case and spaces) stand on
+    test: its share, about. The hash decides, so that equal texts (but for case and spaces) stand on
     one side, and a text stands on the same side whatever else is in the file; only where a side would be
     empty, the text nearest to it moves. Pairs go by their first sentence.
-    Raises ForgetlabError for shares that leave nothing to train on, and for fewer than 4 different texts.
+    Raises ForgetlabError for a share that leaves nothing to train on, and for fewer than 4 different texts.
 
     >>> examples = Examples("text", tuple(f"text {i}" for i in range(100)))
     >>> [len(side) for side in split(examples, test=0.2)]
     [83, 17]
     """
-    if not (0 < test < 1 and valid >= 0 and test + valid < 1):
-        raise ForgetlabError(f"test={test}, valid={valid}: expected shares with a sum below 1, such as 0.2, 0.1")
+    number("test", test, 0, 1, above=True, below=True)
     texts = examples.texts if examples.words is None else [" ".join(words) for words in examples.words]
     keys = [folded(text) for text in texts]
     places = {key: _place(key, seed) for key in keys}
     if len(places) < 4:
         raise ForgetlabError(f"{count(len(places), 'different text')}: expected at least 4 to split")
-    tests = sum(place < test for place in places.values())
-    tests = min(max(tests, 1), len(places) - (2 if valid else 1))
-    held = sum(place < test + valid for place in places.values())
-    held = min(max(held, tests + 1), len(places) - 1) if valid else tests
-    ranked = sorted(places, key=places.__getitem__)
-    side = {key: "test" if i < tests else "valid" if i < held else "train" for i, key in enumerate(ranked)}
-    names = ("train", "valid", "test") if valid else ("train", "test")
-    return tuple(take(examples, [i for i, key in enumerate(keys) if side[key] == name]) for name in names)
+    tests = min(max(sum(place < test for place in places.values()), 1), len(places) - 1)
+    held = set(sorted(places, key=places.__getitem__)[:tests])
+    train = take(examples, [i for i, key in enumerate(keys) if key not in held])
+    return train, take(examples, [i for i, key in enumerate(keys) if key in held])
 
 
 def folded(text: str) -> str:
@@ -71,8 +66,6 @@ def _place(key: str, seed: int) -> float:
 
 def take(examples: Examples, keep: Sequence[int]) -> Examples:
     """The examples with these numbers, in this order, with all the notes."""
-    columns: dict[str, Any] = {}
-    for name in ("texts", "pairs", "labels", "words", "tags"):
-        values = getattr(examples, name)
-        columns[name] = values and tuple(values[i] for i in keep)
+    names = ("texts", "pairs", "labels", "words", "tags")
+    columns: dict[str, Any] = {n: tuple(v[i] for i in keep) for n in names if (v := getattr(examples, n))}
     return replace(examples, **columns)

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
-from forgetlab.errors import ForgetlabError, shown, unknown
+from forgetlab.errors import ForgetlabError, shown, unknown, whole
 from forgetlab.sources.conll import looks_like_conll, read_conll
 from forgetlab.sources.csv_tables import csv_table
 from forgetlab.sources.examples import Examples, Kind, take
@@ -51,8 +51,8 @@ def read(
     """
     if kind is not None and kind not in get_args(Kind):
         raise unknown("kind of examples", kind, get_args(Kind))
-    if limit is not None and limit < 1:
-        raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
+    if limit is not None:
+        whole("limit", limit)
     if (pair is not None and kind not in (None, "pairs")) or (label is not None and kind == "text"):
         raise ForgetlabError(f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out')
     path = file_path(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, unknown, whole
 from forgetlab.sources import download as shared
 from forgetlab.sources.examples import Examples, Kind, split
 from forgetlab.sources.notes import count
@@ -77,7 +77,8 @@ def hub(
 ) -> Examples:
     """One split of a data set of the hub: `hub("nyu-mll/glue", "sst2")`, or by a short name: `hub("sst2")`.
 
-    name: an id, or a name of KNOWN, which brings its columns and a pinned revision along. config: its configuration.
+    name: an id, or a name of KNOWN, which brings its columns and a pinned revision along. config: its configuration;
+    "name:CONFIG" says the same.
     text, label, pair, kind: as in `read`; class numbers become class names; lists of words with a list of tags are
     read as tags. limit: the most examples, spread evenly; of a set above 300 MB the first ones are read, not the rest.
     revision: a branch, tag or commit; "name@REVISION" says the same.
@@ -87,9 +88,11 @@ def hub(
 
     >>> len(hub("sst2", limit=100))  # doctest: +SKIP
     """
-    if limit is not None and limit < 1:
-        raise ForgetlabError(f"limit={limit}: expected at least 1 example, or None for all")
+    if limit is not None:
+        whole("limit", limit)
     name, revision = shared.with_revision(name.removeprefix(PREFIX), revision)
+    name, _, own = name.partition(":")
+    config = config or own or None
     if known := KNOWN.get(name):
         name, config, revision = known.id, config or known.config, revision or known.revision
         given = {"text": text, "label": label, "pair": pair, "kind": kind}
@@ -112,19 +115,16 @@ def hub_sides(name: str, **columns: Any) -> tuple[Examples, Examples]:
     The test side is the first of validation, validation_matched and test that has rows with labels; a set with one
     split is parted by `split`. columns: text, label, pair, kind, limit, as in `hub`.
     """
-    whole, _, revision = name.removeprefix(PREFIX).partition("@")
-    short, _, config = whole.partition(":")
-    options = {"config": config or None, "revision": revision or None, **columns}
-    train = hub(short, split="train", **options)
+    train = hub(name, split="train", **columns)
+    short = name.removeprefix(PREFIX).partition("@")[0].partition(":")[0]
     sides = [KNOWN[short].test] if short in KNOWN else ["validation", "validation_matched", "test"]
     for side in sides:
         try:
-            return train, hub(short, split=side, **{**options, "kind": train.kind})
+            return train, hub(name, split=side, **{**columns, "kind": train.kind})
         except ForgetlabError as error:
             if "unknown split" not in str(error) and "no examples found" not in str(error):
                 raise
-    parted, held = split(train, test=0.2)
-    return parted, held
+    return split(train, test=0.2)
 
 
 def _rows(
@@ -137,7 +137,6 @@ def _rows(
         raise ForgetlabError('data sets of the hub need `datasets`: pip install "forgetlab[hub]"') from None
     commit, _ = shared.look_up("dataset", name, revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    bars = datasets.utils.logging.is_progress_bar_enabled()
     try:
         if commit is not None:  # else what is in the cache has to do, and it does not know the others
             configs = datasets.get_dataset_config_names(name, **options)
@@ -167,9 +166,6 @@ def _rows(
         raise _failed(error, name, revision) from None
     except Exception as error:
         raise (shared.unreachable("dataset", name) if commit is None else _failed(error, name, revision)) from None
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
     notes = []
     if limit is not None and limit < len(data):
         notes.append(f"{limit} of {len(data)} examples kept, spread evenly over the split")
@@ -193,12 +189,10 @@ def _table(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, asked:
     columns = list(features)
     nested = frozenset(c for c in columns if rows and isinstance(rows[0].get(c), list | dict))
     classes = {c: names for c in columns if (names := getattr(features[c], "names", None))}
-    for column in asked:
-        real = str(getattr(features.get(column), "dtype", "")).startswith("float") if column in columns else False
-        if column is not None and column == asked[1] and real:
-            raise ForgetlabError(f"{where}: {column!r} holds real numbers, a regression; expected classes")
+    if asked[1] in columns and str(getattr(features[asked[1]], "dtype", "")).startswith("float"):
+        raise ForgetlabError(f"{where}: {asked[1]!r} holds real numbers, a regression; expected classes")
     table = Table(columns, [], [], nested=nested, unit="row")
-    label = table.find(asked[1]) if asked[1] is not None else None
+    label = table.find(asked[1])
     at = label if label is not None else next((i for i, c in enumerate(columns) if fold_name(c) == "label"), None)
     hidden = cut = 0
     for number, row in enumerate(rows):

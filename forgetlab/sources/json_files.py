@@ -38,10 +38,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """What `write_json` wrote, or None where nothing is there, or not what was written."""
-    found = _read(path)
-    if found is None or found.pop(DIGEST, None) != digest(found):
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # the last of brackets without end
         return None
-    return found
+    return found if isinstance(found, dict) and found.pop(DIGEST, None) == digest(found) else None
 
 
 def digest(content: Any) -> str:
@@ -57,14 +58,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # the last of brackets without end
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.sources.examples import Examples, folded
 from forgetlab.sources.paragraphs import passages
 
@@ -39,8 +39,7 @@ def machine_text(name: str, *, limit: int = 300_000) -> Examples:
     >>> machine_text("python-source", limit=1000).kind
     'text'
     """
-    if name not in _PASSAGES:
-        raise unknown("machine text", name, _PASSAGES)
+    one_of("machine text", name, _PASSAGES)
     texts: dict[str, str] = {}  # by folded text: each passage once, in order
     words = 0
     for passage in _PASSAGES[name]():

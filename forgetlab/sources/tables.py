@@ -29,18 +29,11 @@ LABEL_NAMES = (
     "labeltext labelname goldlabel label labels sentiment class category target polarity tag topic intent "
     "emotion stars rating score y"
 )
-PAIR_NAMES = [
-    ("premise", "hypothesis"),
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("text1", "text2"),
-    ("texta", "textb"),
-    ("sentencea", "sentenceb"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("query", "passage"),
-]
-USUAL_NAMES = {*TEXT_NAMES.split(), *LABEL_NAMES.split(), *(name for names in PAIR_NAMES for name in names)}
+PAIR_NAMES = (
+    "premise hypothesis, sentence1 sentence2, question1 question2, text1 text2, texta textb, sentencea sentenceb, "
+    "question sentence, question passage, query passage"
+)
+USUAL_NAMES = {*TEXT_NAMES.split(), *LABEL_NAMES.split(), *PAIR_NAMES.replace(",", "").split()}
 
 
 @dataclass
@@ -55,6 +48,7 @@ class Table:
     unit: str = "line"  # what the rows are numbered by
 
     def column(self, index: int) -> list[str]:
+        """The cells of a column."""
         return [row[index] for _, row in self.rows]
 
     @cached_property
@@ -188,7 +182,9 @@ def _columns(
 
     at_text, at_label, at_pair = table.find(text), table.find(label), table.find(pair)
     if text is None and pair is None and kind in (None, "pairs"):
-        found = [(table.usual([first]), table.usual([second])) for first, second in PAIR_NAMES]
+        found = [
+            (table.usual([first]), table.usual([second])) for first, second in map(str.split, PAIR_NAMES.split(","))
+        ]
         at_text, at_pair = next((places for places in found if None not in places), (None, None))
     if at_text is None:
         at_text = table.usual(TEXT_NAMES.split(), (at_label, at_pair))

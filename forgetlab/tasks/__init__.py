@@ -4,11 +4,11 @@ Four kinds can be trained: a class for each text (or pair of texts), a tag for e
 language modelling. `probes.py` has the ones that are only scored.
 """
 
-from forgetlab.metrics.tally import Tally, score_of_sums
-from forgetlab.tasks.base import Scores, Suite, Task, as_tasks, sampled, trainable
+from forgetlab.metrics.tally import Tally
+from forgetlab.tasks.base import Scores, Suite, Task
 from forgetlab.tasks.encoding import inner_tokens
 from forgetlab.tasks.labelled import Classification, Tagging
-from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM, first_unscored, in_pieces
+from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM
 from forgetlab.tasks.writing import sample, write
 
 __all__ = [
@@ -21,13 +21,7 @@ __all__ = [
     "Tagging",
     "Tally",
     "Task",
-    "as_tasks",
-    "first_unscored",
-    "in_pieces",
     "inner_tokens",
     "sample",
-    "sampled",
-    "score_of_sums",
-    "trainable",
     "write",
 ]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, listed
 from forgetlab.metrics.retention import Scale
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import Tally, score_of_sums, stratified
@@ -210,13 +210,6 @@ class Task(ABC):
         return f"{type(self).__name__}({self.name!r}, train={self.size()})"
 
 
-def as_tasks(old: Sequence[Task]) -> Sequence[Task]:
-    """The same, checked to be a sequence of tasks; raises ForgetlabError for anything else."""
-    if not isinstance(old, Sequence) or not all(isinstance(task, Task) for task in old):
-        raise ForgetlabError(f"old must be a list of tasks, such as [task('entities')], got {old!r}")
-    return old
-
-
 def sampled(task: Task, limit: int | None) -> list[str]:
     """How many of a task's test items are scored, where it is not all of them."""
     if limit is None or (of := task.items()) is None or limit >= of:
@@ -226,7 +219,8 @@ def sampled(task: Task, limit: int | None) -> list[str]:
 
 def trainable(tasks: Sequence[Task], purpose: str) -> list[Task]:
     """Those of the tasks that have training data and a loss; raises ForgetlabError ("nothing to …") where none has."""
-    if found := [task for task in as_tasks(tasks) if task.has_loss and task.size()]:
+    listed("old", tasks, Task, "[task('entities')]")
+    if found := [task for task in tasks if task.has_loss and task.size()]:
         return found
     names = ", ".join(task.name for task in tasks) or "no task"
     raise ForgetlabError(f"nothing to {purpose}: {names} given, a task with training data expected")

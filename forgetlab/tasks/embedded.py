@@ -6,9 +6,9 @@ import json
 import math
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, a_seed, number, unknown, whole
+from forgetlab.errors import ForgetlabError, a_seed, number, one_of, unknown, whole
 from forgetlab.models.model import Model
-from forgetlab.sources import Examples
+from forgetlab.sources import Examples, Kind
 from forgetlab.sources.shipped import data_folder
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
 from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs
@@ -16,9 +16,11 @@ from forgetlab.tasks.writing import Writing
 
 Row = dict[str, Any]
 
-LABELLED = ("sentiment", "register", "acceptability", "entailment")
-DESCRIPTIONS = {
-    "sentiment": "is a review positive or negative; negation and contrast decide",
+SPLITS = ("test", "validation", "heldout")
+TESTS, VALIDATION = 512, 1280  # rows of a split; drawn for one, before those that the test has are left out
+DESCRIPTIONS = {  # of every embedded task, what it asks
+    "sentiment": "is a review positive or negative; negation and contrast decide; sentiment:turned=0.2 for a share",
+    "plain": "is a review positive or negative, no word of which is turned: sentiment:turned=0",
     "register": "which of five registers a text is of",
     "acceptability": "is a text in the language or broken",
     "entailment": "does the second sentence follow from the first",
@@ -32,18 +34,24 @@ DESCRIPTIONS = {
 }
 
 
-def task_names() -> dict[str, str]:
-    """Name → what it asks, for every embedded task."""
-    return dict(DESCRIPTIONS)
-
-
-def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int = 0, size: int | None = None) -> Task:
+def task(
+    name: str,
+    *,
+    similarity: float = 1.0,
+    split: str = "test",
+    seed: int = 0,
+    size: int | None = None,
+    turned: float | None = None,
+) -> Task:
     """An embedded task by name, "sentiment" or "causal-lm:notices".
 
     similarity: how much vocabulary and structure the task's texts share with the pre-training text, 0 to 1
     (only reviews have unfamiliar words and structures, so it matters for sentiment and the reviews register).
-    split: what is scored: "test", or "heldout" (every text holds a name or noun that no labelled training text has).
-    size: training examples (default: all that are shipped). Raises ForgetlabError for an unknown name.
+    split: what is scored: "test", "validation" (to choose on: none of them is a training or a test text), or "heldout"
+    (every text holds a name or noun that no labelled training text has).
+    size: training examples (default: all that are shipped). turned: of sentiment, the share of reviews whose words are
+    turned by not, never, far, but, although or denied, 0 to 1: how hard it is (None: the shipped ones, about a half).
+    Raises ForgetlabError for an unknown name.
 
     >>> review = task("sentiment").train
     >>> review.texts[0], review.labels[0]
@@ -52,38 +60,44 @@ def task(name: str, *, similarity: float = 1.0, split: str = "test", seed: int =
     base, _, register = name.partition(":")
     if base not in DESCRIPTIONS:
         raise unknown("task", name, DESCRIPTIONS)
-    if split not in ("test", "heldout"):
-        raise unknown("split", split, ("test", "heldout"))
+    one_of("split", split, SPLITS)
     similarity, seed = number("similarity", similarity, 0, 1), a_seed(seed)
     size = None if size is None else whole("size", size)
-    full_name = name if similarity == 1.0 else f"{name}@{similarity:g}"
+    if turned is not None and base != "sentiment":
+        raise ForgetlabError(f"turned is the dial of sentiment, which {name} has not: leave it out")
+    turned = 0.0 if base == "plain" else None if turned is None else number("turned", turned, 0, 1)
+    dials = [] if similarity == 1.0 else [f"{similarity:g}"]
+    dials += [] if turned is None or base == "plain" else [f"turned={turned:g}"]
+    full_name = f"{name}@{','.join(dials)}" if dials else name
 
     def rows(source: str, part: str, count: int | None = None) -> list[Row]:
-        return _rows(source, part, similarity, seed, count)
+        return _rows("sentiment" if source == "plain" else source, part, similarity, seed, count, turned)
+
+    scored = "validation" if split == "validation" else "test"  # of what has no held-out words
 
     if base in ("masked-lm", "causal-lm"):
         source = f"text:{register or 'general'}"
-        train, test = rows(source, "train", size), rows(source, "test")
+        train, test = rows(source, "train", size), rows(source, scored)
         if base == "masked-lm":
             floor = math.exp(sum(row["gap_nats"] for row in test) / len(test))
-            return MaskedLM(full_name, _texts(train), _texts(test), floor, gaps=[row["gap"] for row in test])
+            return MaskedLM(full_name, _examples(train), _examples(test), floor, gaps=[row["gap"] for row in test])
         predictions = sum(len(row["text"].split()) + 1 for row in test)
         floor = math.exp(sum(row["nats"] for row in test) / predictions)
-        return CausalLM(full_name, _texts(train), _texts(test), floor)
+        return CausalLM(full_name, _examples(train), _examples(test), floor)
     if register:
         raise ForgetlabError(f"unknown task {name!r}; only masked-lm and causal-lm take a register, try {base!r}")
-    if base == "entities":
-        return Tagging(full_name, _tagged(rows(base, "train", size)), _tagged(rows(base, split)), head=base)
-    if base in LABELLED:
-        return Classification(full_name, _labelled(rows(base, "train", size)), _labelled(rows(base, split)), head=base)
+    if base in ("entities", "sentiment", "plain", "register", "acceptability", "entailment"):
+        make = Tagging if base == "entities" else Classification
+        return make(full_name, _examples(rows(base, "train", size)), _examples(rows(base, split)), head=base)
     if base == "minimal-pairs":
-        found = rows(base, "test")
+        found = rows(base, scored)
         return MinimalPairs(full_name, [row["good"] for row in found], [row["bad"] for row in found])
     if base == "cloze":
-        found = rows(base, "test")
-        return Cloze(full_name, *([row[key] for row in found] for key in ("text", "choices", "answer")))
+        found = rows(base, scored)
+        questions, choices = ([row[key] for row in found] for key in ("text", "choices"))
+        return Cloze(full_name, questions, choices, [row["choices"].index(row["answer"]) for row in found])
     if base == "k-shot":
-        return KShot(full_name, _labelled(rows("register", "train", 200)), _labelled(rows("register", "test")))
+        return KShot(full_name, _examples(rows("register", "train", 200)), _examples(rows("register", scored)))
     return Writing(full_name)
 
 
@@ -96,37 +110,35 @@ def default_watch(model: Model) -> list[str]:
     return [*names, "minimal-pairs", "k-shot"] if model.lm_kind else [*names, "k-shot"]
 
 
-def file_name(source: str, part: str) -> str:
-    """Name of a shipped data file, such as text-general.test.jsonl."""
-    return f"{source.replace(':', '-')}.{part}.jsonl"
+def _rows(
+    source: str, part: str, similarity: float, seed: int, size: int | None, turned: float | None = None
+) -> list[Row]:
+    from forgetlab.sources.world import examples
 
-
-def _rows(source: str, part: str, similarity: float, seed: int, size: int | None) -> list[Row]:
-    path = data_folder() / "tasks" / file_name(source, part)
-    if similarity == 1.0 and seed == 0 and path.is_file():
+    if part == "validation":  # of the same side of the split, drawn anew, the test texts left out
+        tests = [_words(row) for row in _rows(source, "test", similarity, seed, None, turned)]
+        drawn = examples.rows(source, "test", similarity=similarity, seed=seed + 1, size=VALIDATION, turned=turned)
+        return [row for row in drawn if _words(row) not in tests][: size or TESTS]
+    path = data_folder() / "tasks" / f"{source.replace(':', '-')}.{part}.jsonl"
+    if similarity == 1.0 and seed == 0 and turned is None and path.is_file():
         with path.open(encoding="utf-8") as file:
             found = [json.loads(line) for line in file]
         if size is None or size <= len(found):
             return found[:size]
-    from forgetlab.sources.world import examples
-
-    return examples.rows(source, part, similarity=similarity, seed=seed, size=size)  # type: ignore[arg-type]
+    return examples.rows(source, part, similarity=similarity, seed=seed, size=size, turned=turned)  # type: ignore[arg-type]
 
 
-def _texts(rows: list[Row]) -> Examples:
-    return Examples(kind="text", texts=tuple(row["text"] for row in rows))
+def _words(row: Row) -> str:
+    """What a row asks of, to tell two rows apart."""
+    return " ".join(row["words"]) if "words" in row else str(row.get("text", row.get("good")))
 
 
-def _labelled(rows: list[Row]) -> Examples:
-    pairs = tuple(row["pair"] for row in rows) if "pair" in rows[0] else None
-    return Examples(
-        kind="pairs" if pairs else "labelled",
-        texts=tuple(row["text"] for row in rows),
-        pairs=pairs,
-        labels=tuple(row["label"] for row in rows),
-    )
+def _examples(rows: list[Row]) -> Examples:
+    def column(name: str) -> tuple[Any, ...] | None:
+        return tuple(row[name] for row in rows) if name in rows[0] else None
 
-
-def _tagged(rows: list[Row]) -> Examples:
-    words = tuple(tuple(row["words"]) for row in rows)
-    return Examples(kind="tags", texts=(), words=words, tags=tuple(tuple(row["tags"]) for row in rows))
+    if "words" in rows[0]:
+        words, tags = (tuple(tuple(row[name]) for row in rows) for name in ("words", "tags"))
+        return Examples("tags", (), words=words, tags=tags)
+    kind: Kind = "pairs" if "pair" in rows[0] else "labelled" if "label" in rows[0] else "text"
+    return Examples(kind, column("text") or (), column("pair"), column("label"))

@@ -134,4 +134,4 @@ def unknown_share(encoded: Encoded, tokenizer: Any) -> float:
 def label_ids(labels: Sequence[str], names: Sequence[str]) -> Tensor:
     """(N,) class numbers of label names."""
     numbers = {name: i for i, name in enumerate(names)}
-    return torch.tensor([numbers[label] for label in labels])
+    return torch.tensor([numbers[label] for label in labels], dtype=torch.long)

@@ -12,6 +12,7 @@ from forgetlab import sources
 from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
+from forgetlab.sources.files import read_rows
 from forgetlab.sources.json_tables import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
@@ -42,6 +43,7 @@ def task_from(
     k: int | None = None,
     seed: int = 0,
     similarity: float = 1.0,
+    turned: float | str | None = None,
 ) -> Task:
     """A task from data: `task_from("reviews.csv", model)`; the command line and the labs read a source by it too.
 
@@ -54,33 +56,28 @@ def task_from(
     lines; "k-shot" (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
     test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
     source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
-    limit: examples of each read. similarity: of an embedded task.
+    limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
     'f1'
     """
-    given = {
-        "kind": kind,
-        "test": test,
-        "name": name,
-        "text": text,
-        "label": label,
-        "pair": pair,
-        "limit": limit,
-        "k": k,
-    }
+    columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
+    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
     there, options = _options(source, given)
+    turned = options.pop("turned")
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
             raise ForgetlabError(f"{there} is an embedded task, which takes no {odd}")
-        return embedded.task(there, similarity=similarity)
+        return embedded.task(there, similarity=similarity, turned=_share(turned))
+    if turned is not None:
+        raise ForgetlabError(f"turned is a dial of the embedded sentiment task, not of {there}: leave it out")
     check_source(there)
     kind, test, title, k, limit = (options[key] for key in ("kind", "test", "name", "k", "limit"))
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
         raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
     title = title or short_name(there)
-    columns = {key: options[key] for key in ("text", "label", "pair")}
+    columns = {key: options[key] for key in columns}
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
@@ -133,6 +130,13 @@ def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, d
     return found.name, given
 
 
+def _share(turned: float | str | None) -> float | None:
+    try:
+        return None if turned is None else float(turned)
+    except ValueError:
+        raise ForgetlabError(f"turned must be a number between 0 and 1, got {turned!r}") from None
+
+
 def of_examples(name: str, train: Examples, test: Examples, model: Model, k: int | None = None) -> Task:
     """The task that examples of a kind make on a model. k: a k-shot probe instead of a trained head.
 
@@ -163,9 +167,7 @@ def _read(source: str | PathLike[str], split: str | None, options: Mapping[str, 
         return Examples("text", texts.texts[: options["limit"]], notes=texts.notes)
     if split is None and not is_hub_name(name):
         return sources.read(Path(source), **options)
-    whole, _, revision = name.removeprefix(sources.HUB_PREFIX).partition("@")
-    owner_name, _, config = whole.partition(":")
-    return sources.hub(owner_name, config or None, split=split or "test", revision=revision or None, **options)
+    return sources.hub(name, split=split or "test", **options)
 
 
 def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None) -> Task | None:
@@ -173,7 +175,7 @@ def _probe_of_rows(title: str, source: str, kind: str | None, limit: int | None)
     row = PAIR_ROW if kind == "minimal-pairs" else CHOICE_ROW
     if not is_file(source):
         raise ForgetlabError(f"{kind} come from a file of JSON lines such as {row}; there is no file {source}")
-    rows = sources.read_rows(source)
+    rows = read_rows(source)
     first = rows[0][1] if rows and isinstance(rows[0][1], dict) else {}
     if kind == "minimal-pairs" or (kind is None and _key(first, GOOD) and _key(first, BAD)):
         make: Any = _minimal_pairs

@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from forgetlab import metrics
 from forgetlab.errors import ForgetlabError
-from forgetlab.metrics.tally import Tally, by_item
+from forgetlab.metrics.language import entity_counts
+from forgetlab.metrics.tally import Tally, answers
 from forgetlab.models.heads import Level
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
@@ -22,10 +23,7 @@ from forgetlab.tasks.encoding import IGNORE, label_ids
 
 
 class Labelled(Task):
-    """What tasks with labels share: a head of their own, with a class for each kind of label.
-
-    labels: the classes, where the training data may lack some.
-    """
+    """What tasks with labels share: a head of their own, with a class for each kind of label."""
 
     level: ClassVar[Level]
     what: ClassVar[str]  # a label is called so in errors
@@ -90,22 +88,27 @@ class Classification(Labelled):
         return self._given(self.test)
 
     def guesser(self, model: Model, limit: int | None = None) -> float | None:
-        """Accuracy of the sample's most frequent class."""
-        counts = self._targets["test"][self.sample(limit)].bincount()
-        return float(counts.max() / counts.sum())  # never below 1/K
+        return most_frequent(self._targets["test"][self.sample(limit)])
+
+    def tally_of(self, gold: Tensor, guesses: Tensor) -> Tally:
+        """What the main score is made of. gold, guesses: (n,) class numbers."""
+        return answers(gold == guesses)
 
     def scores_of(
         self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
     ) -> tuple[Scores, Tally | None]:
-        right, loss, rows = [], [], []
+        gold, guesses, loss, rows = [], [], [], []
         for batch, logits in predictions:
-            right.append(logits.argmax(-1) == batch["targets"])
+            gold.append(batch["targets"])
+            guesses.append(logits.argmax(-1))
             loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
             rows.append(batch["rows"])
-        hits = torch.cat(right)
-        tally = Tally(("right", "one"), by_item([hits, torch.ones_like(hits)], torch.cat(rows), count))
-        accuracy = float(self.main_score(tally.items.sum(0)))
-        return {"accuracy": accuracy, "loss": float(torch.stack(loss).sum()) / count}, tally
+        order = torch.cat(rows).argsort()  # one prediction an item
+        right, guess = torch.cat(gold)[order], torch.cat(guesses)[order]
+        tally = self.tally_of(right, guess)
+        scores = {self.metric: float(self.main_score(tally.items.sum(0)))}
+        scores["accuracy"] = int((right == guess).sum()) / count
+        return {**scores, "loss": float(torch.stack(loss).sum()) / count}, tally
 
 
 class Tagging(Labelled):
@@ -128,10 +131,7 @@ class Tagging(Labelled):
 
     def _numbers(self, examples: Examples) -> Tensor:
         assert examples.tags is not None
-        longest = max(map(len, examples.tags))
-        numbers = {tag: i for i, tag in enumerate(self.labels)}
-        rows = [[numbers[t] for t in row] + [IGNORE] * (longest - len(row)) for row in examples.tags]
-        return torch.tensor(rows)
+        return pad_sequence([label_ids(tags, self.labels) for tags in examples.tags], True, IGNORE)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         encoded = self.encoded(model, split)
@@ -173,13 +173,19 @@ class Tagging(Labelled):
                 predicted[row].append(self.labels[guess])
                 gold[row].append(self.labels[target])
                 same += guess == target
-        counts = [metrics.entity_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
+        counts = [entity_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
         tally = Tally(("hits", "predicted", "gold"), torch.tensor(counts, dtype=torch.float64))
         sums = tally.items.sum(0)
         hits, found, there = sums.tolist()
         precision, recall = hits / max(found, 1), hits / max(there, 1)
         f1 = float(self.main_score(sums))
         return {"precision": precision, "recall": recall, "f1": f1, "accuracy": same / n, "loss": loss / n}, tally
+
+
+def most_frequent(targets: Tensor) -> float:
+    """Accuracy of one who always says the most frequent class, never below 1/K. targets: (n,) class numbers."""
+    counts = targets.bincount()
+    return float(counts.max() / counts.sum())
 
 
 def _classes(name: str, what: str, train: Iterable[str], test: Iterable[str]) -> tuple[str, ...]:

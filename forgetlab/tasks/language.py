@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.metrics.tally import Tally, by_item
+from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
 from forgetlab.tasks.encoding import inner_tokens, text_tokens
 
-MASK_RATE = 0.15
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
 
 
@@ -62,8 +61,9 @@ class LanguageModel(Task):
         losses = torch.cat(nll)
         if not len(losses):
             raise ForgetlabError(f"{self.name}: none of its test texts has a token that can be predicted")
-        tally = Tally(("nll", "tokens"), by_item([losses, torch.ones_like(losses)], torch.cat(rows), count))
-        sums = tally.items.sum(0)
+        places = torch.stack([losses, torch.ones_like(losses)], dim=1).cpu().double()
+        items = torch.zeros(count, 2, dtype=torch.float64).index_add_(0, torch.cat(rows).cpu(), places)
+        tally, sums = Tally(("nll", "tokens"), items), items.sum(0)
         scores = {"perplexity": float(self.main_score(sums)), "loss": float(sums[0] / sums[1])}
         return scores | ({"end": float(torch.cat(ends).mean())} if ends else {}), tally
 
@@ -131,7 +131,7 @@ class MaskedLM(LanguageModel):
     """
 
     kind = "masked-lm"
-    mask_rate = MASK_RATE
+    mask_rate = 0.15
 
     def __init__(
         self,

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import in_pieces
 from forgetlab.tasks.encoding import EVALUATION_BATCH, encode, text_tokens
+from forgetlab.tasks.language import in_pieces
 
 
 def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUATION_BATCH) -> Tensor:
@@ -50,19 +51,15 @@ def option_log_probabilities(
         kept = row[-(model.max_length - len(begin) - len(end)) :]
         unseen = 1 if model.causal and not begin else 0  # nothing stands before the first token
         counts.append(max(0, min(len(row) - before[context], len(kept) - unseen)))
-        rows.append([*begin, *kept, *end])
+        rows.append(torch.tensor([*begin, *kept, *end]))
     lengths, numbers = torch.tensor([len(row) for row in rows]), torch.tensor(counts)
     total = torch.empty(len(rows))
     with torch.inference_mode():
         for index in torch.argsort(lengths, stable=True).split(at_once):
-            longest = int(lengths[index].max())
-            padded = [rows[i] + [tokenizer.pad_token_id] * (longest - len(rows[i])) for i in index.tolist()]
-            places = torch.arange(longest)
-            last = (lengths[index] - len(end)).unsqueeze(1)
-            batch = {
-                "input_ids": torch.tensor(padded),
-                "attention_mask": (places < lengths[index].unsqueeze(1)).long(),
-            }
+            padded = pad_sequence([rows[i] for i in index.tolist()], True, tokenizer.pad_token_id)
+            places, length = torch.arange(padded.shape[1]), lengths[index].unsqueeze(1)
+            batch = {"input_ids": padded, "attention_mask": (places < length).long()}
+            last = length - len(end)
             own = (places < last) & (places >= last - numbers[index].unsqueeze(1))
             batch = {name: column.to(model.device) for name, column in batch.items()}
             total[index] = _sums(model, batch, own.to(model.device)).cpu()

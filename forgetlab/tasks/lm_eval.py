@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from forgetlab.errors import ForgetlabError, unknown, whole
+from forgetlab.errors import ForgetlabError, one_of, unknown, whole
 from forgetlab.metrics.retention import LOWER_IS_BETTER, PERPLEXITIES
 from forgetlab.metrics.tally import stratified
 from forgetlab.models.memory import out_of_memory
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
-from forgetlab.tasks.probes import Probe
+from forgetlab.tasks.probes import Probe, need_causal
 
 
 class HarnessTask(Probe):
@@ -62,13 +62,8 @@ class HarnessTask(Probe):
         self.include = tuple(map(str, [include] if isinstance(include, str | PathLike) else include or ()))
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        if model.lm_kind != "causal":
-            raise ForgetlabError(
-                f"the lm_eval task {self.name} needs a causal language model; {model.name} is none: "
-                "for an encoder there is suite('glue', model)"
-            )
-        if self.name not in self._tasks().all_tasks:
-            raise unknown("task of lm_eval", self.name, self._tasks().all_tasks)
+        need_causal(f"the lm_eval task {self.name}", model, ": for an encoder there is suite('glue', model)")
+        one_of("task of lm_eval", self.name, self._tasks().all_tasks)
 
     def _tasks(self) -> Any:
         if find_spec("lm_eval") is None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from forgetlab import metrics
 from forgetlab.errors import ForgetlabError, whole
+from forgetlab.metrics.tally import answers
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import Scores, Tally, Task, first_unscored
+from forgetlab.tasks.base import Scores, Tally, Task
 from forgetlab.tasks.encoding import label_ids
+from forgetlab.tasks.labelled import most_frequent
+from forgetlab.tasks.language import first_unscored
 from forgetlab.tasks.likelihood import log_probabilities, option_log_probabilities
 
 
@@ -28,6 +32,12 @@ class Probe(Task):
 
     def logits(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
         raise ForgetlabError(f"{self.name} is a zero-shot task: it can be watched, not trained")
+
+
+def need_causal(name: str, model: Model, instead: str = "") -> None:
+    """Raise ForgetlabError for a model that does not write. name: of the task. instead: what serves such a model."""
+    if model.lm_kind != "causal":
+        raise ForgetlabError(f"{name} needs a causal language model; {model.name} is none{instead}")
 
 
 class ByLikelihood(Probe):
@@ -73,36 +83,53 @@ class MinimalPairs(ByLikelihood):
         return {"accuracy": float(self.main_score(tally.items.sum(0)))}, tally
 
 
-class Cloze(ByLikelihood):
-    """Share of questions whose right ending the model finds the most probable among the candidates."""
+class _Choices(ByLikelihood):
+    """What the probes of one right option among several share: `answers` has the index of each, from 0."""
 
     metric = "accuracy"
-    kind = "cloze"
+    form: ClassVar[str]  # of a question and an option
 
     def __init__(
-        self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[str]
+        self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[int]
     ) -> None:
-        texts = tuple(f"{q} {c} ." for q, cs in zip(questions, choices, strict=True) for c in cs)
-        super().__init__(name, None, Examples(kind="text", texts=texts))
-        self.choices = [tuple(cs) for cs in choices]
-        self.answers = tuple(answers)
+        self.questions, self.choices, self.answers = list(questions), list(map(tuple, choices)), list(answers)
+        super().__init__(name, None, Examples(kind="text", texts=tuple(self.texts(range(len(questions))))))
+
+    def texts(self, asked: Iterable[int]) -> list[str]:
+        """Those questions with each of their options."""
+        return [self.form.format(self.questions[i], option).strip() for i in asked for option in self.choices[i]]
+
+    @abstractmethod
+    def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
+        """{score: (options,) how probable it finds each option of the questions `asked`}, "accuracy" first."""
 
     def items(self) -> int:
         return len(self.choices)
 
     def guesser(self, model: Model, limit: int | None = None) -> float | None:
         """Chance: 1/K of K choices, averaged over the questions."""
-        return chance([len(self.choices[i]) for i in self.sample(limit).tolist()])
+        asked = self.sample(limit).tolist()
+        return sum(1 / len(self.choices[i]) for i in asked) / len(asked)
 
     def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
         asked = self.sample(limit).tolist()
-        own = blocks([len(choices) for choices in self.choices], asked)
-        scores = log_probabilities(model, [self.test.texts[i] for i in own], self.rows_at_once)
-        parts = scores.split([len(self.choices[i]) for i in asked])
-        right = [self.choices[i][int(part.argmax())] == self.answers[i] for i, part in zip(asked, parts, strict=True)]
-        tally = answers(torch.tensor(right))
-        accuracy = float(self.main_score(tally.items.sum(0)))
-        return {"accuracy": accuracy, "chance": chance([len(self.choices[i]) for i in asked])}, tally
+        counts, right = [len(self.choices[i]) for i in asked], torch.tensor([self.answers[i] for i in asked])
+        tallies = {
+            name: answers(torch.stack([part.argmax() for part in values.split(counts)]) == right)
+            for name, values in self.likelihoods(model, asked).items()
+        }
+        scores = {name: float(self.main_score(tally.items.sum(0))) for name, tally in tallies.items()}
+        return {**scores, "chance": sum(1 / n for n in counts) / len(counts)}, tallies["accuracy"]
+
+
+class Cloze(_Choices):
+    """Share of questions whose right ending the model finds the most probable among the candidates."""
+
+    kind = "cloze"
+    form = "{} {} ."
+
+    def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
+        return {"accuracy": log_probabilities(model, self.texts(asked), self.rows_at_once)}
 
 
 class KShot(Probe):
@@ -136,9 +163,7 @@ class KShot(Probe):
         return self._targets[1].tolist()
 
     def guesser(self, model: Model, limit: int | None = None) -> float | None:
-        """Accuracy of the sample's most frequent class."""
-        counts = self._targets[1][self.sample(limit)].bincount()
-        return float(counts.max() / counts.sum())  # never below 1/K
+        return most_frequent(self._targets[1][self.sample(limit)])
 
     def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
         sample = self.sample(limit)
@@ -160,23 +185,7 @@ class KShot(Probe):
         return rows
 
 
-def answers(right: Tensor) -> Tally:
-    """The tally of (n,) questions, each right (1), wrong (0) or right in a share of the draws."""
-    return Tally(("right", "one"), torch.stack([right.double(), torch.ones(len(right), dtype=torch.float64)], dim=1))
-
-
-def chance(counts: Sequence[int]) -> float:
-    """Accuracy of guessing among that many choices of each question."""
-    return sum(1 / count for count in counts) / len(counts)
-
-
-def blocks(counts: Sequence[int], asked: Sequence[int]) -> list[int]:
-    """Where the choices of the questions `asked` stand, when all questions' choices follow one another."""
-    starts = [0, *accumulate(counts)]
-    return [i for one in asked for i in range(starts[one], starts[one + 1])]
-
-
-class MultipleChoice(ByLikelihood):
+class MultipleChoice(_Choices):
     """Share of questions whose right option is the most probable after the question, per token of the option.
 
     score(o) = log p(o | question) / tokens of o: the mean, so that long options are not punished (GPT-3: Brown et
@@ -187,8 +196,8 @@ class MultipleChoice(ByLikelihood):
     answers: for each the index of the right one, from 0. Raises ForgetlabError for anything else.
     """
 
-    metric = "accuracy"
     kind = "choices"
+    form = "{} {}"
 
     def __init__(
         self, name: str, questions: Sequence[str], choices: Sequence[Sequence[str]], answers: Sequence[int]
@@ -203,36 +212,14 @@ class MultipleChoice(ByLikelihood):
                 raise ForgetlabError(
                     f"{name}, question {i}: the answer is {answer!r}; expected an index from 0 to {len(options) - 1}"
                 )
-        self.questions = [q for q, options in zip(questions, choices, strict=True) for _ in options]
-        self.options = [option for options in choices for option in options]
-        self.counts, self.answers = [len(options) for options in choices], list(answers)
-        texts = tuple(f"{q} {o}".strip() for q, o in zip(self.questions, self.options, strict=True))
-        super().__init__(name, None, Examples(kind="text", texts=texts))
+        super().__init__(name, questions, choices, answers)
 
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         begun = all(self.questions)  # something stands before each option
         return (Probe if begun else ByLikelihood).remarks(self, model, *splits, limit=limit)
 
-    def items(self) -> int:
-        return len(self.counts)
-
-    def guesser(self, model: Model, limit: int | None = None) -> float | None:
-        """Chance: 1/K of K choices, averaged over the questions."""
-        return chance([self.counts[i] for i in self.sample(limit).tolist()])
-
-    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
-        asked = self.sample(limit).tolist()
-        counts, own = [self.counts[i] for i in asked], blocks(self.counts, asked)
-        questions, options = [self.questions[i] for i in own], [self.options[i] for i in own]
+    def likelihoods(self, model: Model, asked: Sequence[int]) -> dict[str, Tensor]:
+        questions = [self.questions[i] for i in asked for _ in self.choices[i]]
+        options = [option for i in asked for option in self.choices[i]]
         sums, tokens = option_log_probabilities(model, questions, options, self.rows_at_once)
-        answer = torch.tensor([self.answers[i] for i in asked])
-        normalised, plain = (
-            answers(torch.stack([part.argmax() for part in values.split(counts)]) == answer)
-            for values in (sums / tokens.clamp_min(1), sums)
-        )
-        scores = {
-            "accuracy": float(self.main_score(normalised.items.sum(0))),
-            "unnormalised": float(self.main_score(plain.items.sum(0))),
-            "chance": chance(counts),
-        }
-        return scores, normalised
+        return {"accuracy": sums / tokens.clamp_min(1), "unnormalised": sums}

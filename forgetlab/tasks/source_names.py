@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forgetlab import sources
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.models.model import free_name
 from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES
+from forgetlab.sources.hub_data import PREFIX
 
 FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
-OPTIONS = ("text", "label", "pair", "kind", "test", "name", "k", "limit")
+OPTIONS = ("text", "label", "pair", "kind", "test", "name", "k", "limit", "turned")
 _OPTION = r"\s*\w+=[^,]*"
 _OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
 LONGEST = 1000  # characters of a source
@@ -41,8 +41,7 @@ def parsed(given: str | os.PathLike[str]) -> Source:
     options: dict[str, str] = {}
     for part in filter(None, listed.split(",")):
         option, _, value = (piece.strip() for piece in part.partition("="))
-        if option not in OPTIONS:
-            raise unknown(f"option of {name}", option, OPTIONS)
+        one_of(f"option of {name}", option, OPTIONS)
         if not value or option in options:
             raise ForgetlabError(f"{name}: {option} has {'two values' if value else 'no value'}")
         options[option] = value
@@ -87,23 +86,14 @@ def source_files(given: Iterable[str]) -> list[Path]:
 
 def is_hub_name(source: str) -> bool:
     """Whether a source is "owner/name" of the hub: one slash, no such file, and no folder that it could be in."""
-    if source.startswith(sources.HUB_PREFIX):
+    if source.startswith(PREFIX):
         return True
     plain = source.partition("@")[0].partition(":")[0]
-    owner, slash, rest = plain.partition("/")
-    if (
-        not slash
-        or not owner
-        or not rest
-        or "/" in rest
-        or owner[0] in ".~"
-        or "\\" in source
-        or not plain.isprintable()
-    ):
+    if not re.fullmatch("[^/.~][^/]*/[^/]+", plain) or "\\" in source or not plain.isprintable():
         return False
     if Path(plain).suffix.lower() in FILES:
         return False  # a file whose folder is misspelt
-    return not _there(plain, Path.exists) and not _there(owner, Path.is_dir)
+    return not _there(plain, Path.exists) and not _there(plain.partition("/")[0], Path.is_dir)
 
 
 def short_name(source: str) -> str:
@@ -112,7 +102,7 @@ def short_name(source: str) -> str:
     Letters that cannot be shown, as in a file's name that is not UTF-8, are marked.
     """
     if is_hub_name(source):
-        name = source.removeprefix(sources.HUB_PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
+        name = source.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
     else:
         path = Path(source)
         name = (path.stem if free_name(path.stem.replace(".", "-")) else path.name) if is_file(source) else source

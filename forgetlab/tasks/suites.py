@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab import sources
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of, unknown
 from forgetlab.models.model import Model
-from forgetlab.tasks import Classification, Scores, Suite, Tally, Task, score_of_sums
+from forgetlab.tasks import Classification, Suite, Tally, Task
 from forgetlab.tasks.embedded import default_watch, task
 from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.source_names import MACHINE_TEXT
@@ -34,35 +32,10 @@ class MatthewsClassification(Classification):
         """Matthews correlation of one who always says the same: 0."""
         return 0.0
 
-    def scores_of(
-        self, predictions: Iterable[tuple[Mapping[str, Tensor], Tensor]], count: int
-    ) -> tuple[Scores, Tally | None]:
-        size, loss, cells, rows = len(self.labels), [], [], []
-        for batch, logits in predictions:
-            loss.append(F.cross_entropy(logits, batch["targets"], reduction="sum"))
-            cells.append(batch["targets"] * size + logits.argmax(-1))
-            rows.append(batch["rows"])
-        items = torch.zeros(count, size**2, dtype=torch.float64)
-        items[torch.cat(rows).cpu(), torch.cat(cells).cpu()] = 1  # gold by predicted
-        names = tuple(f"{gold}/{predicted}" for gold in self.labels for predicted in self.labels)
-        tally, table = Tally(names, items), items.sum(0)
-        accuracy = float(table.view(size, size).trace()) / count
-        scores = {"matthews": float(self.main_score(table)), "accuracy": accuracy}
-        return {**scores, "loss": float(torch.stack(loss).sum()) / count}, tally
-
-
-def matthews_correlation(counts: Sequence[Sequence[int]]) -> float:
-    """Matthews correlation of a table of counts, −1 to 1; 0 is chance, also where one class only was predicted.
-
-    counts: (C, C), gold classes by predicted ones. Source: Matthews 1975; for C above 2, R_K of Gorodkin 2004, eq. 8.
-
-    >>> round(matthews_correlation([[3, 1], [1, 3]]), 3)
-    0.5
-    """
-    table = np.asarray(counts, dtype=np.float64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or table.sum() <= 0:
-        raise ForgetlabError(f"counts have shape {table.shape}; expected (C, C), gold by predicted, not all 0")
-    return float(score_of_sums("matthews", torch.from_numpy(table).flatten()))
+    def tally_of(self, gold: Tensor, guesses: Tensor) -> Tally:
+        """Of each item the cell of the table, gold classes by predicted ones, that it counts in."""
+        size, columns = len(self.labels), tuple(f"{right}/{said}" for right in self.labels for said in self.labels)
+        return Tally(columns, F.one_hot((gold * size + guesses).cpu(), size**2).double())
 
 
 def glue(
@@ -139,10 +112,7 @@ def suite(name: str, model: Model, **options: Any) -> Suite:
     >>> [task.name for task in suite("embedded", load("tiny-gpt")).tasks][:3]
     ['causal-lm', 'minimal-pairs', 'cloze']
     """
-    if name not in SUITES:
-        raise unknown("suite", name, SUITES)
+    one_of("suite", name, SUITES)
     if name == "embedded":
         return Suite(name, tuple(task(n) for n in default_watch(model)))
-    from forgetlab.tasks import suites
-
-    return suites.glue(**options) if name == "glue" else suites.text_suite(model, **options)
+    return glue(**options) if name == "glue" else text_suite(model, **options)

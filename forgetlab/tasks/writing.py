@@ -13,7 +13,7 @@ from forgetlab.metrics.tally import stratified
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import Scores, Tally
-from forgetlab.tasks.probes import Probe
+from forgetlab.tasks.probes import Probe, need_causal
 
 
 class Writing(Probe):
@@ -25,13 +25,12 @@ class Writing(Probe):
     metric = "fluency"
     kind = "writing"
 
-    def __init__(self, name: str = "writing", count: int = 200) -> None:
-        super().__init__(name, None, Examples(kind="text", texts=("",)))
-        self.count = count
+    def __init__(self, name: str = "writing", count: int = 200, texts: Sequence[str] = ("",)) -> None:
+        super().__init__(name, None, Examples(kind="text", texts=tuple(texts)))
+        self.count = whole("count", count)
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        if model.lm_kind != "causal":
-            raise ForgetlabError(f"the task {self.name} needs a causal language model; {model.name} is none")
+        need_causal(f"the task {self.name}", model)
 
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         return []
@@ -40,10 +39,17 @@ class Writing(Probe):
         return self.count
 
     def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
+        return self.judged(self.write(model, min(self.count, limit or self.count))), None
+
+    def write(self, model: Model, count: int) -> list[str]:
+        """`count` texts, the same at each call for the same weights."""
+        return write(model, count, seed=0)
+
+    def judged(self, texts: list[str]) -> Scores:
+        """The scores of such texts."""
         from forgetlab.sources.world import coherence, fluency
 
-        texts = write(model, min(self.count, limit or self.count), seed=0)
-        return {"fluency": fluency(texts), "coherence": coherence(texts)}, None
+        return {"fluency": fluency(texts), "coherence": coherence(texts)}
 
 
 def write(
@@ -115,7 +121,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
 
 
-class Generation(Probe):
+class Generation(Writing):
     """What a causal model writes, counted without a judge: does it still vary its words, or repeat itself?
 
     distinct_1, distinct_2: different words, pairs of words / all of them, over every text (Li et al. 2016).
@@ -140,22 +146,14 @@ class Generation(Probe):
     ) -> None:
         if prompts is not None and not prompts:
             raise ForgetlabError(f"{name}: no prompts given; leave them out to write from the begin token")
-        super().__init__(name, None, Examples(kind="text", texts=tuple(prompts or ("",))))
+        super().__init__(name, count, prompts or ("",))
         self.prompts = prompts
-        self.count, self.tokens = whole("count", count), whole("tokens", tokens)
-        self.prompt_tokens = whole("prompt_tokens", prompt_tokens)
+        self.tokens, self.prompt_tokens = whole("tokens", tokens), whole("prompt_tokens", prompt_tokens)
 
     def prepare(self, model: Model, seed: int = 0) -> None:
-        if model.lm_kind != "causal":
-            raise ForgetlabError(
-                f"the task {self.name} needs a causal language model; {model.name} is none: watch masked-lm, k-shot "
-                "or minimal pairs on it"
-            )
+        need_causal(f"the task {self.name}", model, ": watch masked-lm, k-shot or minimal pairs on it")
         if self.prompts is not None:
             self._start(model, 1)
-
-    def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
-        return []
 
     def write(self, model: Model, count: int) -> list[str]:
         """`count` texts at most, the same at each call for the same weights."""
@@ -180,11 +178,8 @@ class Generation(Probe):
             )
         return torch.tensor(long)[stratified([None] * len(long), count)]
 
-    def items(self) -> int:
-        return self.count
-
-    def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
-        return variety(self.write(model, min(self.count, limit or self.count))), None
+    def judged(self, texts: list[str]) -> Scores:
+        return variety(texts)
 
 
 def variety(texts: Sequence[str]) -> Scores:

@@ -10,8 +10,10 @@ from weakref import WeakMethod, proxy
 
 import ipywidgets as widgets
 
-LABELLED: Any = {"description_width": "130px"}
-WIDE: Any = {"width": "100%", "max_width": "420px", "min_width": "280px"}
+from forgetlab.teaching import page
+
+LABELLED: Any = {"description_width": "auto"}  # the page's style sheet sets labels above
+WIDE: Any = {"flex": "1 1 auto", "width": "220px", "min_width": "170px", "max_width": "340px"}
 
 
 def _layout(**more: str) -> widgets.Layout:
@@ -22,7 +24,7 @@ def slider(label: str, value: float, low: float, high: float, step: float, *, li
     """A slider with its value beside it. live: report while it is dragged (redraws only), else on release."""
     whole = all(isinstance(x, int) for x in (value, low, high, step))
     kind = widgets.IntSlider if whole else widgets.FloatSlider
-    options: dict[str, Any] = {} if whole else {"readout_format": ".3g"}
+    options: dict[str, Any] = {} if whole else {"readout_format": ".3"}  # 0.2; with "g" it were 0.200
     return kind(
         value=value,
         min=low,
@@ -50,7 +52,7 @@ def log_slider(
         step=1 / per_decade,
         description=label,
         continuous_update=live,
-        readout_format=".3r" if high >= 100 else ".2g",  # 1000 rather than 1.0e+3
+        readout_format=".3r" if high >= 1000 else ".3" if high >= 100 else ".2",  # r: 1000 rather than 1e+3
         style=LABELLED,
         layout=_layout(),
     )
@@ -77,7 +79,7 @@ def text(label: str, value: str = "", *, rows: int = 1) -> widgets.Widget:
     """A line of text, or a box of several rows."""
     kind, more = (widgets.Text, {}) if rows == 1 else (widgets.Textarea, {"rows": rows})
     options: Any = {"continuous_update": False, "style": LABELLED, **more}
-    return kind(value=value, description=label, layout=_layout(max_width="640px", width="calc(100% - 4px)"), **options)
+    return kind(value=value, description=label, layout=_layout(width="auto", max_width="640px"), **options)
 
 
 def button(label: str, action: Callable[[], None], *, primary: bool = False) -> widgets.Button:
@@ -108,29 +110,20 @@ def on_page(widget: widgets.Widget, shown: bool) -> None:
     widget.comm.on_msg(handle if shown else weakly(handle))
 
 
-def answer_while_busy(widget: widgets.Widget, *, spare: bool = False) -> None:
+def answer_while_busy(widget: widgets.Widget) -> None:
     """Handle a page's messages in the thread that it asks for, so that they are answered while a cell computes.
 
     From 7.4 on ipykernel gives them to the thread that last published on the widget: at first the one of the cells.
-    spare: where that one has no cell to compute, let it answer: the other may be at work on a run.
     """
     for part in _parts(widget):
         route = getattr(part.comm, "_reply_subshell_for", None)
         if route is not None and [*signature(route).parameters] == ["data", "default"]:
-            part.comm._reply_subshell_for = _spare(part.comm) if spare else _as_asked
+            part.comm._reply_subshell_for = _as_asked
 
 
 def _as_asked(data: Any, default: Any) -> Any:
     """The thread that the message itself names."""
     return default
-
-
-def _spare(comm: Any) -> Callable[[Any, Any], Any]:
-    def route(data: Any, default: Any) -> Any:
-        cells = getattr(getattr(comm, "kernel", None), "_main_asyncio_lock", None)  # held while a cell computes
-        return default if cells is None or cells.locked() else None
-
-    return route
 
 
 def close(widget: widgets.Widget) -> None:
@@ -150,9 +143,10 @@ def _registry() -> dict[str, Any]:
     return getattr(widgets.widget, "_instances", None) or widgets.Widget.widgets
 
 
-def row(*children: widgets.Widget) -> widgets.Box:
+def row(*children: widgets.Widget, gap: str = "0") -> widgets.Box:
     """Side by side, below each other where the page is narrow."""
-    return widgets.Box(children, layout=widgets.Layout(display="flex", flex_flow="row wrap", align_items="center"))
+    how = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": gap}
+    return widgets.Box(children, layout=widgets.Layout(**how))
 
 
 def column(*children: widgets.Widget) -> widgets.VBox:
@@ -162,9 +156,11 @@ def column(*children: widgets.Widget) -> widgets.VBox:
 
 def note(words: str = "") -> widgets.HTML:
     """A line of plain words, read out by screen readers when it changes."""
-    return widgets.HTML(said(words))
+    made = widgets.HTML(said(words))
+    made.add_class(page.SAYS)
+    return made
 
 
 def said(words: str) -> str:
     """The HTML of a note."""
-    return f'<div role="status" aria-live="polite" style="line-height:1.4;max-width:640px">{escape(words)}</div>'
+    return f'<div style="line-height:1.4;max-width:640px">{escape(words)}</div>'

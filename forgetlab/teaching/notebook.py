@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from forgetlab.teaching import compat
+from forgetlab.teaching import compat, page
 
 __all__ = ["gpu", "network", "setup", "show"]
 
@@ -121,7 +121,8 @@ class Living(widgets.VBox):
     _ipython_display_ = None  # ipywidgets 7 would show the widget alone
 
     def __init__(self, children: Sequence[widgets.Widget] = ()) -> None:
-        super().__init__(children)
+        super().__init__([*children, page.sheet()])
+        self.add_class(page.OURS)
         compat.on_page(self, False)
         compat.answer_while_busy(self)
 

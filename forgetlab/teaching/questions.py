@@ -1,4 +1,7 @@
-"""Questions and how an answer is judged; `data/quiz/*.json` holds them, `quiz` shows them."""
+"""Questions and how an answer is judged; `data/quiz/*.json` holds them, `quiz` shows them.
+
+The options of a question stand in an order drawn by its id: the same for everybody, however they were written down.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Any, Literal
 
 from forgetlab.errors import ForgetlabError, unknown
@@ -16,6 +20,7 @@ from forgetlab.sources.shipped import data_folder
 
 Kind = Literal["single", "multiple", "numeric"]
 FINAL = "final"
+DRAW = 123  # of the draws of the options' order one that spreads the right answers evenly; the tests count
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,17 @@ def find(name: str) -> Question:
     return found[name]
 
 
+def _shuffled(name: str, options: list[Option]) -> tuple[Option, ...]:
+    """By a hash of the question's id and the option's own words, so that the order in the file does not count."""
+    return tuple(sorted(options, key=lambda option: sha256(f"{DRAW} {name} {option.text}".encode()).digest()))
+
+
 def _read(entry: dict[str, Any]) -> Question:
     try:
         made = Question(
             **{
                 **entry,
-                "options": tuple(Option(**option) for option in entry.get("options", ())),
+                "options": _shuffled(str(entry.get("id")), [Option(**option) for option in entry.get("options", ())]),
                 "traps": tuple((float(value), words) for value, words in entry.get("traps", ())),
             }
         )

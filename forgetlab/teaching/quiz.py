@@ -7,21 +7,11 @@ from html import escape
 
 import ipywidgets as widgets
 
-from forgetlab.teaching import compat
+from forgetlab.teaching import compat, page
 from forgetlab.teaching.notebook import Living
 from forgetlab.teaching.questions import FINAL, Judged, Question, find, judge, questions
 
 CLEAR_ALL = "Clear all answers"
-# Both generations of widgets give an option one line: a longer one is cut, or lies over the next. Here it wraps.
-CHOICES = "forgetlab-choices"
-WRAPPED = (
-    f"<style>.{CHOICES}, .{CHOICES} label, .{CHOICES} span "
-    "{height: auto !important; white-space: normal !important; overflow: visible !important; line-height: 1.4}"
-    f".{CHOICES} .widget-radio-box label, .{CHOICES} .widget-label-basic "
-    "{display: flex !important; align-items: flex-start; margin-bottom: 6px}"
-    f".{CHOICES} .widget-radio-box label {{flex-direction: row-reverse; justify-content: flex-end}}"
-    f".{CHOICES} input {{flex: none; align-self: flex-start !important; margin: 1px 8px 0 0 !important}}</style>"
-)
 
 
 class Card(Living):
@@ -39,9 +29,7 @@ class Card(Living):
         }
         for control in self.choices:  # a new choice is not what the words beside it judge
             control.observe(lambda _: self._hush(), "value")
-        super().__init__(
-            [widgets.HTML(WRAPPED + _asked(question)), *self.choices, compat.row(*self.buttons.values()), self.note]
-        )
+        super().__init__([widgets.HTML(_asked(question)), *self.choices, compat.row(*self.buttons.values()), self.note])
 
     def answer(self) -> None:
         """Judge what is chosen or typed now."""
@@ -85,7 +73,7 @@ def _choices(question: Question) -> list[widgets.Widget]:
     else:
         made = [widgets.RadioButtons(options=texts, value=None, description="", layout=wide)]
     for control in made:
-        control.add_class(CHOICES)
+        control.add_class(page.CHOICES)
     return made
 
 
@@ -155,13 +143,15 @@ class Quiz(Living):
         self._page.children = (card,)
         self.place.value = compat.said(f"Question {self.at + 1} of {len(self.cards)}: {card.question.topic}")
         rows = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
-            f"<td style='padding:0 16px'>{right} of {count} right</td><td>{count - answered} unanswered</td></tr>"
+            f"<tr><th scope='row' style='text-align:left;white-space:normal'>{escape(topic)}</th>"
+            f"<td style='padding:0 8px'>{right} of {count} right</td><td>{count - answered} unanswered</td></tr>"
             for topic, (right, answered, count) in self.scores().items()
         )
         total = sum(right for right, _, _ in self.scores().values())
         head = f"Score: {total} of {len(self.cards)}"
-        self.score.value = f"<table><caption style='text-align:left'>{head}</caption>{rows}</table>"
+        self.score.value = (
+            f"<table style='white-space:nowrap'><caption style='text-align:left'>{head}</caption>{rows}</table>"
+        )
 
 
 def final_quiz() -> Quiz:
@@ -196,7 +186,7 @@ def as_html(question: Question) -> str:
 
 def _asked(question: Question) -> str:
     several = " <em>(Several may be right.)</em>" if question.kind == "multiple" else ""
-    return f"<p style='line-height:1.4;max-width:640px'>{escape(question.ask)}{several}</p>"
+    return f"<p class='{page.ASKED}' style='line-height:1.4;max-width:640px'>{escape(question.ask)}{several}</p>"
 
 
 def _letter(i: int) -> str:

@@ -22,7 +22,7 @@ from forgetlab.training import compiling
 from forgetlab.training.measuring import measured
 from forgetlab.training.method import Group, Method, Run, grouped
 from forgetlab.training.options import Options, Precision, check, make_ready
-from forgetlab.training.record import Record, Status, plain_tallies
+from forgetlab.training.record import Record, Status
 from forgetlab.training.step import Passes
 from forgetlab.training.torch_state import TorchState
 
@@ -224,18 +224,18 @@ class _Loop:
     ) -> Record:
         run = self.run
         with compiling.as_written() if self.options.compile else nullcontext():
-            found, tallies = measured(run, self.tasks, self.options.limit, self.pool)
+            found = measured(run, self.tasks, self.options.limit, self.pool)
         notes = [*run.notes]
         run.notes.clear()  # each is said once
         status: Status = "done" if run.step == run.steps else "running"
         message = ""
-        if loss is not None and not (math.isfinite(loss) and math.isfinite(found["drift"])):
+        if loss is not None and not (math.isfinite(loss) and math.isfinite(found.drift)):
             status = "diverged"
             message = f"the loss is no longer finite after step {run.step}: the learning rate {run.lr:g} is too high"
         kept = ends or loss is None or status != "running"
-        return Record(
-            **found,
-            tallies=plain_tallies(tallies) if kept else {},
+        return replace(
+            found,
+            tallies=found.tallies if kept else {},
             loss=loss,
             seconds=time.perf_counter() - start,
             train_seconds=self.train_seconds,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import TypedDict
 
 import torch
 
@@ -12,26 +11,14 @@ from forgetlab.metrics import parameter_drift
 from forgetlab.models.model import evaluating
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Scores, Tagging, Tally, Task
 from forgetlab.training.method import Method, Run, by_name
+from forgetlab.training.record import Record
 
 OWN_KINDS = (Classification, Tagging, MaskedLM, CausalLM)
 Scored = tuple[Scores, Tally | None]
 
 
-class Measured(TypedDict):
-    """What every Record of a run holds, under its names there."""
-
-    step: int
-    scores: dict[str, Scores]
-    penalty: dict[str, float]
-    drift: float
-    drift_per_layer: dict[str, float]
-    lr: list[float]
-
-
-def measured(
-    run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None
-) -> tuple[Measured, dict[str, Tally | None]]:
-    """What is measured for a Record of a run, and the tallies of its tasks.
+def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor | None = None) -> Record:
+    """A Record of a run as it is now, with the tallies of its tasks; its losses and times are for the caller to add.
 
     pool: threads that score tasks side by side, each task on one thread with the same bits as ever. Only tasks of
     forgetlab's own classes, which read the model and nothing else, and where no method switches the model for a task.
@@ -49,14 +36,16 @@ def measured(
     with torch.no_grad(), run.autocast():
         values = {name: method.penalty(run) for name, method in by_name(run.methods).items()}
     drift = parameter_drift(run.anchor, run.weights)
-    return {
-        "step": run.step,
-        "scores": {name: scores for name, (scores, _) in found.items()},
-        "penalty": {name: float(value) for name, value in values.items() if value is not None},
-        "drift": drift.total,
-        "drift_per_layer": drift.per_layer,
-        "lr": [group["lr"] for group in run.groups],
-    }, {name: tally for name, (_, tally) in found.items()}
+    return Record(
+        step=run.step,
+        loss=None,
+        scores={name: scores for name, (scores, _) in found.items()},
+        penalty={name: float(value) for name, value in values.items() if value is not None},
+        drift=drift.total,
+        drift_per_layer=drift.per_layer,
+        lr=[group["lr"] for group in run.groups],
+        tallies={name: tally.plain() for name, (_, tally) in found.items() if tally is not None},
+    )
 
 
 def _side_by_side(pool: Executor, score: Callable[[Task], Scored], tasks: Sequence[Task]) -> dict[str, Scored]:

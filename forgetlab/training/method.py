@@ -28,11 +28,15 @@ Family = Literal[
 
 @dataclass(frozen=True)
 class Setting:
-    """The setting that says how strong a remedy is, and its ends; its usual value is the constructor's default."""
+    """The setting that says how strong a remedy is, and its ends; its usual value is the constructor's default.
+
+    usual: where that default is None, as it depends on the model.
+    """
 
     name: str
     low: float = 0
     high: float = math.inf
+    usual: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Size and training of a tiny model. tasks: the labelled tasks whose heads are trained along."""
+class Pretraining:
+    """The size and the training of a tiny model. tasks: the labelled tasks whose heads are trained along."""
 
     width: int
     layers: int
@@ -36,9 +36,9 @@ class Shape:
     tasks: tuple[str, ...] = ()
 
 
-SHAPES = {
-    "tiny-bert": Shape(64, 3, 4, steps=10000, texts=200_000, tasks=("entities", "register", "acceptability")),
-    "tiny-gpt": Shape(96, 3, 4, steps=5000, texts=200_000),
+SHIPPED = {
+    "tiny-bert": Pretraining(64, 3, 4, steps=10000, texts=200_000, tasks=("entities", "register", "acceptability")),
+    "tiny-gpt": Pretraining(96, 3, 4, steps=5000, texts=200_000),
 }
 
 
@@ -67,47 +67,28 @@ def world_tokenizer(causal: bool) -> Any:
     )
 
 
-def bert_body(tokenizer: Any, shape: Shape) -> nn.Module:
-    """A BERT with a masked-LM head, at random."""
-    from transformers import BertConfig, BertForMaskedLM
+def random_model(name: str, tokenizer: Any, size: Pretraining, causal: bool, seed: int, positions: int = 64) -> Model:
+    """A BERT with a masked-LM head or, causal, a GPT-2 with tied embeddings: its weights drawn by the seed."""
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-    return BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.width,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            intermediate_size=4 * shape.width,
-            max_position_embeddings=64,
-            hidden_act="relu",  # a tenth faster than GELU on a CPU
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def gpt_body(tokenizer: Any, shape: Shape, positions: int = 64) -> nn.Module:
-    """A GPT-2 with tied embeddings, at random."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_embd=shape.width,
-            n_layer=shape.layers,
-            n_head=shape.heads,
-            n_positions=positions,
-            activation_function="relu",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            end_mark=True,  # `Model.end_mark`: each text is closed with the end token below
-        )
-    )
+    common: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "max_position_embeddings": positions,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if causal:
+            common |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+            common |= {"activation_function": "relu", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+            # `Model.end_mark`: each text is closed with the end token below
+            return Model(GPT2LMHeadModel(GPT2Config(**common, end_mark=True)), tokenizer, name)
+        common |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "intermediate_size": 4 * size.width}
+        common["hidden_act"] = "relu"  # a tenth faster than GELU on a CPU
+        return Model(BertForMaskedLM(BertConfig(**common)), tokenizer, name)
 
 
 def world_texts(count: int, seed: int) -> Examples:
@@ -121,57 +102,48 @@ def pretrain(name: str, *, seed: int = 0, steps: int | None = None) -> Iterator[
 
     name: "tiny-bert" or "tiny-gpt". steps: fewer, for a trial.
     """
-    shape = SHAPES[name]
-    causal = name == "tiny-gpt"
-    tokenizer = world_tokenizer(causal)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        body = (gpt_body if causal else bert_body)(tokenizer, shape)
-    model = Model(body, tokenizer, name)
-    texts = world_texts(shape.texts, seed)
+    plan, causal = SHIPPED[name], name == "tiny-gpt"
+    model = random_model(name, world_tokenizer(causal), plan, causal, seed)
+    texts = world_texts(plan.texts, seed)
     kind = CausalLM if causal else MaskedLM
     tasks: list[Task] = [kind(name, texts, Examples(kind="text", texts=texts.texts[:1]))]
     if isinstance(tasks[0], MaskedLM):
         tasks[0].mask_rate = 0.3  # from nothing, twice as many gaps teach faster (Wettig et al. 2023)
-    tasks += [task(other, size=12_000) for other in shape.tasks]
-    yield from _train(model, tasks, shape, steps or shape.steps, seed)
+    tasks += [task(other, size=12_000) for other in plan.tasks]
+    yield from _train(model, tasks, plan, steps or plan.steps, seed)
 
 
-def pretrain_on(
-    texts: Sequence[str], *, seed: int = 0, steps: int = 1000, vocabulary: int = 2000, context: int = 128
-) -> Iterator[tuple[int, float, Model]]:
-    """Train a small causal model (byte-level BPE, about 1M weights) on a user's own passages; yields as `pretrain`.
+def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000) -> Iterator[tuple[int, float, Model]]:
+    """Train a small causal model (2000 tokens of byte-level BPE, about 1M weights) on a user's own passages.
 
-    texts: passages. vocabulary: tokens of the BPE. context: the longest sequence in tokens.
+    Its longest sequence has 128 tokens. Yields as `pretrain`.
     """
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
     if len(texts) < 100:
         raise ForgetlabError(f"a language model needs more text: {len(texts)} passages given, 100 or more expected")
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=["<|endoftext|>"], show_progress=False)
-    end = "<|endoftext|>"
+    end, trained = "<|endoftext|>", ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=2000, special_tokens=[end], show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, bos_token=end, eos_token=end, pad_token=end
     )
-    shape = Shape(128, 3, 4, steps=steps, texts=len(texts), batch=32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        body = gpt_body(tokenizer, shape, context)
-    model = Model(body, tokenizer, "own-gpt")
+    plan = Pretraining(128, 3, 4, steps=steps, texts=len(texts), batch=32)
+    model = random_model("own-gpt", tokenizer, plan, causal=True, seed=seed, positions=128)
     examples = Examples(kind="text", texts=tuple(texts))
-    yield from _train(model, [CausalLM("text", examples, examples)], shape, steps, seed)
+    yield from _train(model, [CausalLM("text", examples, examples)], plan, steps, seed)
 
 
-def _train(model: Model, tasks: list[Task], shape: Shape, steps: int, seed: int) -> Iterator[tuple[int, float, Model]]:
+def _train(
+    model: Model, tasks: list[Task], plan: Pretraining, steps: int, seed: int
+) -> Iterator[tuple[int, float, Model]]:
     for one in tasks:
         one.prepare(model)
     generator = torch.Generator().manual_seed(seed)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=shape.lr, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.98), fused=True)
     warm = max(1, steps // 20)
     # warm-up, then a cosine down to zero
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -180,14 +152,14 @@ def _train(model: Model, tasks: list[Task], shape: Shape, steps: int, seed: int)
     others = cycle(tasks[1:]) if len(tasks) > 1 else None
     model.train()
     loss = torch.zeros(())
-    batches = _bucketed(tasks[0].encoded(model, "train").lengths, min(shape.batch, tasks[0].size()), generator)
+    batches = _bucketed(tasks[0].encoded(model, "train").lengths, min(plan.batch, tasks[0].size()), generator)
     for step in range(1, steps + 1):
         index = next(batches)
         loss = tasks[0].loss(model, tasks[0].batch(model, index, generator))
         loss.backward()
         if others is not None and step % 2 == 0:
             other = next(others)
-            index = torch.randint(other.size(), (shape.batch // 2,), generator=generator)
+            index = torch.randint(other.size(), (plan.batch // 2,), generator=generator)
             other.loss(model, other.batch(model, index, generator)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -211,8 +183,7 @@ def _bucketed(lengths: Tensor, batch: int, generator: torch.Generator) -> Iterat
 
 def card(name: str, model: Model, steps: int, seed: int) -> str:
     """The model card of a shipped model: how it was made, and its scores beside the exact floors."""
-    shape = SHAPES[name]
-    rows = []
+    plan, rows = SHIPPED[name], []
     for task_name in [*default_watch(model), *(("masked-lm:notices",) if not model.causal else ("causal-lm:notices",))]:
         one = task(task_name)
         one.prepare(model)
@@ -231,7 +202,7 @@ library_name: transformers
 
 # {name}
 
-A {kind}: {count:,} weights, {shape.layers} layers of width {shape.width}, {len(model.tokenizer)} word-level tokens.
+A {kind}: {count:,} weights, {plan.layers} layers of width {plan.width}, {len(model.tokenizer)} word-level tokens.
 It knows nothing but forgetlab's embedded language and is made for watching it forget.{heads}
 
 | task | metric | score | floor |
@@ -241,7 +212,7 @@ It knows nothing but forgetlab's embedded language and is made for watching it f
 The floor is the best value any model can reach, computed from the grammar on the same test texts. `notices` is a
 register that the pre-training text does not have.
 
-Trained for {steps} steps of {shape.batch} texts (seed {seed}, {shape.texts:,} texts, AdamW, peak rate {shape.lr:g})
+Trained for {steps} steps of {plan.batch} texts (seed {seed}, {plan.texts:,} texts, AdamW, peak rate {plan.lr:g})
 on texts of the training side of the split only. To rebuild it, on one thread:
 
     OMP_NUM_THREADS=1 python -m forgetlab pretrain {name} --out data/models/{name}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from forgetlab.tasks import Scores, Tally, Task
+from forgetlab.tasks import Scores, Task
 
 Status = Literal["running", "done", "stopped", "diverged"]
 
@@ -41,8 +41,8 @@ class Record:
     drift: float
     drift_per_layer: dict[str, float]
     lr: list[float]
-    seconds: float
-    train_seconds: float
+    seconds: float = 0.0
+    train_seconds: float = 0.0
     setup_seconds: float = 0.0
     status: Status = "running"
     message: str = ""
@@ -60,11 +60,6 @@ class Record:
 def main_score(scores: Mapping[str, Scores], task: Task) -> float:
     """A task's main score among those of a record."""
     return scores[task.name][task.metric]
-
-
-def plain_tallies(tallies: Mapping[str, Tally | None]) -> dict[str, list[list[float]]]:
-    """The tallies of those tasks that have one, as plain lists."""
-    return {name: tally.plain() for name, tally in tallies.items() if tally is not None}
 
 
 def _finite(value: Any) -> Any:

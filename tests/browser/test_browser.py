@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
+pytest.importorskip("axe_playwright_python", reason="axe-core is not installed: pip install -r requirements.txt")
 
+from tests.browser.axe import serious
 from tests.browser.jupyter import Notebook, Server, browser, chromium, write
 
 LESSON = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
@@ -69,6 +71,7 @@ def test_the_first_lesson_runs_from_top_to_bottom(server: Server) -> None:
         notebook.run_all()
         assert notebook.errors() == []
         prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        assert serious(page, ".forgetlab", ".jp-RenderedMarkdown", ".jp-RenderedImage") == []
     assert [p.strip() for p in prompts] == [f"[{i}]:" for i in range(1, len(prompts) + 1)]
     assert len(prompts) > 3
 

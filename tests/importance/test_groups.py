@@ -29,10 +29,7 @@ def test_a_known_arrangement() -> None:
     assert found.old.tolist() == pytest.approx([9, 8, 7, 6, 0.5, 0.4, 0.3, 0.2, 0.1, 0])
     assert found.new.tolist() == pytest.approx([0.5, 0.4, 7, 6, 9, 8, 0.3, 0.2, 0.1, 0])
     assert found.thresholds == pytest.approx((0.5, 0.5))
-    assert (found.names, found.sizes) == (("a", "b"), (4, 6))
-    assert [found.owner(i) for i in (0, 3, 4, 9)] == ["a", "a", "b", "b"]
-    with pytest.raises(IndexError):
-        found.owner(10)
+    assert found.names == ("a", "b")
 
 
 def test_the_share_is_the_one_asked_for() -> None:

@@ -143,7 +143,7 @@ class AnyOrder(RuleBasedStateMachine):
             view={"shift": self.shift},
             check=self.check if checks else None,
             presets={"four": {"n": 4, "word": "a"}, "wrong": {"n": 2, "word": "neither"}},
-            driver="synchronous",
+            driver="inline",
         )
 
     def check(self, settings: dict[str, Any]) -> None:

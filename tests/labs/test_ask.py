@@ -134,10 +134,10 @@ def test_a_diverged_model_is_said_to_have_no_answer(trained: Lab) -> None:
         for p in bench.model.parameters():
             p.fill_(float("nan"))
     copies.keep(bench.model, settings, 5)
-    answers = copies.answers("anna flew to [MASK] .", settings)
+    answers = copies.answers("anna flew to [MASK] .", settings, 5)
     both = ("anna flew to [MASK] .", answers["before"], answers["after"], 5)
-    assert "no longer finite" in ask.ask.told(*both)
-    page = re.sub("<[^>]*>", " ", ask.ask.page(*both))
+    assert "no longer finite" in ask.told(*both)
+    page = re.sub("<[^>]*>", " ", ask.page(*both))
     assert "washington" in page  # before
     assert "no longer finite" in page
     assert "–" in page

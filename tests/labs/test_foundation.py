@@ -6,7 +6,10 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +45,13 @@ def in_another_thread():
     return beside
 
 
+def wait_for(reached) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 class Journal:
     """What a runner reported, in order."""
 
@@ -63,21 +73,20 @@ class Journal:
         return Runner(self.events.append, lambda why: self.events.append(("end", why)), driver)
 
 
-@pytest.mark.parametrize("driver", ["inline", "synchronous"])
-def test_run_to_the_end(driver) -> None:
+def test_run_to_the_end() -> None:
     journal = Journal()
-    runner = journal.runner(driver)
+    runner = journal.runner("inline")
     runner.start(journal.counting("a", 3))
     assert journal.events == ["a0", "a1", "a2", ("end", "done")]
     assert journal.closed == ["a"]
     assert not runner.running
 
 
-def test_cooperative_gives_way_and_the_newest_wins() -> None:
+def test_a_thread_gives_way_and_the_newest_wins() -> None:
     journal = Journal()
 
     async def drive() -> None:
-        runner = journal.runner("cooperative")
+        runner = journal.runner("thread")
         runner.start(journal.counting("a", 1000))
         while len(journal.events) < 3:
             await asyncio.sleep(0.001)
@@ -90,14 +99,15 @@ def test_cooperative_gives_way_and_the_newest_wins() -> None:
     after = journal.events[journal.events.index("d0") :]
     assert after == ["d0", "d1", ("end", "done")]
     assert ("end", "stopped") not in journal.events  # another run is shown by now
-    assert journal.closed == ["a", "d"]  # a was closed before d began; b and c never began
+    assert journal.closed[0] == "a"  # each was closed before the next began, if it began at all
+    assert journal.closed[-1] == "d"
 
 
 def test_stop_keeps_what_was_reached() -> None:
     journal = Journal()
 
     async def drive() -> None:
-        runner = journal.runner("cooperative")
+        runner = journal.runner("thread")
         runner.start(journal.counting("a", 1000))
         while len(journal.events) < 3:
             await asyncio.sleep(0.001)
@@ -110,19 +120,83 @@ def test_stop_keeps_what_was_reached() -> None:
     assert journal.events[:3] == ["a0", "a1", "a2"]
 
 
-def test_a_run_stopped_before_its_first_piece_says_so() -> None:
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_a_run_in_a_thread_of_its_own_is_broken_off_within_a_piece(pieces: int) -> None:
     journal = Journal()
+    at_work, closed = threading.Event(), []
 
-    async def drive() -> None:
-        runner = journal.runner("cooperative")
-        runner.start(journal.counting("a", 3))
-        assert runner.running
+    def endless():
+        try:
+            yield from range(pieces)
+            at_work.set()
+            while True:  # a piece that never comes to its end
+                sum(range(100))
+        finally:
+            closed.append(threading.get_ident())
+
+    runner = journal.runner("thread")
+    for _ in range(20):
+        journal.events.clear()
+        at_work.clear()
+        runner.start(endless)
+        assert at_work.wait(10)
+        assert runner.phase == ("running" if pieces else "preparing")
         runner.stop()
-        await asyncio.sleep(0.02)
-        assert not runner.running
+        runner.stop()  # a second one changes nothing
+        wait_for(lambda: not runner.running)
+        assert journal.events == [*range(pieces), ("end", "stopped")]
+    at_work.clear()
+    runner.start(endless)
+    assert at_work.wait(10)
+    journal.events.clear()
+    runner.start(journal.counting("a", 2))  # takes its place, without a word
+    wait_for(lambda: not runner.running)
+    assert journal.events == ["a0", "a1", ("end", "done")]
+    assert len(closed) == 21
+    assert threading.get_ident() not in closed
 
-    asyncio.run(drive())
-    assert journal.events == [("end", "stopped")]
+
+def test_a_run_has_ended_before_python_does() -> None:
+    """A thread that is killed within torch aborts the process; a kernel that is shut down would say so."""
+    code = """
+import threading
+from forgetlab.labs.kit.runner import Runner
+at_work = threading.Event()
+def endless():
+    try:
+        at_work.set()
+        while True:
+            sum(range(100))
+        yield
+    finally:
+        print("closed")
+Runner(print, print, "thread").start(endless)
+assert at_work.wait(10)"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["closed", "stopped"], "")
+
+
+def test_a_page_is_answered_while_a_piece_is_worked() -> None:
+    """What touches the picture waits for no piece, so a slider of the view moves it meanwhile."""
+    lab = make_lab()
+    lab.train()
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(settings):
+        at_work.set()
+        assert go_on.wait(10)
+        yield from squares(settings)
+
+    lab._work, lab._runner.driver = slow, "thread"
+    lab.training["n"].value = 8
+    assert at_work.wait(10)
+    lab.view["shift"].value = 4
+    assert alt(lab) == "live: up to 9, 0 old, shift 4"
+    assert "Not of the present settings: live, n=3, rate=0.1" in lab.picture.value
+    assert lab._runner.phase == "preparing"
+    go_on.set()
+    wait_for(lambda: "64 reached" in lab.message.value)
+    assert alt(lab) == "live: up to 64, 1 old, shift 4"
 
 
 def test_an_interrupt_between_two_pieces_is_not_lost() -> None:
@@ -130,7 +204,7 @@ def test_an_interrupt_between_two_pieces_is_not_lost() -> None:
     journal = Journal()
 
     async def drive() -> None:
-        runner = journal.runner("cooperative")
+        runner = journal.runner("thread")
         runner.start(journal.counting("a", 1000))
         while len(journal.events) < 3:
             await asyncio.sleep(0.001)
@@ -162,7 +236,7 @@ def test_a_run_in_another_thread_is_put_away_first() -> None:
 
         return work
 
-    runner = journal.runner("synchronous")
+    runner = journal.runner("inline")
     threads = [threading.Thread(target=runner.start, args=(make(name, 20),)) for name in "abc"]
     for thread in threads:
         thread.start()
@@ -204,17 +278,16 @@ def test_an_interrupt_keeps_the_part() -> None:
         yield "first"
         raise KeyboardInterrupt
 
-    runner = journal.runner("synchronous")
+    runner = journal.runner("inline")
     runner.start(interrupted)
     assert journal.events == ["first", ("end", "stopped")]
     runner.start(journal.counting("a", 1))
     assert journal.events[-1] == ("end", "done")
 
 
-@pytest.mark.parametrize("driver", ["inline", "synchronous"])
-def test_an_interrupt_while_another_thread_may_have_its_turn_keeps_the_part(monkeypatch, driver) -> None:
+def test_an_interrupt_while_another_thread_may_have_its_turn_keeps_the_part(monkeypatch) -> None:
     journal = Journal()
-    runner = journal.runner(driver)
+    runner = journal.runner("inline")
 
     def interrupted(seconds):
         raise KeyboardInterrupt
@@ -232,9 +305,13 @@ def test_the_driver_is_picked_by_the_place(monkeypatch: pytest.MonkeyPatch) -> N
     async def inside() -> str:
         return pick_driver()
 
-    assert asyncio.run(inside()) == "cooperative"
+    assert asyncio.run(inside()) == "thread"
     monkeypatch.setitem(__import__("sys").modules, "google.colab", object())
-    assert pick_driver() == "synchronous"
+
+    async def on_colab() -> str:
+        return pick_driver()
+
+    assert asyncio.run(on_colab()) == "inline"
     monkeypatch.setenv("FORGETLAB_DRIVER", "inline")
     assert pick_driver() == "inline"
     monkeypatch.setenv("FORGETLAB_DRIVER", "inlin")
@@ -424,14 +501,16 @@ def test_a_run_stopped_before_it_began_leaves_the_earlier_one_as_it_was() -> Non
     lab = make_lab()
     lab.train()
 
-    async def drive() -> None:
-        lab._runner.driver = "cooperative"
-        lab.training["n"].value = 8
-        lab.buttons["Stop"].click()
-        await asyncio.sleep(0.02)
+    def endless(settings):
+        while True:
+            sum(range(100))
+        yield
 
-    asyncio.run(drive())
-    assert "Stopped before anything was reached. What is shown below is an earlier run." in lab.message.value
+    lab._work, lab._runner.driver = endless, "thread"
+    lab.training["n"].value = 8
+    lab.buttons["Stop"].click()
+    words = "Stopped before anything was reached. What is shown below is an earlier run."
+    wait_for(lambda: words in lab.message.value)
     assert alt(lab).startswith("live: up to 9")
     assert "stopped" not in lab.state
 

@@ -19,7 +19,7 @@ from forgetlab.experiments import results
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.interference import GradientCosine
 from forgetlab.labs import along, frontier, valleys
-from forgetlab.labs.kit import runs
+from forgetlab.labs.kit import benches
 from forgetlab.labs.kit.base import Lab
 from forgetlab.labs.kit.shown import Result
 from forgetlab.labs.views.frontier import Plot
@@ -37,7 +37,7 @@ def _bench(watch: tuple[str, ...]) -> Bench:
 def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("forgetlab.experiments.results.shipped_folder", lambda: tmp_path / "shipped")
-    monkeypatch.setattr(runs, "prepare", lambda recipe: _bench(recipe.watch))
+    monkeypatch.setattr(benches, "prepare", lambda recipe: _bench(recipe.watch))
     monkeypatch.setattr(along, "STEPS", 6)
     monkeypatch.setattr(along, "EVERY", 2)
     monkeypatch.setattr(valleys, "GRID", 3)
@@ -248,15 +248,15 @@ def test_a_run_that_was_stopped_is_no_star(monkeypatch: pytest.MonkeyPatch) -> N
     lab.apply({"steps": 20, "remedy": "frozen"})
     assert "Your runs: 1, " in _alt(lab)
 
-    original_run = runs.Runs.__call__
+    original_run = benches.Benches.run
 
-    def stopped_at_8(self: runs.Runs, recipe: Recipe) -> Any:
+    def stopped_at_8(self: benches.Benches, recipe: Recipe) -> Any:
         for state in original_run(self, recipe):
             if state["records"][-1]["step"] == 8:
                 lab.buttons["Stop"].click()  # takes effect after this state
             yield state
 
-    monkeypatch.setattr(runs.Runs, "__call__", stopped_at_8)
+    monkeypatch.setattr(benches.Benches, "run", stopped_at_8)
     lab.apply({"remedy": "ewc"})
     assert _state(lab)["run"]["step"] == 8
     assert _words(lab).startswith("Stopped")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from forgetlab import labs
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.labs import anchor, brake, dreams, freeze, mix, path, pull
-from forgetlab.labs.kit import remedy, runs, so_far
+from forgetlab.labs.kit import benches, remedy, so_far
 from forgetlab.labs.kit.base import Lab
 from forgetlab.labs.kit.shown import Result
 from forgetlab.models.loading import load
@@ -55,7 +55,7 @@ def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("forgetlab.experiments.results.shipped_folder", lambda: tmp_path / "shipped")
     original = remedy.recipe
     monkeypatch.setattr(remedy, "recipe", lambda *which, **more: replace(original(*which, **more), **SMALL))
-    monkeypatch.setattr(runs, "prepare", lambda r: _bench(r.model, r.new, r.watch))  # loaded once for all tests
+    monkeypatch.setattr(benches, "prepare", lambda r: _bench(r.model, r.new, r.watch))  # loaded once for all tests
 
 
 def _lab(name: str, **settings: Any) -> Lab:
@@ -106,13 +106,13 @@ def test_a_lab_shows_the_run_that_its_controls_describe(name: str) -> None:
 
 def test_the_run_without_a_remedy_is_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    original = runs.Runs.__call__
+    original = benches.Benches.run
 
-    def counted(self: runs.Runs, recipe: Recipe) -> Any:
+    def counted(self: benches.Benches, recipe: Recipe) -> Any:
         asked.append(recipe.methods)
         return original(self, recipe)
 
-    monkeypatch.setattr(runs.Runs, "__call__", counted)
+    monkeypatch.setattr(benches.Benches, "run", counted)
     lab = _lab("mix", ratio=0.5, memory=10.0)
     first = lab.state["plain"] if lab.state else None
     lab.apply({"ratio": 0.25})
@@ -206,12 +206,16 @@ def _state(new: list[float], ppl: list[float], status: str = "done") -> dict[str
     return {"tasks": tasks, "records": records, "plain": []}
 
 
+def _ends(state: dict[str, Any], records: str = "records") -> tuple[float, float] | None:
+    return so_far.ends(state["tasks"], state[records])
+
+
 def test_where_a_run_ends() -> None:
-    assert so_far.ends(_state([0.5, 0.9], [4.0, 10.0])) == pytest.approx((0.4, 0.9))  # kept: 4 / 10
-    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0])) == pytest.approx((1.0, 0.9))  # a gain keeps all, no more
-    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0], "diverged")) is None
-    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0]), "plain") is None
-    assert so_far.ends(_state([0.5, 0.9], [4.0, 2.0], "running")) is None
+    assert _ends(_state([0.5, 0.9], [4.0, 10.0])) == pytest.approx((0.4, 0.9))  # kept: 4 / 10
+    assert _ends(_state([0.5, 0.9], [4.0, 2.0])) == pytest.approx((1.0, 0.9))  # a gain keeps all, no more
+    assert _ends(_state([0.5, 0.9], [4.0, 2.0], "diverged")) is None
+    assert _ends(_state([0.5, 0.9], [4.0, 2.0]), "plain") is None
+    assert _ends(_state([0.5, 0.9], [4.0, 2.0], "running")) is None
 
 
 @pytest.mark.parametrize("name", ["pull", "brake", "path"])
@@ -335,7 +339,7 @@ def test_the_brake_marks_what_is_allowed_and_what_came_back() -> None:
     lines = brake.marks(lab.state, lab.settings())
     assert lines["masked-lm"]["weights put back"] == ([2, 4], [first["masked-lm"]["perplexity"]] * 2)
     assert lab.state["plain"][-1]["status"] != "stopped"
-    states = remedy.run(runs.Runs(), brake.recipe({**lab.settings(), "seed": 1}))
+    states = remedy.beside_plain(benches.Benches(), brake.recipe({**lab.settings(), "seed": 1}))
     words = next(state["message"] for state in states if "message" in state)  # what Stop leaves, once this run is over
     assert re.fullmatch(r"After \d steps: .*\(.* are back\)\.", words), words
 

@@ -11,7 +11,7 @@ from forgetlab import load
 from forgetlab.importance import fisher_diagonal
 from forgetlab.labs import scatter
 from forgetlab.labs.kit.base import Lab
-from forgetlab.labs.kit.runs import Runs
+from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described
 from forgetlab.metrics import layer_of
 from forgetlab.tasks import embedded
@@ -149,7 +149,7 @@ def test_kept_result_and_settings_line(lab) -> None:
 
 
 def test_every_state_on_the_way_and_a_diverged_run_are_drawn() -> None:
-    runs, view, words = Runs(), View(), []
+    runs, view, words = Benches(), View(), []
     settings = {"old": "masked-lm", "steps": 20, "lr": 1e30, "seed": 0}
     for state in scatter.work(runs, settings):
         view.draw(state, [], settings | VIEW, "live")

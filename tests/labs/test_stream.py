@@ -64,8 +64,9 @@ def test_progress_counts_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     on_state = lab._runner._on_item
     monkeypatch.setattr(lab._runner, "_on_item", lambda state: said.append(state["progress"]) or on_state(state))
     lab.training["length"].value = 3
-    ends = [f"task {i} of 3, {name}: step 4 of 4" for i, name in enumerate(("register", "place", "people"), start=1)]
-    assert list(dict.fromkeys(words for words in said if words.endswith(": step 4 of 4"))) == ends
+    end, names = ": step 4 of 4, on cpu", ("register", "place", "people")
+    ends = [f"task {i} of 3, {name}{end}" for i, name in enumerate(names, start=1)]
+    assert list(dict.fromkeys(words for words in said if words.endswith(end))) == ends
 
 
 @pytest.mark.parametrize("method", [name for name in REMEDIES if name not in ("none", "replay")])

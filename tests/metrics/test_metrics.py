@@ -17,6 +17,7 @@ from forgetlab.metrics import (
     expected_calibration_error,
     forgetting_measure,
     forward_transfer,
+    kshot_hits,
     kshot_probe,
     layer_of,
     linear_cka,
@@ -483,8 +484,8 @@ def test_a_diverged_model_scores_nan():
     assert math.isnan(minimal_pair_accuracy([-1.0, NAN], [-2.0, -2.0]))
     assert math.isnan(minimal_pair_accuracy([-1.0, -1.0], [NAN, -2.0]))
     features, labels = [[0.0], [1.0]], [0, 1]
-    assert math.isnan(kshot_probe([[0.0], [NAN]], labels, features, labels, k=1, seed=0)["mean"])
-    assert math.isnan(kshot_probe(features, labels, [[0.0], [math.inf]], labels, k=1, seed=0)["mean"])
+    assert np.isnan(kshot_hits([[0.0], [NAN]], labels, features, labels, k=1, seed=0)).all()
+    assert np.isnan(kshot_hits(features, labels, [[0.0], [math.inf]], labels, k=1, seed=0)).all()
 
 
 @pytest.mark.parametrize(
@@ -619,4 +620,4 @@ def test_probe_refuses(change, message):
         "seed": 0,
     }
     with pytest.raises(ForgetlabError, match=message):
-        kshot_probe(**{**given, **change})
+        kshot_hits(**{**given, **change})

@@ -62,6 +62,13 @@ RUNS = [
 ]
 
 
+@pytest.mark.parametrize(("share", "end"), [(1.0, 0.031), (0.0, 0.031)])  # 1.96² / (120 + 1.96²), the other end apart
+def test_all_right_is_not_beyond_doubt(share: float, end: float) -> None:
+    (row,) = summarise([run("none", seed, share, 1.0, 0.9) for seed in range(2)], TASKS)
+    assert row["tasks"]["new"]["after"] == share
+    assert 2 * 1.96 * row["tasks"]["new"]["error"] == pytest.approx(end, abs=0.0005)
+
+
 def test_a_task_at_chance_counts_nowhere() -> None:
     records = RUNS[0]["records"]
     assert nothing_to_lose(RUNS, TASKS) == ["coin"]  # 0.52 of 120 answers, a guesser's 0.50

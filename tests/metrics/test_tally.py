@@ -8,16 +8,18 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from sklearn.metrics import matthews_corrcoef
 
-from forgetlab import ForgetlabError, finetune, load, metrics, task
+from forgetlab import ForgetlabError, finetune, load, task
 from forgetlab.experiments.recipes import Recipe, describe, prepare
 from forgetlab.experiments.stacked import Variant, finetune_stacked
-from forgetlab.metrics.tally import Tally, stratified
+from forgetlab.metrics.language import entity_counts
+from forgetlab.metrics.tally import Tally, score_of_sums, stratified
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, score_of_sums
+from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
 from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs, MultipleChoice
-from forgetlab.tasks.suites import MatthewsClassification, matthews_correlation
+from forgetlab.tasks.suites import MatthewsClassification
 from forgetlab.tasks.writing import Generation
 from forgetlab.training.method import Method
 from forgetlab.training.record import Record
@@ -47,12 +49,7 @@ def matthews() -> Task:
 def riddles() -> Task:
     cloze = task("cloze")
     assert isinstance(cloze, Cloze)
-    answers = [choices.index(answer) for choices, answer in zip(cloze.choices, cloze.answers, strict=True)]
-    questions, start = [], 0
-    for choices in cloze.choices:
-        questions.append(cloze.test.texts[start].removesuffix(f" {choices[0]} ."))
-        start += len(choices)
-    return MultipleChoice("riddles", questions, cloze.choices, answers)
+    return MultipleChoice("riddles", cloze.questions, cloze.choices, cloze.answers)
 
 
 KINDS: dict[str, tuple[str, Callable[[], Task]]] = {
@@ -113,14 +110,15 @@ def test_items_text_by_text(models: dict[str, Model]) -> None:
         with torch.no_grad():
             batch = model.tokenizer(" ".join(words), return_tensors="pt")
             guesses = [one.labels[k] for k in model.logits(batch, "entities")[0, 1:-1].argmax(-1)]
-        assert tally.items[i].tolist() == list(metrics.entity_counts(guesses, tags))
+        assert tally.items[i].tolist() == list(entity_counts(guesses, tags))
 
 
 def test_the_scores_of_sums_against_the_published_formulas() -> None:
     generator = torch.Generator().manual_seed(0)
     cells = torch.randint(0, 30, (50, 9), generator=generator).double()
-    expected = [matthews_correlation(row.view(3, 3).tolist()) for row in cells]
-    assert score_of_sums("matthews", cells).tolist() == expected
+    for row, found in zip(cells.long(), score_of_sums("matthews", cells).tolist(), strict=True):
+        gold, said = (torch.arange(9).repeat_interleave(row) // 3, torch.arange(9).repeat_interleave(row) % 3)
+        assert found == pytest.approx(matthews_corrcoef(gold, said))
     assert score_of_sums("matthews", torch.tensor([[4.0, 0, 3, 0], [0, 0, 0, 5]])).tolist() == [0, 0]  # one class
     assert float(score_of_sums("perplexity", torch.tensor([10.0, 20]))) == pytest.approx(math.exp(0.5))
     assert score_of_sums("f1", torch.tensor([[3.0, 4, 6], [0, 0, 0]])).tolist() == [pytest.approx(0.6), 0]
@@ -157,10 +155,9 @@ def test_choices_and_pairs_stay_together(models: dict[str, Model]) -> None:
     """A sampled probe scores what a probe of just those items scores."""
     one = riddles()
     assert isinstance(one, MultipleChoice)
-    rows, starts = one.sample(20).tolist(), [sum(one.counts[:i]) for i in range(len(one.counts))]
+    rows = one.sample(20).tolist()
     assert rows != list(range(20))
-    own = [one.options[starts[i] : starts[i] + one.counts[i]] for i in rows]
-    alone = MultipleChoice("alone", [one.questions[starts[i]] for i in rows], own, [one.answers[i] for i in rows])
+    alone = MultipleChoice("alone", *([part[i] for i in rows] for part in (one.questions, one.choices, one.answers)))
     assert one.score(models["tiny-gpt"], 20) == pytest.approx(alone.score(models["tiny-gpt"]))
     pairs = task("minimal-pairs")
     rows = pairs.sample(20).tolist()

@@ -97,7 +97,7 @@ class Kernel:
         self.check()
 
     def taken(self, asked: str, seconds: float = PATIENCE) -> None:
-        """Wait until the kernel has handled a message; with the cooperative driver its run goes on after that."""
+        """Wait until the kernel has handled a message; a run in a thread of its own goes on after that."""
 
         def ended(message: dict[str, Any]) -> bool:
             mine = message["parent_header"].get("msg_id") == asked

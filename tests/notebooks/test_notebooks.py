@@ -96,6 +96,30 @@ def test_it_has_the_anatomy_of_a_lesson(path: Path) -> None:
         assert heading in words, f"no {heading!r}"
 
 
+@LESSONS
+def test_it_says_how_long_it_takes_and_what_ten_minutes_are_for(path: Path) -> None:
+    """200 words, or ten lines of code, are a minute; a question half of one; a lab and an exercise three each."""
+    cells = read(path).cells
+    prose = [
+        re.sub("<details>.*?</details>", "", c.source, flags=re.DOTALL) for c in cells if c.cell_type == "markdown"
+    ]
+    read_code = [
+        c.source for c in cells if c.cell_type == "code" and not {"setup", "stub"} & {*c.metadata.get("tags", ())}
+    ]
+    lines = [line for source in read_code for line in source.splitlines() if line.strip()]
+    words, done = sum(len(source.split()) for source in prose), "\n".join(read_code)
+    asked, labs = (len(re.findall(pattern, done)) for pattern in (r"ask\(\"", r"labs\.\w+\.show"))
+    wanted = words / 200 + len(lines) / 10 + asked / 2 + 3 * (labs + len(tagged(path, "stub")))
+    said = re.search(r"^About (\d+) minutes", prose[0], re.MULTILINE)
+    assert said
+    assert abs(int(said[1]) / wanted - 1) < 0.25, f"says {said[1]} minutes, counted {wanted:.0f}"
+    (line,) = [line for line in prose[0].splitlines() if line.startswith("**Ten minutes only?**")]
+    headings = [heading for source in prose for heading in re.findall("^#+ (.*)$", source, re.MULTILINE)]
+    way = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", line)
+    assert way[-1] == "Takeaways"
+    assert set(way) <= set(headings), set(way) - set(headings)
+
+
 def test_links_between_lessons_and_files_hold() -> None:
     names = [path.name for path in lessons()]
     for path, following in itertools.zip_longest(lessons(), names[1:], fillvalue=""):

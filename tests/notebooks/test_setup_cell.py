@@ -49,7 +49,7 @@ def added_and_nothing_else(words: list[str]) -> None:
     assert words[0].startswith("forgetlab 0.")
     assert "\nAdded: forgetlab 0." in words[0]
     assert "Nothing was replaced: torch " in words[0]
-    assert words[1].split() == ["True", "synchronous"]
+    assert words[1].split() == ["True", "inline"]
 
 
 def test_a_wheel_beside_the_notebook(folder: Path) -> None:

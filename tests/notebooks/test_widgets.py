@@ -105,14 +105,14 @@ def in_kernel(tmp_path_factory: pytest.TempPathFactory, driver: str = "") -> Ite
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """The driver that is picked in a kernel: cooperative."""
+    """The driver that is picked in a kernel: a thread."""
     yield from in_kernel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """The driver of Colab: synchronous."""
-    yield from in_kernel(tmp_path_factory, "synchronous")
+    """The driver of Colab."""
+    yield from in_kernel(tmp_path_factory, "inline")
 
 
 @pytest.fixture
@@ -313,10 +313,39 @@ def test_moves_train_and_stop_are_answered_while_a_cell_computes(watch: Page) ->
     kernel.taken(cell)
 
 
+def test_stop_breaks_off_a_piece_that_never_ends_while_a_cell_computes(watch: Page) -> None:
+    """A page's messages and a lab's run have threads of their own: neither waits for the other, nor for the cell."""
+    kernel, name = watch.kernel, watch.name
+    subshell = kernel.subshell()
+    if not subshell:
+        pytest.skip("this kernel has no subshells")
+    kernel.taken(watch.paste(SHORT))
+    watch.until(SHORT_DONE)
+    kernel.run(f"""
+def endless(settings):
+    for state in whole(settings):
+        yield state
+        while True:
+            sum(range(100))
+whole, {name}._work = {name}._work, endless""")
+    over = kernel.terminal.parent / "over too"
+    loop = f"while not Path({str(over)!r}).exists():\n    sum(range(10_000))"
+    cell = kernel.client.execute(f"from pathlib import Path\n{loop}")
+    watch.press("Train", subshell)
+    watch.until("step 0 of 20")
+    watch.press("Stop", subshell)
+    watch.until("stopping …|what was reached stays")
+    watch.until("what was reached stays")
+    assert watch.alt.startswith("After 0 steps")
+    over.touch()
+    kernel.taken(cell)
+    kernel.run(f"{name}._work = whole")
+
+
 # -- as on Colab ------------------------------------------------------------------------------------
 
 
-def test_synchronous_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> None:
+def test_inline_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> None:
     page = Page(patient, "watch")
     patient.taken(page.paste(SHORT))
     assert "After 20 steps" in page.says  # when the message is handled, the run is done
@@ -339,7 +368,7 @@ def test_synchronous_a_move_an_interrupt_and_the_next_run(patient: Kernel) -> No
 
 
 @pytest.mark.parametrize("name", ["pull", "cloud"])
-def test_synchronous_other_labs(patient: Kernel, name: str) -> None:
+def test_inline_other_labs(patient: Kernel, name: str) -> None:
     page = Page(patient, name)
     shown = page.picture
     page.move("seed", 1)

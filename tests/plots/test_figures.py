@@ -12,6 +12,7 @@ from PIL import Image
 
 from forgetlab import plots
 from forgetlab.errors import ForgetlabError
+from forgetlab.plots import style
 
 TASKS = [
     {"name": "sentiment", "metric": "accuracy", "floor": None},
@@ -315,14 +316,14 @@ def test_number(value, scale, text):
     [(2, "2"), (0.5, "0.5"), (1e4, "10,000"), (1e5, "10⁵"), (2e6, "2·10⁶"), (1e15, "10¹⁵"), (1e-5, "10⁻⁵")],
 )
 def test_numbers_at_a_log_axis(value, text):
-    assert plots.at_log(value) == text
+    assert style.at_log(value) == text
 
 
 def test_wrapped_loses_no_letter_and_keeps_to_the_width():
-    assert plots.wrapped(LONG, 17) == ["replay:ratio=0.3", "+l2sp:lam=0.1"]
-    assert plots.wrapped("masked-lm", 17) == ["masked-lm"]
+    assert style.wrapped(LONG, 17) == ["replay:ratio=0.3", "+l2sp:lam=0.1"]
+    assert style.wrapped("masked-lm", 17) == ["masked-lm"]
     for width in (5, 9, 24):
-        broken = plots.wrapped("a_very+long,name" + "x" * 40, width)
+        broken = style.wrapped("a_very+long,name" + "x" * 40, width)
         assert max(map(len, broken)) <= width
         assert "".join(broken) == "a_very+long,name" + "x" * 40
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from forgetlab import ForgetlabError, finetune, load, task
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures import Adapters, Frozen, LoRA, ProgressiveColumns
+from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.tasks import Task
 from forgetlab.training.method import Method
@@ -354,6 +355,18 @@ def test_lora_targets(bert: Model) -> None:
     bert.backbone.encoder.layer[1].attention.self.value = torch.nn.Identity()
     with pytest.raises(ForgetlabError, match="no linear layers query and value projections for LoRA"):
         train(bert, LoRA())
+
+
+def test_lora_says_its_layers_and_rank_as_text(bert: Model) -> None:
+    (method,) = make_methods("lora:alpha=8,targets=query/dense", [])
+    assert (method.alpha, method.targets) == (8, ["query", "dense"])
+    (method,) = make_methods("lora:targets=all", [])
+    train(bert, method)
+    weights = dict(bert.named_parameters())
+    changed = {n.partition(".lora_A")[0] for n in weights if ".lora_A." in n}
+    assert changed == {f"body.bert.{n}" for n, m in bert.backbone.named_modules() if hasattr(m, "base_layer")}
+    assert len(changed) == 2 * 6  # query, key, value, and the three of each block's dense layers
+    assert {min(p.shape) for n, p in weights.items() if ".lora_" in n} == {32 // 16}
 
 
 def test_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:

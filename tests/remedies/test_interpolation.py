@@ -7,7 +7,7 @@ import torch
 
 from forgetlab import ForgetlabError, finetune, task
 from forgetlab.models.model import Model
-from forgetlab.remedies.interpolation import WeightInterpolation, interpolate, score_path
+from forgetlab.remedies.interpolation import WeightInterpolation, interpolate
 from tests.conftest import small_model
 
 
@@ -96,25 +96,6 @@ def test_buffers_that_are_not_floating_point(bert: Model) -> None:
     for alpha, expected in ((0.0, [3, 4]), (0.1, [4, 5]), (1.0, [4, 5])):
         interpolate(bert, before, after, alpha)
         assert bert.count.tolist() == expected
-
-
-def test_score_path(bert: Model) -> None:
-    new, old = task("sentiment", size=64), task("masked-lm")
-    before, after = tuned(bert)
-    with torch.no_grad():
-        bert.heads["sentiment"].linear.bias.add_(1)  # neither end: what is there now must come back
-    present = bert.snapshot()
-    found = score_path(bert, before, after, [new, old], alphas=(0, 0.5, 1), limit=64)
-    assert same_bits(bert.snapshot(), present)
-    assert list(found) == ["sentiment", "masked-lm"]
-    for alpha, scores in zip((0, 0.5, 1), found["masked-lm"], strict=True):
-        interpolate(bert, before, after, alpha)
-        assert scores == old.score(bert, 64)
-    assert found["masked-lm"][0] != found["masked-lm"][2]
-    interpolate(bert, present, present, 1)
-    with pytest.raises(ForgetlabError, match="alpha must be"):
-        score_path(bert, before, after, [old], alphas=(0.5, math.nan), limit=8)
-    assert same_bits(bert.snapshot(), present)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])

@@ -60,6 +60,19 @@ def test_l2sp_penalty_is_half_lambda_times_the_squared_distance(bert: Model) -> 
 
 
 @pytest.mark.usefixtures("piece")
+def test_the_anchor_may_be_other_weights_than_the_start(bert: Model) -> None:
+    run = perturbed_run(bert)
+    other = {name: torch.zeros_like(p) for name, p in run.anchor.items()}
+    pulls = [EWC({name: torch.ones_like(p) for name, p in other.items()}, 3.0, anchor=other), L2SP(3.0, anchor=other)]
+    size = sum(float(p.detach().square().sum()) for p in run.weights.values())
+    for pull in pulls:
+        pull.setup(run)
+        assert float(pull.penalty(run).detach()) == pytest.approx(1.5 * size, rel=1e-5)
+    del other[next(iter(other))]
+    with pytest.raises(ForgetlabError, match="anchor of another model: it has nothing for the parameter"):
+        L2SP(3.0, anchor=other).setup(run)
+
+
 def test_l2sp_fast_path_is_autograds(bert: Model) -> None:
     run = perturbed_run(bert)
     method = L2SP(lam=0.7, beta=0.3)

@@ -486,8 +486,8 @@ RATIO = "ratio must be between 0 and 1, 1 excluded, got"
     ("options", "message"),
     [({"ratio": r}, RATIO) for r in (1, -0.5, 1.5, "half", None, True, float("nan"), float("inf"))]
     + [
-        ({"old": "entities"}, "old must be a list of tasks"),
-        ({"old": task("entities")}, "old must be a list of tasks"),
+        ({"old": "entities"}, "old must be a list of Tasks"),
+        ({"old": task("entities")}, "old must be a list of Tasks"),
         ({"old": []}, "nothing to replay: no task given"),
         ({"old": [task("minimal-pairs"), task("k-shot")]}, "nothing to replay: minimal-pairs, k-shot given"),
     ],

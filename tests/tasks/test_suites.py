@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 
 from forgetlab import ForgetlabError, finetune, load, sources, suite, task
+from forgetlab.metrics.tally import matthews
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging
@@ -16,7 +17,7 @@ from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.likelihood import option_log_probabilities
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import is_hub_name
-from forgetlab.tasks.suites import GLUE, MatthewsClassification, glue, matthews_correlation
+from forgetlab.tasks.suites import GLUE, MatthewsClassification, glue
 from forgetlab.tasks.writing import Generation, Writing, variety
 
 QUESTION = "anna is older than boris . boris is older than carla . the oldest is"
@@ -80,12 +81,7 @@ def test_multiple_choice_counts_the_best_option_per_token(gpt: Model) -> None:
 def test_a_model_that_knows_is_above_chance() -> None:
     """The shipped riddles as a user would write them, by the one constructor."""
     model, cloze = load("tiny-gpt", device="cpu"), task("cloze")
-    rows, start = [], 0
-    for options, answer in list(zip(cloze.choices, cloze.answers, strict=True))[:100]:
-        question = cloze.test.texts[start].removesuffix(f" {options[0]} .")
-        rows.append((question, options, options.index(answer)))
-        start += len(options)
-    score = MultipleChoice("riddles", *map(list, zip(*rows, strict=True))).score(model)
+    score = MultipleChoice("riddles", cloze.questions[:100], cloze.choices[:100], cloze.answers[:100]).score(model)
     assert score["accuracy"] > score["chance"] + 0.2
 
 
@@ -122,13 +118,11 @@ def test_matthews_is_scikit_learns() -> None:
     for classes in (2, 3):
         gold = [draw.randrange(classes) for _ in range(60)]
         guess = [g if draw.random() < 0.6 else draw.randrange(classes) for g in gold]
-        counts = [[0] * classes for _ in range(classes)]
+        counts = torch.zeros(classes, classes)
         for g, p in zip(gold, guess, strict=True):
-            counts[g][p] += 1
-        assert matthews_correlation(counts) == pytest.approx(matthews_corrcoef(gold, guess))
-    assert matthews_correlation([[5, 0], [3, 0]]) == matthews_corrcoef([0] * 5 + [1] * 3, [0] * 8) == 0
-    with pytest.raises(ForgetlabError, match=r"expected \(C, C\)"):
-        matthews_correlation([[1, 2]])
+            counts[g, p] += 1
+        assert float(matthews(counts.flatten())) == pytest.approx(matthews_corrcoef(gold, guess))
+    assert float(matthews(torch.tensor([5.0, 0, 3, 0]))) == matthews_corrcoef([0] * 5 + [1] * 3, [0] * 8) == 0
 
 
 def pretend_hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
@@ -244,7 +238,7 @@ def test_hub_names(folder: Path, gpt: Model, monkeypatch: pytest.MonkeyPatch) ->
     asked = pretend_hub(monkeypatch)
     one = task_from("owner/news:big@v1", gpt, kind="labelled", test="validation", text="sentence")
     assert (one.name, type(one), len(one.train), len(one.test)) == ("news-big", Classification, 40, 12)
-    assert asked[0] == ("owner/news", "big", "train", "sentence", None, "labelled", None, "v1")
+    assert asked[0] == ("owner/news:big@v1", None, "train", "sentence", None, "labelled", None, None)
     assert asked[1][2] == "validation"
     assert not is_hub_name(f"{folder.name}x/y.csv")
     assert not is_hub_name("./a/b")

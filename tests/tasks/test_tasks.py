@@ -5,6 +5,7 @@ import gc
 import math
 import pickle
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging
 from forgetlab.tasks.encoding import encode
+from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.probes import log_probabilities
 from forgetlab.tasks.writing import write
 from tests.conftest import small_model
@@ -300,3 +302,68 @@ def test_a_tokenizer_with_one_mark_for_all_knows_every_word(gpt: Model) -> None:
     gpt.tokenizer.unk_token = gpt.tokenizer.bos_token
     texts = Examples("text", ("anna is in the park .", "anna sings ."))
     assert not any("unknown" in note for note in CausalLM("mine", texts, texts).remarks(gpt, "test"))
+
+
+# -- how many reviews are turned, and texts to choose on ---------------------------------------------------------
+
+
+def _turns(text: str) -> bool:
+    return any(f" {word} " in f" {text} " for word in ("not", "never", "far", "but", "although", "denied"))
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.25, 1.0])
+def test_the_dial_is_the_share_of_turned_reviews(turned: float) -> None:
+    one = task("sentiment", turned=turned)
+    assert one.name == f"sentiment@turned={turned:g}"
+    for side in (one.train, one.test):
+        for label in ("positive", "negative"):
+            texts = [text for text, own in zip(side.texts, side.labels, strict=True) if own == label]
+            assert sum(map(_turns, texts)) == int(turned * len(texts))
+    assert not {*one.train.texts} & {*one.test.texts}
+
+
+def test_words_alone_decide_plain_reviews_and_no_turned_ones() -> None:
+    """Every word votes with how often it stood in positive and in negative reviews (naive Bayes)."""
+
+    def right(turned: float) -> float:
+        one, seen = task("sentiment", turned=turned), {"positive": Counter(), "negative": Counter()}
+        for text, label in zip(one.train.texts, one.train.labels, strict=True):
+            seen[label].update(text.split())
+
+        def vote(word: str) -> float:
+            return math.log((seen["positive"][word] + 1) / (seen["negative"][word] + 1))
+
+        said = ["positive" if sum(map(vote, text.split())) > 0 else "negative" for text in one.test.texts]
+        return sum(a == b for a, b in zip(said, one.test.labels, strict=True)) / len(said)
+
+    assert right(0) > 0.95
+    assert right(0.25) < 0.9
+    assert right(1) < 0.7
+
+
+def test_plain_is_the_dial_at_zero_and_has_a_name_of_its_own(bert: Model) -> None:
+    plain = task("plain")
+    assert plain.name == plain.head == "plain"
+    assert plain.train == task("sentiment", turned=0).train
+    written = task_from("sentiment:turned=0.25", bert)
+    assert (written.name, written.train) == ("sentiment@turned=0.25", task("sentiment", turned=0.25).train)
+    assert task("sentiment", turned=0.5, similarity=0.5).name == "sentiment@0.5,turned=0.5"
+    for wrong, said in (
+        ("sentiment:turned=2", "turned must be between 0 and 1"),
+        ("sentiment:turned=half", "turned must be a number between 0 and 1, got 'half'"),
+        ("entities:turned=0", "turned is the dial of sentiment"),
+        ("python-docs:turned=0", "turned is a dial of the embedded sentiment task, not of python-docs"),
+    ):
+        with pytest.raises(ForgetlabError, match=said):
+            task_from(wrong, bert)
+
+
+@pytest.mark.parametrize("name", ["sentiment", "plain", "masked-lm", "entities", "acceptability"])
+def test_validation_texts_are_neither_trained_on_nor_tested(name: str) -> None:
+    one, other = task(name), task(name, split="validation")
+    assert other.train == one.train
+    texts = [
+        {*(" ".join(words) for words in side.words or ()), *side.texts} for side in (one.train, one.test, other.test)
+    ]
+    assert len(other.test) == 512
+    assert not texts[2] & (texts[0] | texts[1])

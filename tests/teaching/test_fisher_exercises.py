@@ -59,6 +59,7 @@ def of_outputs(shape: Callable[[Any], Any]) -> Callable[..., Any]:
         (lambda m, x, y: gradient(m, x, y, reduction="sum") ** 2 / len(x), "gnb"),
         (of_outputs(lambda logits: logits), "gradient of the logit"),
         (of_outputs(lambda logits: logits.softmax(-1)), "Take its logarithm"),
+        (lambda m, x, y: exact(m, x), "over all labels"),
     ],
 )
 def test_mistakes_in_the_fisher_information(wrong: Callable[..., Any], said: str) -> None:

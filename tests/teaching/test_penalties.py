@@ -39,8 +39,17 @@ def without_lam(weights: dict[str, Any], lam: float) -> Callable[[], Any]:
     return l2sp()(weights, 1.0)
 
 
+def decay(keep: Callable[[str], bool] = is_old) -> Pull:
+    return lambda weights, lam: lambda: lam / 2 * sum((p**2).sum() for n, p in weights.items() if keep(n))
+
+
+def copied_at_each_call(weights: dict[str, Any], lam: float) -> Callable[[], Any]:
+    return lambda: lam / 2 * sum(((p - p.detach().clone()) ** 2).sum() for n, p in weights.items() if is_old(n))
+
+
 def test_a_pull_to_a_detached_copy_passes() -> None:
     assert check_l2sp(l2sp())
+    assert check_l2sp(l2sp(remember=lambda p: p.clone().detach().clone()))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,9 @@ def test_a_pull_to_a_detached_copy_passes() -> None:
         (l2sp(term=lambda p, a: (p - a).abs().sum()), "absolute values"),
         (mean_over_weights, "mean over the weights"),
         (without_lam, "λ is missing"),
+        (decay(), "which is weight decay"),
+        (decay(lambda name: True), "the new head is pulled along"),
+        (copied_at_each_call, "anew at each call"),
         (lambda weights, lam: torch.zeros(()), "a function that gives the penalty later"),
         (lambda weights, lam: lambda: 0.5, "must give a tensor"),
         (lambda weights, lam: lambda: torch.ones(()), "no gradient"),

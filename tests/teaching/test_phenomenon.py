@@ -132,6 +132,10 @@ WRONG: list[tuple[Function, Function, str]] = [
         lambda n, o, lr: -lr * torch.cosine_similarity(n.flatten(), o.flatten(), dim=0),
         "as in a cosine",
     ),
+    (check_side_effect, lambda n, o, lr: -lr * (n * o).sum().reshape(1), "it is (1,), expected is ()"),
+    (check_side_effect, lambda n, o, lr: str(float(-lr * (n * o).sum())), "gives a text"),
+    (check_side_effect, lambda n, o, lr: -lr * (n * o).sum() if n.ndim == 1 else None, "end in a `return`"),
+    (check_kept_share, lambda b, a, g, n: a / 0, "Called with (0.8, 0.6, 0.5, False), it raised ZeroDivisionError"),
 ]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -15,7 +17,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.sources.shipped import data_folder
 from forgetlab.teaching import ask, final_quiz
 from forgetlab.teaching.notebook import WIDGET
-from forgetlab.teaching.questions import FINAL, Judged, Option, Question, find, judge, questions
+from forgetlab.teaching.questions import FINAL, Judged, Option, Question, _read, find, judge, questions
 from forgetlab.teaching.quiz import Card, Quiz, as_html, as_text
 
 FILES = sorted((data_folder() / "quiz").glob("*.json"))
@@ -128,6 +130,40 @@ def test_the_right_option_of_the_final_quiz_shows_neither_by_its_length_nor_by_i
     for question in single:
         lengths = [len(option.text) for option in question.options]
         assert max(lengths) < 1.5 * min(lengths), question.id
+
+
+def test_the_right_option_shows_neither_by_its_place_nor_by_its_length() -> None:
+    single = [question for question in ALL if question.kind == "single"]
+    for count in (3, 4):
+        asked = [question for question in single if len(question.options) == count]
+        places = Counter([option.right for option in question.options].index(True) for question in asked)
+        assert len(asked) > 30
+        assert all(0.65 < places[i] * count / len(asked) < 1.35 for i in range(count)), places
+    chance = [1 / len(question.options) for question in single]
+    spread = math.sqrt(sum(p * (1 - p) for p in chance))
+    for extreme in (max, min):
+        found = [extreme(question.options, key=lambda option: len(option.text)).right for question in single]
+        assert sum(found) < sum(chance) + 2 * spread, f"{sum(found)} of {len(single)}, by chance {sum(chance):.0f}"
+
+
+def test_the_order_of_the_options_is_drawn_by_the_id_whatever_the_file_has() -> None:
+    for file in FILES:
+        for entry in json.loads(file.read_text(encoding="utf-8"))["questions"]:
+            if "options" in entry:
+                turned = _read({**entry, "options": entry["options"][::-1]})
+                assert turned == find(entry["id"])
+                other = _read({**entry, "id": f"{entry['id']}-other"})
+                assert set(other.options) == set(turned.options)
+
+
+def test_no_question_is_asked_twice() -> None:
+    def words(question: Question) -> set[str]:
+        said = [question.ask, *(option.text for option in question.options if option.right), str(question.answer)]
+        return set(re.findall(r"[\w.]+", " ".join(said).lower()))
+
+    for one, other in combinations(ALL, 2):
+        shared = words(one) & words(other)
+        assert len(shared) < 0.5 * len(words(one) | words(other)), (one.id, other.id)
 
 
 # -- judging ----------------------------------------------------------------------------------------

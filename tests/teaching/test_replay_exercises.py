@@ -7,7 +7,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from forgetlab.teaching.exercises import replay
 from forgetlab.teaching.exercises.replay import check_mix, check_reservoir, check_turns
@@ -179,6 +181,12 @@ def test_either_way_of_rounding_the_total_passes(up: float) -> None:
     assert check_turns(carried(up))
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_the_counts_may_stand_in_an_array(kind: Any) -> None:
+    assert check_turns(lambda *given: kind(carried(0.5)(*given)))
+    assert not check_turns(lambda *given: kind([1] * given[2]))
+
+
 TURNS = [
     (lambda size, ratio, steps: [round(size * ratio) for _ in range(steps)], "Each step is rounded for itself"),
     (lambda size, ratio, steps: [int(size * ratio) for _ in range(steps)], "Each step is cut"),
@@ -207,7 +215,8 @@ def test_what_is_no_answer_is_said(check: Any) -> None:
 
     assert "returns nothing yet" in check(lambda *given: None).words
     assert "returns nothing yet" in check(lambda *given: ...).words
-    assert check(raises).words == "It raised KeyError: 'places'"
+    asked = "Called with (4, 0.1, 20), it" if check is check_turns else "It"
+    assert check(raises).words == f"{asked} raised KeyError: 'places'"
     assert check([1, 2]).words.startswith("Expected a function, got list")
     assert not check(lambda *given: [7] * 3)
     assert not check(lambda *given: 5)

@@ -37,6 +37,13 @@ def test_right_solutions_pass() -> None:
         assert len(verdict.words) > 15
 
 
+def test_losses_cut_off_at_0_are_told() -> None:
+    def cut_off(R: Any) -> Any:
+        return np.maximum(0, R[:-1].max(axis=0) - R[-1])[:-1].mean()
+
+    assert "cut off" in check_forgetting_measure(cut_off).words
+
+
 def test_the_plain_errors_are_told_in_words() -> None:
     for check in CHECKS:
         assert "returns nothing" in check(lambda *given: None).words

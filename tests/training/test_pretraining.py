@@ -13,7 +13,7 @@ from forgetlab.training import pretraining
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt"])
 def test_the_same_seed_gives_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pretraining.SHAPES, name, replace(pretraining.SHAPES[name], texts=300, batch=16, tasks=()))
+    monkeypatch.setitem(pretraining.SHIPPED, name, replace(pretraining.SHIPPED[name], texts=300, batch=16, tasks=()))
     models = []
     for _ in range(2):
         torch.rand(3)  # the global generator has no say in it

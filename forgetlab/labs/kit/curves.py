@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from forgetlab.labs.kit.figure import blank, dress
 from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, INK, at_log, number
 
@@ -42,9 +42,7 @@ class Curves:
     def __init__(self, panels: Sequence[Panel], across: str = "step") -> None:
         self.panels = tuple(panels)
         rows = (len(panels) + 1) // 2
-        self.figure = Figure(figsize=(6.4, 2.5 * rows + 0.6), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(2.5 * rows + 0.6)
         self._axes: dict[str, Axes] = {}
         self._lines: dict[tuple[str, str, int], Line2D] = {}
         self._labels: list[str] = []
@@ -52,12 +50,8 @@ class Curves:
         odd = len(panels) % 2
         for i, panel in enumerate(panels):
             ax = self.figure.add_subplot(grid[0, :] if odd and i == 0 else grid[divmod(i + odd, 2)])
-            ax.set_title(panel.title, loc="left", fontsize=13, color=INK)
-            ax.set_xlabel(across, fontsize=12, color=INK)
-            ax.set_ylabel(panel.unit, fontsize=12, color=INK)
-            ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
+            dress(ax, panel.title, across, panel.unit)
             ax.grid(color="#e4e4e4", lw=0.8)
-            ax.spines[["top", "right"]].set_visible(False)
             if panel.log:
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(at_log)
@@ -71,7 +65,7 @@ class Curves:
                     (-2, -3 if panel.log else 3),  # no curve lies below a floor
                     va="top" if panel.log else "bottom",
                     color=FAINT,
-                    fontsize=10,
+                    fontsize=11,
                     **place,
                 )
             self._axes[panel.key] = ax

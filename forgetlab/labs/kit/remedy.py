@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from forgetlab.experiments import results
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
+from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.runs import Runs, score_lines, score_panels, told
 from forgetlab.labs.kit.so_far import Point, SoFar, scatter
 from forgetlab.metrics.retention import scale
 from forgetlab.plots.style import number
@@ -36,27 +36,26 @@ def recipe(methods: str, seed: int, **more: Any) -> Recipe:
     return Recipe(methods=methods, seed=seed, **{**USUAL, **more})
 
 
-def run(runs: Runs, with_remedy: Recipe) -> Iterator[State]:
+def beside_plain(benches: Benches, with_remedy: Recipe) -> Iterator[RunState]:
     """The states of a run; then "plain", the records of the same run without a remedy, from a kept one if there is."""
     plain = replace(with_remedy, methods="none")
     kept = results.get("plain", asdict(plain))
-    state: State = {}
-    for now in runs(with_remedy):
-        state = {**now, "plain": kept or []}
+    for now in benches.run(with_remedy):
+        state: RunState = {**now, "plain": kept or []}
         yield _compared(state) if kept and "message" in state else state
     if kept:
         return
-    for other in runs(plain):
+    for other in benches.run(plain):
         used = ("step", "scores", "status", "message", "costs")
         state["plain"] = [{key: record[key] for key in used} for record in other["records"]]
         state["progress"] = f"without the remedy, to compare: {other['progress']}"
-        yield _compared(state) if "message" in other else dict(state)
+        yield _compared(state) if "message" in other else {**state}
     results.put("plain", asdict(plain), state["plain"])
 
 
-def _compared(state: State) -> State:
+def _compared(state: RunState) -> RunState:
     """The state with a message on both runs."""
-    last = score_lines({**state, "records": state["plain"][-1:]}, PLAIN)
+    last = score_lines(state["tasks"], state["plain"][-1:], PLAIN)
     ends = [f"{t['name']} {number(last[t['name']][PLAIN][1][0], scale(t))}" for t in state["tasks"]]
     return {**state, "message": f"{told(state)} Without the remedy it ends at {', '.join(ends)}."}
 
@@ -71,38 +70,39 @@ def lab(
     driver: Driver | None,
     so_far: SoFar | None = None,
     panels: Sequence[Panel] = (),
-    lines: Callable[[State, Settings], Lines] = lambda state, settings: {},
-    before: Callable[[Settings], State] = lambda settings: {},
-    top: tuple[Panel, Callable[[Axes, State], None]] | None = None,
-    tell: Callable[[State, Settings], str] = lambda state, settings: "",
-) -> Lab:
+    lines: Callable[[RunState, Settings], Lines] = lambda state, settings: {},
+    before: Callable[[Settings], Mapping[str, Any]] = lambda settings: {},
+    top: tuple[Panel, Callable[[Axes, Any], None]] | None = None,
+    tell: Callable[[Any, Settings], str] = lambda state, settings: "",
+) -> Lab[Any]:
     """A lab of one remedy. recipe: what the controls describe.
 
     so_far: a last panel with all runs. panels, lines: more of them, beside the scores with and without the remedy.
-    before: computed ahead of the run, kept in its state. top: a panel above, and what paints it. tell: words to add.
+    before: computed ahead of the run and kept in its state, for `top`, `tell` and `so_far` too. top: a panel above, and
+    what paints it. tell: words to add.
     """
-    runs = Runs()
+    benches = Benches()
     views = lru_cache(maxsize=1)(Curves)  # a figure for as long as the panels are the same
     points: dict[Point, None] = {}
 
     def work(settings: Settings) -> Iterator[State]:
         found = before(settings)
-        for state in run(runs, recipe(settings)):
-            state = {**state, **found}
+        for run in beside_plain(benches, recipe(settings)):
+            state: State = {**run, **found}
             if "message" in state:
                 state["message"] = f"{state['message']} {tell(state, settings)}".strip()
             yield state
 
-    def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
+    def draw(state: RunState, old: Sequence[RunState], settings: Settings, source: str) -> tuple[Figure, str]:
         last = [Panel("so far", so_far.title, so_far.up, log=not so_far.share)] if so_far else []
         first = [top[0]] if top else []
         view = views((*first, *score_panels(state["tasks"]), *panels, *last))
-        plain = score_lines({**state, "records": state["plain"]}, PLAIN)  # below, and in the first look
+        plain = score_lines(state["tasks"], state["plain"], PLAIN)  # below, and in the first look
         shown: dict[str, Any] = {task: dict(own) for task, own in plain.items()}
-        for more in (score_lines(state, THIS), lines(state, settings)):
+        for more in (score_lines(state["tasks"], state["records"], THIS), lines(state, settings)):
             for panel, own in more.items():
                 shown.setdefault(panel, {}).update(own)
-        figure = view.draw(shown, [score_lines(s, THIS) for s in old], source)
+        figure = view.draw(shown, [score_lines(s["tasks"], s["records"], THIS) for s in old], source)
         if top:
             top[1](view.axes(top[0].key), state)
         if so_far:

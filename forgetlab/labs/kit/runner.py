@@ -1,31 +1,35 @@
 """Runs a generator for a lab, piece by piece, so that a newer request can take the place of the one under way.
 
-Three drivers. "inline": to the end, then return (tests, plain execution). "cooperative": an asyncio task that gives
-way to the kernel after each piece; the default in JupyterLab. Its run ends at the kernel's interrupt too, unless it
-is in a subshell thread, as JupyterLab asks for: interrupts do not reach one, only `stop` does. "synchronous": to the
-end as well, but the kernel's interrupt stops it and keeps what was reached; the default on Colab, where updates from
-tasks are not rendered.
+Two drivers. "thread": in a thread of its own, so that the page's messages are taken while a piece is worked; the
+default where an event loop runs, as in a kernel. The kernel's interrupt ends such a run where the main thread began
+it and no cell computes; `stop` always does. "inline": to the end, then return; the default elsewhere, and on Colab,
+where updates from other threads are not rendered. There the interrupt ends a run, and what was reached is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import count
-from threading import RLock, current_thread, main_thread
-from typing import Any, Generic, Literal, TypeVar
+from threading import RLock, Thread, current_thread, get_ident, main_thread
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from forgetlab.errors import in_words, unknown
 
 T = TypeVar("T")
-Driver = Literal["inline", "cooperative", "synchronous"]
+Driver = Literal["inline", "thread"]
 Phase = Literal["idle", "preparing", "running", "stopping"]
-DRIVERS = ("inline", "cooperative", "synchronous")
+DRIVERS = get_args(Driver)
+REST = 0.001  # seconds between two pieces: long enough for another thread to take its turn
+PATIENCE = 10.0  # seconds for a run to end when Python does
 
 
 def pick_driver() -> Driver:
@@ -34,13 +38,14 @@ def pick_driver() -> Driver:
         if asked not in DRIVERS:
             raise unknown("driver", asked, DRIVERS)
         return asked  # type: ignore[return-value]
-    if "google.colab" in sys.modules:
-        return "synchronous"
+    return "thread" if _loop() and "google.colab" not in sys.modules else "inline"
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return "inline"
-    return "cooperative"
+        return None
 
 
 class Runner(Generic[T]):
@@ -48,8 +53,8 @@ class Runner(Generic[T]):
 
     on_item(item): called for each piece. on_end(why): "done", "stopped" or "error: …" in words; not called for a run
     that another one takes the place of. driver: one of DRIVERS (default: picked when a run starts). Both are called
-    in the thread that runs. Kernels may run a widget's callbacks in more than one thread, even those of one widget:
-    `turn` is held while a piece is worked, and is to be held by whoever touches what the work touches.
+    in the thread that runs, and kernels may run a widget's callbacks in more than one thread: `turn` is held meanwhile,
+    and is to be held by whoever touches what the two touch. It is free while a piece is worked.
     """
 
     def __init__(
@@ -59,12 +64,15 @@ class Runner(Generic[T]):
             raise unknown("driver", driver, DRIVERS)
         self.driver = driver
         self.turn = RLock()
+        self._at_work = RLock()  # held while a piece is worked; taken before `turn` by whoever needs both
         self._on_item, self._on_end = on_item, on_end
         self._requests = count(1)
         self._newest = 0  # the number of the newest request: a run that finds another number gives up
-        self._tasks: set[Any] = set()
         self._work: Iterator[T] | None = None
         self._number = 0  # the request that the present run is of; 0: none
+        self._worker: int | None = None  # the thread that works a piece, where it may be broken off
+        self._breaking = RLock()  # held while `_worker` is set or used
+        self._tasks: set[Any] = set()
         self.begun = False  # whether the newest run has come to its first piece
 
     @property
@@ -84,70 +92,95 @@ class Runner(Generic[T]):
     def start(self, make: Callable[[], Iterator[T]]) -> None:
         """Take the place of any run under way. make: begins the work; called when its turn has come."""
         driver = self.driver or pick_driver()
-        self.stop()  # before the wait for a turn: a run in another thread ends at its next piece
+        self.drop()
         with self.turn:
-            self._close()
             self.begun = False
             number = self._newest = self._number = next(self._requests)
-        if driver == "cooperative":
-            task = asyncio.get_running_loop().create_task(self._cooperate(make, number))
+        if driver == "inline":
+            self._run(make, number, False)
+            return
+        # a copy of the context: a kernel keeps there which message its answers belong to
+        thread = Thread(target=copy_context().run, args=(self._run_apart, make, number), daemon=True)
+        thread.start()
+        if current_thread() is main_thread() and (loop := _loop()):
+            task = loop.create_task(self._heed_interrupts(thread))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        else:
-            for _ in self._pieces(make, number, rest=0.001):  # long enough for another thread to take its turn
-                pass
 
     def stop(self) -> None:
-        """End the run under way at its next piece, which tells of it; what was reached stays."""
+        """End the run under way, which tells of it; what was reached stays. In a thread of its own it ends at once."""
         self._newest = next(self._requests)
+        with self._breaking:
+            worker, self._worker = self._worker, None  # a second interrupt would meet what comes after the piece
+            if worker not in (None, get_ident()):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker), ctypes.py_object(KeyboardInterrupt))
 
     def drop(self) -> None:
         """End the run under way before anything else is done, and without a word: something else is to be shown."""
+        self._number = 0  # before it ends: it tells of nothing any more
         self.stop()
-        with self.turn:
+        with self._at_work, self.turn:
             self._close()
 
-    async def _cooperate(self, make: Callable[[], Iterator[T]], number: int) -> None:
-        await asyncio.sleep(0)  # moves that are already queued supersede this one before it begins
-        pieces = self._pieces(make, number)
-        while True:
-            with _at_interrupt(self.stop):
-                if next(pieces, "end") == "end":
-                    return
-                await asyncio.sleep(0.001)  # long enough for the kernel to take a message
+    def _run_apart(self, make: Callable[[], Iterator[T]], number: int) -> None:
+        thread = current_thread()
 
-    def _pieces(self, make: Callable[[], Iterator[T]], number: int, rest: float = 0.0) -> Iterator[None]:
-        """Do one piece of work at each step. Its turn ends with the piece; then `rest` seconds go by."""
+        def leave() -> None:  # Python ends after it: a thread that is killed within torch takes the process down
+            self.stop()
+            thread.join(PATIENCE)
+
+        atexit.register(leave)
+        try:
+            self._run(make, number, True)
+        finally:
+            atexit.unregister(leave)
+
+    def _run(self, make: Callable[[], Iterator[T]], number: int, apart: bool) -> None:
+        """Work one piece after the other. apart: in a thread of its own, which may be broken off within a piece."""
         why = "done"
         try:
             while True:
+                with self._at_work:
+                    item = self._piece(make, number, apart)
                 with self.turn:
-                    if number != self._newest:
-                        why = "stopped"
-                        break
-                    if self._work is None:
-                        self._work = iter(make())
-                    item = next(self._work)
-                    self.begun = True
-                    self._on_item(item)
-                time.sleep(rest)  # here, where an interrupt is caught
-                yield
+                    if number == self._number:
+                        self.begun = True
+                        self._on_item(item)
+                time.sleep(REST)  # here, where an interrupt is caught
         except StopIteration:
             pass
         except KeyboardInterrupt:
             why = "stopped"
         except Exception as error:  # the kernel would lose it: a lab must show it
             why = in_words(error)
-        with self.turn:
-            if self._number == number:
+        with self._at_work, self.turn:
+            if number == self._number:
                 self._close()
                 self._on_end(why)
+
+    def _piece(self, make: Callable[[], Iterator[T]], number: int, apart: bool) -> T:
+        with self._breaking:
+            if number != self._newest:
+                raise KeyboardInterrupt
+            self._worker = get_ident() if apart else None
+        try:
+            if self._work is None:
+                self._work = iter(make())
+            return next(self._work)
+        finally:
+            with self._breaking:
+                self._worker = None
 
     def _close(self) -> None:
         """End the present run, before anything else touches the same model."""
         work, self._work, self._number = self._work, None, 0
         if (close := getattr(work, "close", None)) is not None:
             close()
+
+    async def _heed_interrupts(self, thread: Thread) -> None:
+        with _at_interrupt(self.stop):
+            while thread.is_alive():
+                await asyncio.sleep(0.02)
 
 
 @contextmanager
@@ -156,9 +189,6 @@ def _at_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
     A message that the kernel takes meanwhile sets a handler of its own: one that is not ours stays.
     """
-    if current_thread() is not main_thread():
-        yield
-        return
 
     def ours(*_: Any) -> None:
         stop()

@@ -1,16 +1,62 @@
-"""A lab's settings as one line of text that can be copied and pasted back. It is data: nothing in it is ever run."""
+"""A lab's settings: its controls, and one line of text that can be copied and pasted back. None of it is ever run."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, unknown
+import ipywidgets as widgets
 
+from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.teaching import compat
+
+Settings = dict[str, Any]
 VERSION = 1
 LONGEST = 2000
+
+
+class Controls:
+    """A lab's training controls by name, and the line that says their settings; a user moves them, or the lab."""
+
+    def __init__(self, lab: str, training: Mapping[str, widgets.Widget]) -> None:
+        self.lab, self.training = lab, dict(training)
+        self.line = compat.text("settings", to_line(lab, self.settings()))
+        self._mover: int | None = None  # the thread in which the lab moves them, while it does
+
+    def settings(self) -> Settings:
+        """Their values."""
+        return {name: control.value for name, control in self.training.items()}
+
+    def move(self, values: Settings) -> None:
+        """Set some of them. Raises what a control does of a value that it cannot have; the line is right even so."""
+        try:
+            with self._moving():
+                for name, value in values.items():
+                    self.training[name].value = value
+        finally:
+            self.show()
+
+    def show(self) -> None:
+        """Say their settings in the line."""
+        with self._moving():
+            self.line.value = to_line(self.lab, self.settings())
+
+    @property
+    def moved_by_lab(self) -> bool:
+        """Whether it is the lab that moves them, in the thread that asks."""
+        return self._mover == get_ident()
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        before, self._mover = self._mover, get_ident()
+        try:
+            yield
+        finally:
+            self._mover = before
 
 
 def to_line(lab: str, settings: Mapping[str, Any]) -> str:

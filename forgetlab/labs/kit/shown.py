@@ -3,81 +3,100 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from forgetlab import plots
-from forgetlab.labs.kit.settings import to_line
+from forgetlab.labs.kit.settings import Settings, to_line
+from forgetlab.plots.narrow import fit
+from forgetlab.teaching import page
 
-Settings = dict[str, Any]
-State = dict[str, Any]
-Draw = Callable[[State, Sequence[State], Settings, str], tuple[Figure | str, str]]
+State = dict[str, Any]  # plain values, with "progress" on the way and "message" at the end
+S = TypeVar("S", bound=Mapping[str, Any])  # a lab's own kind of it
+Draw = Callable[[S, Sequence[S], Settings, str], tuple[Figure | str, str]]
 OLD_RUNS = 4
+REDRAW_SECONDS = 0.3
 FAINT = 0.35  # opacity of a picture that is not what the controls ask for
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Generic[S]):
     """A state with its "settings", and where it comes from: "live", "cached" or "simulated"."""
 
-    state: State
+    state: S
     source: str
 
     @property
     def settings(self) -> Settings:
         """What it is the result of."""
-        return self.state["settings"]
+        found: Settings = self.state["settings"]
+        return found
 
 
 @dataclass(frozen=True)
 class Picture:
     """A result as it was drawn. shown: safe HTML; still: {mime type: content} for a page without a kernel."""
 
-    of: Result
+    of: Result[Any]
     shown: str
     still: dict[str, str]
 
 
-class Shown:
+class Shown(Generic[S]):
     """The latest result of a lab, its picture (of the latest one that could be drawn), and earlier runs."""
 
     def __init__(
         self,
         name: str,
-        draw: Draw,
-        words: Callable[[State, Settings], str] | None,
+        draw: Draw[S],
+        words: Callable[[S, Settings], str] | None,
         view: Mapping[str, widgets.Widget],
     ) -> None:
         self._name, self._draw, self._words, self._view = name, draw, words, view
+        self._drawn_at = self._draw_seconds = 0.0
+        self.narrow = False  # whether figures are drawn in one column
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self.result: Result | None = None
+        self.result: Result[S] | None = None
         self.picture: Picture | None = None
-        self.old: list[State] = []
+        self.old: list[S] = []
 
-    def take(self, result: Result) -> None:
+    def take(self, result: Result[S]) -> None:
         """Make it the latest; one of other settings before it is an earlier run from now on."""
         last, self.result = self.result, result
         if last is not None and last.settings != result.settings and result.source != "simulated":
             others = [state for state in self.old if state["settings"] != last.settings]
             self.old = [*others, last.state][-OLD_RUNS:]
 
+    def due(self) -> bool:
+        """Whether to draw the latest result: the first of its run, else so that drawing takes a quarter of the time."""
+        if self.picture is None or self.result is None or self.picture.of.settings is not self.result.settings:
+            return True
+        return time.perf_counter() - self._drawn_at > max(REDRAW_SECONDS, 3 * self._draw_seconds)
+
     def draw(self) -> None:
         """Make the latest result's picture. Raises what the lab's own drawing does; the picture before it stays."""
         if (result := self.result) is None:
             return
+        begin = time.perf_counter()
         old = [state for state in self.old if state["settings"] != result.settings]
-        drawn, alt = self._draw(result.state, old, self._seen(result), result.source)
+        seen = {**self._seen(result), "narrow": self.narrow}
+        drawn, alt = self._draw(result.state, old, seen, result.source)
+        if isinstance(drawn, Figure):
+            fit(drawn, self.narrow)
         self.picture = pictured(result, drawn, alt)
+        self._drawn_at = time.perf_counter()
+        self._draw_seconds = self._drawn_at - begin
 
-    def put(self, result: Result) -> None:
+    def put(self, result: Result[S]) -> None:
         """Take a result and draw it; where it cannot be drawn or told, all stays as it was and the error is raised."""
         before = self.result, self.picture, self.old
         try:
@@ -121,18 +140,20 @@ class Shown:
         words = self.picture.still["text/plain"]
         return {**self.picture.still, "text/plain": f"{words} ({caption})" if caption else words}
 
-    def _seen(self, result: Result) -> Settings:
+    def _seen(self, result: Result[S]) -> Settings:
         """A result's settings, and the values of the view controls."""
         return {**result.settings, **{name: control.value for name, control in self._view.items()}}
 
 
-def pictured(of: Result, drawn: Figure | str, alt: str) -> Picture:
+def pictured(of: Result[Any], drawn: Figure | str, alt: str) -> Picture:
     """A figure, or safe HTML, as a picture. alt: its description."""
     if isinstance(drawn, str):
-        shown = f'<div role="group" aria-label="{escape(alt)}" style="max-width:704px">{drawn}</div>'
+        style = f'class="{page.DRAWN}" style="max-width:{page.WIDE}px"'
+        shown = f'<div role="group" aria-label="{escape(alt)}" {style}>{drawn}</div>'
         return Picture(of, shown, {"text/plain": alt, "text/html": shown})
     png = encoded(drawn, alt)
-    return Picture(of, image(png, alt), {"text/plain": alt, "image/png": png})
+    width = round(drawn.bbox.width)
+    return Picture(of, image(png, alt, width), {"text/plain": alt, "image/png": png})
 
 
 def encoded(figure: Figure, alt: str) -> str:
@@ -140,6 +161,7 @@ def encoded(figure: Figure, alt: str) -> str:
     return base64.b64encode(plots.png(figure, alt)).decode()
 
 
-def image(png: str, alt: str) -> str:
-    """A PNG in base64 as an HTML image."""
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}" style="width:100%;max-width:704px">'
+def image(png: str, alt: str, width: int) -> str:
+    """A PNG in base64, `width` px wide, as an HTML image that is never larger."""
+    source = f"data:image/png;base64,{png}"
+    return f'<img class="{page.DRAWN}" alt="{escape(alt)}" src="{source}" style="width:100%;max-width:{width}px">'

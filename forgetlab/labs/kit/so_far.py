@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 from matplotlib.transforms import Bbox
 
-from forgetlab.labs.kit.base import Settings, State
+from forgetlab.labs.kit.base import Settings
+from forgetlab.labs.kit.benches import RunState
+from forgetlab.metrics.schema import PlainRecord, TaskFacts
 from forgetlab.plots import sides
 from forgetlab.plots.style import COLORS, INK
 
@@ -33,33 +36,33 @@ class SoFar:
     title: str
     across: str
     up: str
-    of: Callable[[State, Settings], Iterable[Point | None]]
+    of: Callable[[Any, Settings], Iterable[Point | None]]
     log: bool = False  # the axis across
     share: bool = True  # whether up are shares; else a perplexity of the new task, better further up
 
 
-def ends(state: State, records: str = "records") -> tuple[float, float] | None:
+def ends(tasks: Sequence[TaskFacts], records: Sequence[PlainRecord]) -> tuple[float, float] | None:
     """(kept share of the watched tasks, new score) at the end of a run, as `plots.trade_off` has them.
 
-    records: "records" or "plain". None where the run is not there or not at its end, or where a score is no number.
+    None where the run is not there or not at its end, or where a score is no number.
     """
-    if not state[records] or state[records][-1]["status"] in ("running", "diverged"):
+    if not records or records[-1]["status"] in ("running", "diverged"):
         return None
-    lost, new = sides.end(state["tasks"], state[records])
+    lost, new = sides.end(tasks, records)
     return (1 - lost, new) if isfinite(lost) and isfinite(new) else None
 
 
-def reached(x: float, label: str, state: State, records: str = "records") -> Point | None:
+def reached(x: float, label: str, tasks: Sequence[TaskFacts], records: Sequence[PlainRecord]) -> Point | None:
     """A point with both marks: the new task's score and the kept share of the old ones."""
-    found = ends(state, records)
+    found = ends(tasks, records)
     return found and Point(x, (("new score", found[1]), ("old kept", found[0])), label)
 
 
-def trade_off(state: State, label: str, without: str) -> list[Point | None]:
+def trade_off(state: RunState, label: str, without: str) -> list[Point | None]:
     """Points for the kept share of the old tasks across, the new score up: of a run, and of the one without."""
     found: list[Point | None] = []
-    for records, name in (("records", label), ("plain", without)):
-        end = ends(state, records)
+    for records, name in ((state["records"], label), (state["plain"], without)):
+        end = ends(state["tasks"], records)
         found.append(end and Point(end[0], (("new score", end[1]),), name))
     return found
 

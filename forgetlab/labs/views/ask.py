@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypedDict
 
 from forgetlab.plots.style import COLORS, FAINT, INK
 
@@ -13,6 +13,13 @@ Answer = Mapping[str, Any]  # what `asking.answer` gives, or {"refused": why}
 Guess = Sequence[Any]  # (word, probability)
 TAGS = "entities"  # the head that tags every word
 BEFORE, AFTER = COLORS[1], COLORS[0]
+
+
+class Answers(TypedDict):
+    """Of the model before the run and of the one it makes."""
+
+    before: Answer
+    after: Answer
 
 
 def card(source: str, content: str) -> str:
@@ -60,8 +67,8 @@ def told(text: str, before: Answer, after: Answer, step: int) -> str:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table. heads: of the columns after the first, in plain words; rows: label and cells, as safe HTML."""
-    first = 25 if max(len(row[0]) for row in rows) > 2 else 8
-    cell = "padding:2px 6px;text-align:left;vertical-align:top;overflow-wrap:anywhere;border-bottom:1px solid #e4e4e4"
+    first = (25 if len(heads) < 3 else 31) if max(len(row[0]) for row in rows) > 2 else 8  # per cent
+    cell = "padding:2px 4px;text-align:left;vertical-align:top;overflow-wrap:anywhere;border-bottom:1px solid #e4e4e4"
     head = f'<tr><td style="{cell};width:{first}%"></td>'
     head += "".join(f'<th scope="col" style="{cell}">{escape(words)}</th>' for words in heads) + "</tr>"
     lines = "".join(

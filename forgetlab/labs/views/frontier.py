@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NotRequired, TypedDict, get_args
 
 from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import blended_transform_factory
 
 from forgetlab.experiments.frontier import Dot, best_within
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.metrics.retention import pareto
 from forgetlab.plots.style import COLORS, FAINT, HALO, INK, number
 from forgetlab.training.method import Family
@@ -22,7 +23,27 @@ from forgetlab.training.method import Family
 LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}
 STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
-LISTED = 5  # of the learner's own runs
+LISTED = 4  # of the learner's own runs
+
+
+class OwnRun(TypedDict):
+    """A learner's run so far. kept, new: None where it diverged."""
+
+    spec: str
+    step: int
+    lr: float
+    seed: int
+    kept: float | None
+    new: float | None
+
+
+class Frontier(TypedDict):
+    """What was measured, and a run."""
+
+    dots: list[Dot]
+    run: OwnRun
+    progress: str
+    message: NotRequired[str]
 
 
 class Plot:
@@ -30,11 +51,13 @@ class Plot:
 
     def __init__(self, dots: Sequence[Dot]) -> None:
         self.dots = list(dots)
-        self.figure = Figure(figsize=(6.4, 9.2), facecolor="white", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.text(0.99, 0.985, "", ha="right", va="top", fontsize=11, color=FAINT, style="italic")
-        self._text = self.figure.text(0.03, 0.35, "", va="top", fontsize=11, color=INK, linespacing=1.35)
-        self.ax = ax = self.figure.add_axes((0.115, 0.485, 0.865, 0.48))
+        self.figure, self._source = blank(9.2)
+        self.ax, words = self.figure.subplots(2, 1, height_ratios=(1.5, 1.15))
+        ax = self.ax
+        words.axis("off")
+        place = blended_transform_factory(self.figure.transFigure, words.transAxes)
+        style: Any = {"va": "top", "fontsize": 11, "color": INK, "linespacing": 1.2, "in_layout": False}
+        self._text = words.text(0.03, 1, "", transform=place, **style)
         self.means = [(statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])) for dot in dots]
         self.front = pareto(self.means)
         self._corner = Rectangle((0, 0), 1, 1, color="#e6f0e0", lw=0, zorder=0)
@@ -50,27 +73,21 @@ class Plot:
             xs, ys = ([statistics.fmean(dot[key]) for dot in own] for key in ("kept", "new"))
             dx, dy = ([_spread(dot[key]) for dot in own] for key in ("kept", "new"))
             ax.errorbar(xs, ys, dy, dx, fmt=marker, color=color, ms=8, mec="white", lw=1, capsize=2, zorder=3)
-        for place, i in enumerate(self.front[::-1], start=1):
-            ax.annotate(str(place), self.means[i], (6, 6), zorder=6, **NOTE)
+        for rank, i in enumerate(self.front[::-1], start=1):
+            ax.annotate(str(rank), self.means[i], (6, 6), zorder=6, **NOTE)
         ax.set_ylim(0.4, 1.03)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
-        ax.set_xlabel("share kept of the old scores", fontsize=12, color=INK)
-        ax.set_ylabel("accuracy on the new task (share)", fontsize=12, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.spines[["top", "right"]].set_visible(False)
+        dress(ax, "", "share kept of the old scores", "accuracy on the new task (share)")
         names = {"none": "no remedy"}
         keys = [Line2D([], [], color=c, marker=m, ls="", ms=8, label=names.get(k, k)) for k, (c, m) in LOOKS.items()]
         keys.append(Line2D([], [], ms=14, label="your runs", **STAR))
-        style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
-        self.figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0.43), ncols=4, **style)
+        style = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
+        self.figure.legend(handles=keys, loc="outside lower center", ncols=4, **style)
 
-    def draw(
-        self, league: Sequence[dict[str, Any]], budget: float, target: float, source: str = "live"
-    ) -> tuple[Figure, str]:
+    def draw(self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live") -> tuple[Figure, str]:
         """The figure and its alt text.
 
-        league: the learner's runs, newest last: {"spec", "step", "lr", "seed", "kept", "new"}, the last two None
-        where a run diverged. budget: share of the old that may be lost; target: the new accuracy wanted.
+        league: the learner's runs, newest last. budget: share of the old that may be lost; target: new accuracy wanted.
         """
         ax, limit = self.ax, 1 - budget
         self._source.set_text(source)
@@ -79,14 +96,14 @@ class Plot:
         self._target.set_ydata([target, target])
         best = best_within(self.dots, budget)
         named = f"best within {budget:.0%} forgotten: {best['name']}" if best else f"no dot within {budget:.0%}"
-        ax.set_title(named if self.dots else "no shipped runs here", loc="left", fontsize=13, color=INK)
+        titled(ax, named if self.dots else "no shipped runs here")
         while self._own:
             self._own.pop().remove()
         listed, reached = [], 0
         for place, run in enumerate(league):
             letter = chr(ord("a") + place % 26)
             words = f"{letter}  {run['spec']} ({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']}): "
-            if run["kept"] is None:
+            if run["kept"] is None or run["new"] is None:
                 listed.append(f"{words}diverged")
                 continue
             self._own += ax.plot(run["kept"], run["new"], ms=17, zorder=5, **STAR)

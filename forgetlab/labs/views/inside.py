@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from forgetlab.labs.kit.base import State
+from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 DEPTHS = ("embeddings", "layer 0", "layer 1", "layer 2")
@@ -28,33 +28,41 @@ PANELS: dict[str, tuple[str, str, dict[str, str]]] = {  # title, unit, {key in t
 }
 
 
+class Change(TypedDict):
+    """Features (at every depth) and outputs against those before; None stands for nan."""
+
+    cka: list[float | None]
+    frozen: list[float | None]
+    refit: list[float | None]
+    kl: float | None
+    entropy: float | None
+    rare: float | None
+    right: float | None
+
+
+class Inside(RunState):
+    """A run with the change at each record."""
+
+    inside: list[Change]
+
+
 class View:
     """A figure of its own for each lab."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 7.4), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(7.4)
         self._weights, *others = self.figure.subplots(2, 2).flat
         self._panels: dict[str, Axes] = dict(zip(PANELS, others, strict=True))
         self._bars = self._weights.barh(range(len(LAYERS)), [0.0] * len(LAYERS))
-        self._weights.set(yticks=range(len(LAYERS)), ylim=(len(LAYERS) - 0.5, -0.5), xlabel="distance ‖θ − θ₀‖")
+        self._weights.set(yticks=range(len(LAYERS)), ylim=(len(LAYERS) - 0.5, -0.5))
         self._values = [self._weights.text(0, i, "", fontsize=11, va="center", color=INK) for i in range(len(LAYERS))]
-        self._dress(self._weights, "1 weights moved")
+        dress(self._weights, "1 weights moved", "distance ‖θ − θ₀‖")
         for name, ax in self._panels.items():
             title, unit, _ = PANELS[name]
-            self._dress(ax, title)
-            ax.set(xlabel="step", ylabel=unit)
+            dress(ax, title, "step", unit)
         self._lines: dict[tuple[str, str, int], Line2D] = {}
 
-    def _dress(self, ax: Axes, title: str) -> None:
-        ax.set_title(title, loc="left", fontsize=13, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.xaxis.label.set(fontsize=12, color=INK)
-        ax.yaxis.label.set(fontsize=12, color=INK)
-        ax.spines[["top", "right"]].set_visible(False)
-
-    def draw(self, state: State, old: Sequence[State], layer: str, source: str) -> Figure:
+    def draw(self, state: Inside, old: Sequence[Inside], layer: str, source: str) -> Figure:
         """Move the artists to a state; earlier runs stand faintly behind."""
         self._source.set_text(source + ("   (faint: earlier runs)" if old else ""))
         self.figure.set_layout_engine("none" if self._lines else "constrained")  # laying out takes half of a redraw
@@ -79,7 +87,7 @@ class View:
             ax.set_xlim(0, max(run["records"][-1]["step"] for run in (state, *old)) + 1)
             if not ax.get_legend():
                 ax.legend(fontsize=11, labelcolor=INK, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.22))
-        self._panels["features"].set_title(f"2 features, {layer}", loc="left", fontsize=13, color=INK)
+        titled(self._panels["features"], f"2 features, {layer}")
         return self.figure
 
     def _line(self, panel: str, key: str, age: int, i: int, label: str) -> Line2D:
@@ -93,11 +101,12 @@ class View:
         return self._lines[panel, key, age]
 
 
-def _points(state: State, key: str, depth: int) -> tuple[Any, Any]:
+def _points(state: Inside, key: str, depth: int) -> tuple[Any, Any]:
     """(steps, values) of a line; what a diverged model scores means nothing."""
     steps, values = [], []
     for record, found in zip(state["records"], state["inside"], strict=True):
-        value = found[key][depth] if isinstance(found[key], list) else found[key]
+        value: Any = found[key]  # type: ignore[literal-required]
         steps.append(record["step"])
-        values.append(None if record["status"] == "diverged" else value)
+        own = value[depth] if isinstance(value, list) else value
+        values.append(None if record["status"] == "diverged" else own)
     return np.array(steps, float), np.array(values, float)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from forgetlab.labs.kit.base import State
 from forgetlab.labs.kit.curves import MARKERS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.plots.style import COLORS, DASHES, FAINT, INK, number
 
 T = 3
@@ -28,9 +28,7 @@ class View:
     """A figure of its own for each lab; its artists are kept and moved."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(6.4, 6.8), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self._source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self._source = blank(6.8)
         grid = self.figure.add_gridspec(2, 2, width_ratios=(1.9, 1))
         self._matrix, side = self.figure.add_subplot(grid[0, 0]), self.figure.add_subplot(grid[0, 1])
         self._curves = self.figure.add_subplot(grid[1, :])
@@ -39,7 +37,7 @@ class View:
         self._cells = [[self._matrix.text(j, i, "", **style) for j in range(T)] for i in range(T + 1)]
         for i in range(T):  # the diagonal: the task just learned
             self._matrix.add_patch(Rectangle((i - 0.47, i + 0.53), 0.94, 0.94, fill=False, ec=COLORS[0], lw=2.5))
-        self._matrix.set_title("R: score on task (column)\nafter learning (row)", loc="left", fontsize=13, color=INK)
+        titled(self._matrix, "R: score on task (column)\nafter learning (row)")
         self._matrix.tick_params(labelsize=11, length=0, labelcolor=INK)
         self._matrix.spines[:].set_visible(False)
         side.axis("off")
@@ -49,11 +47,7 @@ class View:
             side.text(0, 0.87 - 0.26 * i, words, fontsize=11, color=FAINT, va="top")
         ax = self._curves
         ax.set(ylim=(-0.03, 1.05))
-        ax.set_xlabel("step", fontsize=12, color=INK)
-        ax.set_ylabel("accuracy (share)", fontsize=12, color=INK)
-        ax.set_title("the same, step by step", loc="left", fontsize=13, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-        ax.spines[["top", "right"]].set_visible(False)
+        dress(ax, "the same, step by step", "step", "accuracy (share)")
         self._borders = [ax.axvline(0, color=FAINT, lw=1, ls=(0, (2, 2))) for _ in range(T - 1)]
         self._lines: dict[tuple[int, int], Line2D] = {}
         self._names: list[str] = []
@@ -87,8 +81,10 @@ class View:
                 curve.set(data=(x, y), visible=True, label=names[j] if age == 0 else "_")
         self._curves.set_xlim(0, 1.02 * T * max(run["steps"] for run in (state, *old)))
         if not same:
+            for legend in [*self.figure.legends]:
+                legend.remove()
             style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": T}
-            self._curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), **style)
+            self.figure.legend(*self._curves.get_legend_handles_labels(), loc="outside lower center", **style)
         return self.figure
 
     def _line(self, j: int, age: int) -> Line2D:

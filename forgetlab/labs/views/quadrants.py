@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from forgetlab.labs.kit.figure import dress
 from forgetlab.plots.drawing import moves
-from forgetlab.plots.style import COLORS, FAINT, HALO, INK, powers_of_ten
+from forgetlab.plots.style import COLORS, HALO, INK, powers_of_ten
 
 Limits = Sequence[tuple[float, float]]
 
@@ -27,16 +28,13 @@ CORNERS = {"old-critical": (1, 0), "new-critical": (0, 1), "shared": (1, 1), "sl
 class Scatter:
     """Dots on log-log axes that are kept and moved. unit: of an importance, for the labels of the axes."""
 
-    def __init__(self, ax: Axes, unit: str) -> None:
+    def __init__(self, ax: Axes, unit: str, title: str = "") -> None:
         self.ax = ax
         ax.set(xscale="log", yscale="log")
-        ax.set_xlabel(f"importance to the old task ({unit})", fontsize=12, color=INK)
-        ax.set_ylabel(f"to the new task ({unit})", fontsize=12, color=INK)
-        ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
+        dress(ax, title, f"importance to the old task ({unit})", f"to the new task ({unit})")
         ax.minorticks_off()
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(powers_of_ten)
-        ax.spines[["top", "right"]].set_visible(False)
         look: Any = {"ls": "none", "ms": 3.5, "alpha": 0.5}
         self.dots = {name: ax.plot([], [], **LOOKS[name], **look)[0] for name in LOOKS}
         self.cut_old = ax.axvline(1, color=INK, lw=1.2, ls="--")

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab.importance.groups import KINDS
+from forgetlab.labs.kit.figure import blank, dress, titled
 from forgetlab.labs.kit.shown import OLD_RUNS, Settings, State
 from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
 from forgetlab.metrics.retention import scale
@@ -30,9 +30,7 @@ class View:
 
     def __init__(self) -> None:
         self.shown: State | None = None
-        self.figure = Figure(figsize=(6.4, 7.4), facecolor="white", layout="constrained", dpi=110)
-        FigureCanvasAgg(self.figure)
-        self.source = self.figure.suptitle("", x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+        self.figure, self.source = blank(7.4)
         grid = self.figure.add_gridspec(2, 2, height_ratios=(1.5, 1))
         self.scatter = Scatter(self.figure.add_subplot(grid[0, :]), "Fisher; 0: edge")
         self.back_from = self.scatter.ax.axvline(1, color=COLORS[3], lw=2, ls=":", label="put back from here on")
@@ -44,10 +42,7 @@ class View:
             (self.moves, "how far they moved", "RMS change of a weight"),
             (self.curve, "old task, put back", "weights put back (%)"),
         ):
-            ax.set_title(title, loc="left", fontsize=13, color=INK)
-            ax.set_xlabel(across, fontsize=12, color=INK)
-            ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
-            ax.spines[["top", "right"]].set_visible(False)
+            dress(ax, title, across)
         rows = np.arange(len(LOOKS))
         self.bars = self.moves.barh(rows, np.zeros(len(rows)), 0.7, edgecolor="white")
         for bar, name in zip(self.bars, LOOKS, strict=True):
@@ -111,7 +106,7 @@ class View:
             cuts = state["tables"][settings["top"]]["cuts"]
             drawn = f": {own.sum():,} of {count:,} weights drawn"
             self.back_from.set_xdata([state["put back from"][settings["k"]]] * 2)
-        self.scatter.ax.set_title(settings["layer"] + drawn, loc="left", fontsize=13, color=INK)
+        titled(self.scatter.ax, settings["layer"] + drawn)
         self.scatter.draw(points[own, 0], points[own, 1], cuts, words, ends.T.tolist())
 
     def _moves(self, state: State, settings: Settings) -> None:

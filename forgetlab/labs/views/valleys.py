@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.curves import MARKERS
-from forgetlab.plots.style import COLORS, DASHES, FAINT, HALO, INK
+from forgetlab.labs.kit.figure import blank, dress
+from forgetlab.plots.style import COLORS, DASHES, HALO, INK
 
 LABEL: Any = {"textcoords": "offset points", "path_effects": HALO, "weight": "bold", "fontsize": 13, "color": INK}
 
@@ -22,14 +22,11 @@ def picture(state: Mapping[str, Any], filled: str, lined: str, shown: Collection
     "paths" {run: [(x, y, distance from the plane)]}, of which any may be missing but the paths.
     filled, lined: tasks. shown: names of the runs that are drawn.
     """
-    figure = Figure(figsize=(6.4, 6.2), facecolor="white", layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    figure.suptitle(source, x=0.995, ha="right", fontsize=11, color=FAINT, style="italic")
+    figure, _ = blank(6.2, source)
     ax = figure.add_subplot()
-    ax.set_title(f"filled: loss of {filled}; lines: {lined} (nats)", loc="left", fontsize=13, color=INK)
-    ax.set_xlabel("distance along old → new (unit of the weights)", fontsize=12, color=INK)
-    ax.set_ylabel("distance towards joint", fontsize=12, color=INK)
-    ax.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
+    title = f"filled: loss of {filled}; lines: {lined} (nats)"
+    dress(ax, title, "along old → new (unit of the weights)", "towards joint")
+    ax.spines[:].set_visible(True)
     rows = len(state.get("loss", {}).get(filled, []))
     if rows > 1:
         values = {name: np.ma.masked_invalid(np.array(grid, float)) for name, grid in state["loss"].items()}

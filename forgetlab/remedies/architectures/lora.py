@@ -34,24 +34,25 @@ class LoRA(Additive):
     W x ← W x + (α / r) B A x with A (r, in), B (out, r) and B = 0 at the start, so that training starts from the
     pre-trained function. Adds r · (in + out) weights for each layer that is changed.
 
-    r: the rank. alpha: α. dropout: of x in the new term, 0 or more and below 1. targets: last parts of the names of
-    linear layers (None: attention's query and value projections; where they are fused with the key's, as in GPT-2,
-    that whole layer). shared: True sends all tasks through it, as if merged into W, and they may forget; False keeps it
-    to the new task, so that every other task's outputs stay bit-identical, and it must be known which task a text
-    belongs to. Raises ForgetlabError for other values, without peft, or where a target is not found.
+    r: the rank (None: a sixteenth of the model's width, 8 at most; a quarter of the width is no low rank). alpha: α.
+    dropout: of x in the new term, 0 or more and below 1. targets: "all" for every linear layer, or last parts of their
+    names, as text "query/value" (None: attention's query and value projections; where they are fused with the key's, as
+    in GPT-2, that whole layer). shared: True sends all tasks through it, as if merged into W, and they may forget;
+    False keeps it to the new task, so that every other task's outputs stay bit-identical, and it must be known which
+    task a text belongs to. Raises ForgetlabError for other values, without peft, or where a target is not found.
     Source: Hu et al. 2021, section 4.1. A starts as peft does it: uniform with variance 1 / (3 in), not Gaussian.
 
-    >>> first = next(finetune(model, new, methods=[LoRA(r=8)]))
-    >>> first.costs["added_parameters"]  # 3 · 2 · r · (64 + 64)
-    6144.0
+    >>> first = next(finetune(model, new, methods=[LoRA()]))
+    >>> first.costs["added_parameters"]  # 3 · 2 · r · (64 + 64), r = 64 / 16
+    3072.0
     """
 
     name = "lora"
-    main = Setting("r", 1, 64)
+    main = Setting("r", 1, 64, usual=4)
 
     def __init__(
         self,
-        r: int = 8,
+        r: int | None = None,
         alpha: float = 16,
         dropout: float = 0.0,
         targets: Sequence[str] | None = None,
@@ -59,10 +60,10 @@ class LoRA(Additive):
     ) -> None:
         if find_spec("peft") is None:
             raise ForgetlabError("LoRA needs the package peft, which is not installed: pip install peft")
-        self.r = whole("r", r)
+        self.r = None if r is None else whole("r", r)
         self.alpha = number("alpha", alpha, above=True)
         self.dropout = number("dropout", dropout, 0, 1, below=True)
-        self.targets = [targets] if isinstance(targets, str) else targets
+        self.targets = targets.split("/") if isinstance(targets, str) else targets
         named = isinstance(self.targets, list | tuple) and all(isinstance(t, str) and t for t in self.targets)
         if targets is not None and not (named and self.targets):
             raise ForgetlabError(f"targets must be names of linear layers, or None, got {targets!r}")
@@ -74,7 +75,7 @@ class LoRA(Additive):
 
         backbone = run.model.backbone
         config = LoraConfig(
-            r=self.r,
+            r=self.r or max(1, min(8, run.model.config.hidden_size // 16)),
             lora_alpha=cast(int, self.alpha),  # peft takes any number
             lora_dropout=self.dropout,
             target_modules=self._targets(run.model),
@@ -99,6 +100,8 @@ class LoRA(Additive):
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
 
         names = _linear_names(model.backbone)
+        if self.targets == ["all"]:
+            return names
         usual = known.get(model.config.model_type)
         choices = [self.targets] if self.targets else [*([usual] if isinstance(usual, list) else []), *QUERY_VALUE]
         for targets in choices:

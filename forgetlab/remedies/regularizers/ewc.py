@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError, number, unknown, whole
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.importance.cache import once
 from forgetlab.remedies.regularizers.quadratic import Lam, Quadratic
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Run
 
 
@@ -63,13 +63,7 @@ class EWC(Quadratic):
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return fisher_diagonal(
-            run.model,
-            task,
-            estimator=self.estimator,
-            examples=self.examples,
-            draws=self.draws,
-            batch_size=32,
-            seed=run.seed,
+            run.model, task, estimator=self.estimator, examples=self.examples, draws=self.draws, seed=run.seed
         )
 
     def combine(self, parts: Sequence[Importance]) -> Importance:
@@ -81,8 +75,8 @@ class OnlineEWC(EWC):
     """EWC for a sequence: one anchor, and a Fisher that fades: F ← γ F + F_t after each task t.
 
     gamma: γ in [0, 1]; 1 is the plain sum. `consolidate(fisher)` adds the Fisher of a task just learned; the next
-    run then anchors to its own start, where no anchor was given. Everything else as in EWC; given tasks count as a
-    sequence in their order.
+    run then anchors to its own start, where no anchor was given. Everything else, `more` too, as in EWC; given tasks
+    count as a sequence in their order.
     Source: Schwarz et al. 2018 (Progress & Compress), eq. 8–9. Theirs pulls with γ F, this with F: their λ is ours / γ.
 
     >>> one = {"w": torch.ones(1)}
@@ -97,24 +91,9 @@ class OnlineEWC(EWC):
         fisher: Mapping[str, Tensor] | Sequence[Task],
         lam: Lam | None = None,
         gamma: float = 0.9,
-        *,
-        anchor: Mapping[str, Tensor] | None = None,
-        proximal: bool = False,
-        estimator: Estimator = "auto",
-        examples: int = 200,
-        draws: int = 4,
-        strength: float = 1.0,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            fisher,
-            lam,
-            anchor=anchor,
-            proximal=proximal,
-            estimator=estimator,
-            examples=examples,
-            draws=draws,
-            strength=strength,
-        )
+        super().__init__(fisher, lam, **more)
         self.gamma = number("gamma", gamma, 0, 1)
 
     def combine(self, parts: Sequence[Importance]) -> Importance:

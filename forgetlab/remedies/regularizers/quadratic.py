@@ -54,8 +54,7 @@ class Quadratic(Method):
         elif strength != 1:
             raise ForgetlabError(f"{self.name}: got lam={lam} and strength={strength:g}; give one of them, not both")
         self._lam = self.lam
-        self.proximal = flag("proximal", proximal)
-        self._anchor = anchor
+        self.proximal, self._anchor = flag("proximal", proximal), anchor
         self._terms: list[in_cache.Term] = []
         self._rows: dict[Tensor, Tensor | None] = {}  # of each weight: the rows that are pulled, where they are few
 
@@ -66,10 +65,10 @@ class Quadratic(Method):
     def setup(self, run: Run) -> None:
         omega = self.importance(run)
         if omega is not None:
-            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=_backbone(run))
-        if self._anchor is not None:
-            check_importance(self._anchor, run.weights, needed=run.weights)
-        anchor = self._anchor or run.anchor
+            backbone = {name for name in run.weights if not name.startswith("heads.")}
+            check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=backbone)
+        anchor = run.anchor if self._anchor is None else self._anchor
+        check_importance(anchor, run.weights, needed=run.weights, what="anchor")
         self._terms, self._rows = [], {}
         self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
@@ -86,7 +85,9 @@ class Quadratic(Method):
 
     def _usual(self, run: Run, omega: Importance | None) -> float:
         """λ = strength · 0.02 / mean Ω; 0 where Ω is 0 everywhere."""
-        mean = 1.0 if omega is None else _mean([omega[name] for name in run.weights if name in omega])
+        known = [torch.ones(1)] if omega is None else [omega[name] for name in run.weights if name in omega]
+        total = sum(float(value.sum(dtype=torch.float64)) for value in known)
+        mean = total / max(1, sum(value.numel() for value in known))
         if not math.isfinite(mean):
             raise ForgetlabError(f"{self.name}: the importance has values that are not finite; expected finite ones")
         lam = self.strength * USUAL / mean if mean else 0.0
@@ -94,12 +95,11 @@ class Quadratic(Method):
         return lam
 
     def check(self, run: Run) -> None:
-        if self._terms and not any(p.requires_grad for p, _, _ in self._terms):
-            trained = {p for group in run.groups for p in group["params"]}
-            if not any(p in trained for p, _, _ in self._terms):  # gradual unfreezing may switch them on later
-                raise ForgetlabError(
-                    f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
-                )
+        trained = {p for group in run.groups for p in group["params"]}  # gradual unfreezing may switch some on later
+        if self._terms and not any(p.requires_grad or p in trained for p, _, _ in self._terms):
+            raise ForgetlabError(
+                f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
+            )
 
     def _active(self) -> list[in_cache.Term]:
         return [term for term in self._terms if term[0].requires_grad]
@@ -204,12 +204,3 @@ def _lam_of(lam: float | dict[str, float], name: str) -> float:
     if isinstance(lam, float):
         return lam
     return next((value for pattern, value in lam.items() if fnmatch(name, pattern)), 0.0)
-
-
-def _mean(values: Sequence[Tensor]) -> float:
-    total = sum(float(value.sum(dtype=torch.float64)) for value in values)
-    return total / max(1, sum(value.numel() for value in values))
-
-
-def _backbone(run: Run) -> set[str]:
-    return {name for name in run.weights if not name.startswith("heads.")}

@@ -12,7 +12,7 @@ from forgetlab.errors import number, whole
 from forgetlab.importance import Importance
 from forgetlab.models.seeds import stream
 from forgetlab.remedies.regularizers.quadratic import Lam, Quadratic
-from forgetlab.tasks import Task, trainable
+from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Part, Run
 from forgetlab.training.torch_state import apart
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError, number, whole
+from forgetlab.errors import ForgetlabError, listed, number, whole
 from forgetlab.models.loading import load
 from forgetlab.models.model import Model, evaluating
 from forgetlab.remedies.replay.experience import Replay
 from forgetlab.sources import Examples
 from forgetlab.sources.world import corpus
-from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task, as_tasks
+from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task
 from forgetlab.tasks.encoding import IGNORE, unknown_share
 from forgetlab.tasks.writing import sample
 from forgetlab.training.method import Run
@@ -76,7 +76,8 @@ class GenerativeReplay(Replay):
         self.writer = writer.name if isinstance(writer, Model) else writer
         self._writer = writer
         kinds = Classification | Tagging | LanguageModel
-        self._old = [task for task in as_tasks(old) if isinstance(task, kinds) and task.test.pairs is None]
+        listed("old", old, Task, "[task('entities')]")
+        self._old = [task for task in old if isinstance(task, kinds) and task.test.pairs is None]
         if not self._old:
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(

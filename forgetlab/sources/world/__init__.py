@@ -1,14 +1,5 @@
 """The embedded world: a small language whose grammar we own, so that probabilities and entropies are exact."""
 
-from forgetlab.sources.world.corpus import (
-    REGISTERS,
-    broken,
-    cloze,
-    coherence,
-    draw,
-    fluency,
-    parser,
-    vocabulary,
-)
+from forgetlab.sources.world.corpus import REGISTERS, broken, coherence, draw, fluency, parser, vocabulary
 
-__all__ = ["REGISTERS", "broken", "cloze", "coherence", "draw", "fluency", "parser", "vocabulary"]
+__all__ = ["REGISTERS", "broken", "coherence", "draw", "fluency", "parser", "vocabulary"]

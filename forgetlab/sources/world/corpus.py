@@ -13,7 +13,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Literal
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.sources.shipped import data_folder
 from forgetlab.sources.world.grammar import Grammar, Sample
 from forgetlab.sources.world.inside import Parser
@@ -59,8 +59,7 @@ def draw(symbol: str, split: Split, rng: Random, *, similarity: float = 1.0, lab
     labelled: keep held-out names and nouns out of "train" and "test", and in every text of "heldout".
     Without it (pre-training text) held-out words are ordinary ones: nothing about them is labelled.
     """
-    if split not in ("train", "test", "heldout"):
-        raise unknown("split", split, ("train", "test", "heldout"))
+    one_of("split", split, ("train", "test", "heldout"))
     source = grammar(similarity)
     wanted = "train" if split == "train" else "test"
     seen: set[str] = set()
@@ -84,8 +83,7 @@ def draw(symbol: str, split: Split, rng: Random, *, similarity: float = 1.0, lab
 
 def register_symbol(register: str) -> str:
     """The grammar's symbol for a register; raises for an unknown one."""
-    if register not in REGISTERS:
-        raise unknown("register", register, REGISTERS)
+    one_of("register", register, REGISTERS)
     return REGISTERS[register]
 
 
@@ -100,8 +98,7 @@ def broken(sample: Sample, phenomenon: str, rng: Random) -> list[str] | None:
     The parser confirms that the result is not in the language. A held-out word is brought in only where the text
     has one already.
     """
-    if phenomenon not in PHENOMENA:
-        raise unknown("phenomenon", phenomenon, PHENOMENA)
+    one_of("phenomenon", phenomenon, PHENOMENA)
     words = sample.words
     places = list(range(len(words)))
     rng.shuffle(places)

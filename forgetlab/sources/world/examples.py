@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from functools import partial
+from itertools import count, cycle, islice
 from random import Random
 from typing import Any
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 from forgetlab.sources.world import corpus
 from forgetlab.sources.world.corpus import PHENOMENA, PRETRAINED, Split, draw, register_symbol
 from forgetlab.sources.world.grammar import Sample
 
 Row = dict[str, Any]
 SIZES: dict[Split, int] = {"train": 2000, "test": 512, "heldout": 256}
+POLARITY = {"positive": "Reviewpos", "negative": "Reviewneg"}
+TURNING = {"not", "never", "far", "but", "although", "denied", "no", "once"}  # the last two in unfamiliar reviews only
 
 
-def rows(name: str, split: Split, *, similarity: float = 1.0, seed: int = 0, size: int | None = None) -> list[Row]:
+def rows(
+    name: str,
+    split: Split,
+    *,
+    similarity: float = 1.0,
+    seed: int = 0,
+    size: int | None = None,
+    turned: float | None = None,
+) -> list[Row]:
     """The rows of one split of an embedded task.
 
     name: a key of BUILDERS, or "text:REGISTER" for language-model text. similarity: the dial of corpus.grammar.
+    turned: of sentiment, the share of reviews whose words are turned (None: the grammar's own, about a half).
     """
-    if not name.startswith("text:") and name not in BUILDERS:
-        raise unknown("task", name, BUILDERS)
-    if split not in SIZES:
-        raise unknown("split", split, SIZES)
-    rng = Random(f"{name}/{split}/{seed}/{similarity}")
-    size = SIZES[split] if size is None else size
+    one_of("split", split, SIZES)
+    rng = Random(f"{name}/{split}/{seed}/{similarity}" + ("" if turned is None else f"/{turned:g}"))
     if name.startswith("text:"):
-        return list(islice(_text(register_symbol(name[5:]), split, rng, similarity), size))
-    return list(islice(BUILDERS[name](split, rng, similarity), size))
+        found = _text(register_symbol(name[5:]), split, rng, similarity)
+    else:
+        one_of("task", name, BUILDERS)
+        build = BUILDERS[name] if turned is None else partial(_reviews, turned=turned)
+        found = build(split, rng, similarity)
+    return list(islice(found, SIZES[split] if size is None else size))
 
 
 def _text(symbol: str, split: Split, rng: Random, similarity: float) -> Iterator[Row]:
@@ -60,6 +72,20 @@ def _by_symbol(symbols: dict[str, str]) -> Callable[[Split, Random, float], Iter
             yield {"text": next(stream).text, "label": label}
 
     return build
+
+
+def _reviews(split: Split, rng: Random, similarity: float, turned: float) -> Iterator[Row]:
+    """Reviews, `turned` of which hold a word that turns others, evenly spread over the rows and the labels."""
+
+    def stream(symbol: str, turns: bool) -> Iterator[Sample]:
+        drawn = draw(symbol, split, rng, similarity=similarity)
+        return (sample for sample in drawn if TURNING.isdisjoint(sample.words) != turns)
+
+    streams = {(label, turns): stream(s, turns) for label, s in POLARITY.items() for turns in (False, True)}
+    for i in count():
+        turns = int((i + 1) * turned) > int(i * turned)
+        for label in POLARITY:
+            yield {"text": next(streams[label, turns]).text, "label": label}
 
 
 def _entailment(split: Split, rng: Random, similarity: float) -> Iterator[Row]:
@@ -103,7 +129,7 @@ def _cloze(split: Split, rng: Random, similarity: float) -> Iterator[Row]:
 
 BUILDERS: dict[str, Callable[[Split, Random, float], Iterator[Row]]] = {
     "entities": _entities,
-    "sentiment": _by_symbol({"positive": "Reviewpos", "negative": "Reviewneg"}),
+    "sentiment": _by_symbol(POLARITY),
     "register": _by_symbol({register: register_symbol(register) for register in PRETRAINED}),
     "acceptability": _acceptability,
     "entailment": _entailment,

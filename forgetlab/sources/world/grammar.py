@@ -24,7 +24,7 @@ from math import log
 from pathlib import Path
 from random import Random
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, number, one_of, unknown
 
 PRONOUNS = {"he": {"m": "he", "f": "she"}, "him": {"m": "him", "f": "her"}, "his": {"m": "his", "f": "her"}}
 
@@ -92,6 +92,10 @@ class WordClass:
         gender = bound[draw.other_gender].gender if draw.other_gender else None
         return [word.text not in taken and word.gender != gender for word in self.words]
 
+    def mass(self, allowed: list[bool]) -> float:
+        """The probability of all the words that are allowed."""
+        return sum(p for p, ok in zip(self.probabilities, allowed, strict=True) if ok)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -121,9 +125,7 @@ class Grammar:
     """
 
     def __init__(self, folder: Path, similarity: float = 1.0) -> None:
-        if not 0.0 <= similarity <= 1.0:
-            raise ForgetlabError(f"similarity must be between 0 and 1, got {similarity!r}")
-        self.similarity = similarity
+        self.similarity = number("similarity", similarity, 0, 1)
         self.classes = _read_lexicon(folder / "lexicon.txt", similarity)
         self.rules: dict[str, list[Rule]] = {}
         for path in sorted(folder.glob("*.grammar")):
@@ -147,8 +149,7 @@ class Grammar:
 
     def sample(self, symbol: str, rng: Random) -> Sample:
         """One text from `symbol`; `rng` is the only source of randomness."""
-        if symbol not in self.rules:
-            raise unknown("symbol", symbol, self.rules)
+        one_of("symbol", symbol, self.rules)
         out = Sample()
         self._expand(symbol, rng, out)
         return out
@@ -177,9 +178,7 @@ class Grammar:
     def _draw(self, draw: Draw, bound: dict[str, Word], rng: Random) -> tuple[Word, float]:
         cls = self.classes[draw.words]
         allowed = cls.allowed(draw, bound)
-        total = cls.cumulative[-1]
-        if allowed is not None:
-            total = sum(p for p, ok in zip(cls.probabilities, allowed, strict=True) if ok)
+        total = cls.cumulative[-1] if allowed is None else cls.mass(allowed)
         while True:
             (i,) = rng.choices(range(len(cls.words)), cum_weights=cls.cumulative)
             if allowed is None or allowed[i]:
@@ -237,9 +236,9 @@ def _read_rules(path: Path, similarity: float, classes: dict[str, WordClass]) ->
             head = line.strip()
         else:
             weight, _, body = line.strip().partition(" ")
-            number, _, mark = weight.partition("~")
+            amount, _, mark = weight.partition("~")
             try:
-                share = float(number)
+                share = float(amount)
             except ValueError:
                 raise ForgetlabError(f"{path.name}: expected a weight, got {weight!r} in {line!r}") from None
             unfolded = list(_unfold(f"{head} -> {body.strip()}", macros))

@@ -6,12 +6,15 @@ all derivations of words[i:j] from the symbol. A rule's variables are bound as t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
-from math import exp, inf, log
+from math import inf, log
 
-from forgetlab.errors import unknown
+import numpy as np
+
+from forgetlab.errors import one_of
 from forgetlab.sources.world.grammar import PRONOUNS, Call, Draw, Grammar, Item, Refer, Rule, Word
 
 Bound = tuple[tuple[str, Word], ...]
@@ -40,8 +43,7 @@ class Parser:
 
         words: the text's words in order; None matches any one word, so that a sum over a gap is one call.
         """
-        if symbol not in self._rules:
-            raise unknown("symbol", symbol, self._rules)
+        one_of("symbol", symbol, self._rules)
         chart: dict[tuple[str, int], Spans] = {}
         p = self._inside(symbol, 0, words, chart).get(len(words), 0.0)
         return log(p) if p > 0 else -inf
@@ -75,16 +77,8 @@ class Parser:
         """Expected number of words of a text, without an end mark."""
         return self._total(symbol)[1]
 
-    def perplexity_floor(self, symbol: str = "General") -> float:
-        """exp(entropy / expected predictions): no causal model's expected perplexity is lower.
-
-        Each word and the end of the text is one prediction.
-        """
-        return exp(self.entropy(symbol) / (self.expected_length(symbol) + 1))
-
     def _total(self, symbol: str) -> tuple[float, float]:
-        if symbol not in self.grammar.rules:
-            raise unknown("symbol", symbol, self.grammar.rules)
+        one_of("symbol", symbol, self.grammar.rules)
         return self._totals[symbol]
 
     # -- inside ----------------------------------------------------------------------------------
@@ -95,32 +89,30 @@ class Parser:
         word = words[i] if i < len(words) else ""
         by_first = self._by_first[symbol]
         rules = self._rules[symbol] if word is None else by_first.get(word, by_first[""])
-        spans: Spans = {}
+        spans: Spans = defaultdict(float)
         for rule in rules:
             for end, p in self._match(rule, i, words, chart).items():
-                spans[end] = spans.get(end, 0.0) + rule.probability * p
+                spans[end] += rule.probability * p
         chart[symbol, i] = spans
         return spans
 
     def _match(self, rule: Rule, start: int, words: Words, chart: dict[tuple[str, int], Spans]) -> Spans:
         states: dict[tuple[int, Bound], float] = {(start, ()): 1.0}
         for item in rule.items:
-            following: dict[tuple[int, Bound], float] = {}
+            following: defaultdict[tuple[int, Bound], float] = defaultdict(float)
             for (i, bound), p in states.items():
                 if isinstance(item, Call):
                     for end, q in self._inside(item.symbol, i, words, chart).items():
-                        key = (end, bound)
-                        following[key] = following.get(key, 0.0) + p * q
+                        following[end, bound] += p * q
                 elif i < len(words):
                     for new_bound, q in self._read(item, words[i], bound):
-                        key = (i + 1, new_bound)
-                        following[key] = following.get(key, 0.0) + p * q
+                        following[i + 1, new_bound] += p * q
             states = following
             if not states:
                 return {}
-        spans: Spans = {}
+        spans: Spans = defaultdict(float)
         for (i, _), p in states.items():
-            spans[i] = spans.get(i, 0.0) + p
+            spans[i] += p
         return spans
 
     def _read(self, item: Item, word: str | None, bound: Bound) -> list[tuple[Bound, float]]:
@@ -135,9 +127,7 @@ class Parser:
         if word is not None and word not in cls.index:
             return []
         allowed = cls.allowed(item, dict(bound))
-        total = 1.0
-        if allowed is not None:
-            total = sum(p for p, ok in zip(cls.probabilities, allowed, strict=True) if ok)
+        total = 1.0 if allowed is None else cls.mass(allowed)
         if word is None and not item.var:
             return [(bound, 1.0)]
         choices = range(len(cls.words)) if word is None else [cls.index[word]]
@@ -213,29 +203,19 @@ class Parser:
 
     @cached_property
     def _totals(self) -> dict[str, tuple[float, float]]:
-        """(entropy, expected words) of each symbol: the fixed point of their recursion."""
-        own: dict[str, tuple[float, float]] = {}
-        calls: dict[str, list[tuple[str, float]]] = {}
-        for symbol, rules in self.grammar.rules.items():
-            entropy = length = 0.0
+        """(entropy, expected words) of each symbol: x = own + calls · x, solved for x."""
+        place = {symbol: i for i, symbol in enumerate(self.grammar.rules)}
+        own, calls = np.zeros((len(place), 2)), np.zeros((len(place), len(place)))
+        for i, rules in enumerate(self.grammar.rules.values()):
             for rule in rules:
                 p = rule.probability
-                entropy += p * (-log(p) + self._draws_entropy(rule))
-                length += p * sum(not isinstance(item, Call) for item in rule.items)
-            own[symbol] = entropy, length
-            calls[symbol] = [
-                (item.symbol, rule.probability) for rule in rules for item in rule.items if isinstance(item, Call)
-            ]
-        totals = dict(own)
-        while True:
-            change = 0.0
-            for symbol, (entropy, length) in own.items():
-                h = entropy + sum(p * totals[callee][0] for callee, p in calls[symbol])
-                n = length + sum(p * totals[callee][1] for callee, p in calls[symbol])
-                change = max(change, abs(h - totals[symbol][0]), abs(n - totals[symbol][1]))
-                totals[symbol] = h, n
-            if change < 1e-13:
-                return totals
+                words = sum(not isinstance(item, Call) for item in rule.items)
+                own[i] += p * (-log(p) + self._draws_entropy(rule)), p * words
+                for item in rule.items:
+                    if isinstance(item, Call):
+                        calls[i, place[item.symbol]] += p
+        totals = np.linalg.solve(np.eye(len(place)) - calls, own)
+        return {symbol: (float(totals[i, 0]), float(totals[i, 1])) for symbol, i in place.items()}
 
     def _draws_entropy(self, rule: Rule) -> float:
         """Σ H(draw | earlier draws), exact: every assignment of the variables that constrain later draws."""

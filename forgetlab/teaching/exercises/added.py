@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,8 @@ def check_adapter(make: Callable[[int, int], nn.Module]) -> Verdict:
 
 ADAPTER_FAULTS = {
     "It must be a `torch.nn.Module`, so that its weights are found and trained.": "module",
+    "What the block gave is normalised, shortcut and all: an adapter hands h on as it is. Leave the sum "
+    "`h + up(…)` alone; the model's blocks bring their own LayerNorm.": "norm",
     "The output has another shape than the input: after the bottleneck comes the way back up to `hidden`.": "shape",
     "The residual is forgotten. With all its weights at 0 an adapter lets h through unchanged; this one answers "
     "with 0 and wipes out what the frozen model computed. Add h to what comes out of the bottleneck.": "residual",
@@ -43,6 +46,8 @@ ADAPTER_FAULTS = {
     "such as GELU, inside the bottleneck.": "linear",
     "The nonlinearity comes after the way up. It belongs *inside* the bottleneck, between down and up, so that what "
     "is added is a mix of `width` directions and can be negative as well.": "after",
+    "A factor that starts at 0 stands before what is added. That is a sound start too (ReZero), with weights of its "
+    "own. Asked for is the start without them: the last layer, its bias included, at 0.": "gate",
     "It has the wrong number of weights. Down: hidden · width + width, up: width · hidden + hidden.": "count",
 }
 
@@ -159,8 +164,11 @@ def _adapter_fault(make: Callable[[int, int], nn.Module]) -> str | None:
     if not isinstance(start, Tensor) or start.shape != h.shape:
         return "shape"
     weights = list(module.parameters())
-    module(h).pow(2).sum().backward()
-    stuck = all(p.grad is None or not p.grad.any() for p in weights if p.ndim > 1)
+    wanted = 2 * HIDDEN * WIDTH + WIDTH + HIDDEN
+    extra = sum(p.numel() for p in weights) - wanted
+    if _normalises(module, h):
+        return "norm"
+    stuck, gated = _stuck(module, h, steps=1), extra > 0 and _stuck(module, h, steps=0)
     _fill(module, 0.0)
     with torch.no_grad():
         if not module(h).any():
@@ -178,5 +186,31 @@ def _adapter_fault(make: Callable[[int, int], nn.Module]) -> str | None:
             return "linear"
         if torch.linalg.matrix_rank(added - added.mean(0), rtol=1e-4) > WIDTH:
             return "after"
-    wanted = 2 * HIDDEN * WIDTH + WIDTH + HIDDEN
-    return FINE if sum(p.numel() for p in weights) == wanted else "count"
+    return "gate" if gated else FINE if extra == 0 else "count"
+
+
+def _stuck(module: nn.Module, h: Tensor, steps: int) -> bool:
+    """Whether no matrix gets a gradient, at the start and after so many steps of a copy.
+
+    After one step a factor that starts at 0 lets it through.
+    """
+    module = copy.deepcopy(module)
+    for _ in range(steps + 1):
+        module.zero_grad()
+        module(h).pow(2).sum().backward()
+        if any(p.grad is not None and p.grad.any() for p in module.parameters() if p.ndim > 1):
+            return False
+        with torch.no_grad():
+            for p in module.parameters():
+                p.sub_(0.01 * (p.grad if p.grad is not None else torch.zeros_like(p)))
+    return True
+
+
+@torch.no_grad()
+def _normalises(module: nn.Module, h: Tensor) -> bool:
+    """Whether h comes out with mean 0 and variance 1, where the matrices and biases add nothing to it."""
+    module = copy.deepcopy(module)
+    for name, p in module.named_parameters():
+        if p.ndim > 1 or name.endswith("bias"):
+            p.zero_()
+    return torch.allclose(module(h), nn.functional.layer_norm(h, h.shape[-1:]), atol=1e-4)

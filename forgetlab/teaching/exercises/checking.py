@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 TOLERANCE = 1e-4  # relative, to the largest number of the answer
+NOTHING = "It returns nothing yet: put your own line in the place of the dots, and return its value."
+NO_RETURN = "returns nothing, though it does on another input: every way through the function must end in a `return`."
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,10 @@ def diagnose(
         try:
             answers.append(function(*copy.deepcopy(case)))
         except Exception as error:  # whatever a learner's code does
-            return Verdict(False, f"It raised {type(error).__name__}: {error}")
-    if any(answer is None or answer is Ellipsis for answer in answers):
-        return Verdict(
-            False, "It returns nothing yet: put your own line in the place of the dots, and return its value."
-        )
+            return Verdict(False, f"{_shown(case) if case else 'It'} raised {type(error).__name__}: {error}")
+    empty = [answer is None or answer is Ellipsis for answer in answers]
+    if any(empty):
+        return Verdict(False, NOTHING if all(empty) else f"{_shown(cases[empty.index(True)])} {NO_RETURN}")
     wanted = [right(*copy.deepcopy(case)) for case in cases]
     if all(map(same, answers, wanted)):
         return Verdict(True, praise)
@@ -60,6 +61,10 @@ def diagnose(
         if all(map(same, answers, found)) and not all(map(same, found, wanted)):
             return Verdict(False, words)
     i = next(i for i, pair in enumerate(zip(answers, wanted, strict=True)) if not same(*pair))
+    if isinstance(answers[i], str) and not isinstance(wanted[i], str):
+        return Verdict(False, f"{_shown(cases[i])} gives a text, {_short(answers[i])!r}; expected {_short(wanted[i])}.")
+    if shapes := _other_shape(answers[i], wanted[i]):
+        return Verdict(False, f"The numbers are right, the shape is not: it is {shapes[0]}, expected is {shapes[1]}.")
     return Verdict(False, f"{_shown(cases[i])} gives {_short(answers[i])}; expected {_short(wanted[i])}.")
 
 
@@ -82,14 +87,33 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _array(value: Any) -> np.ndarray:
+    if isinstance(value, str):  # numpy would read "0.5" as a number
+        raise TypeError("a text is no number")
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     return np.asarray(value, dtype=float)
 
 
+def _other_shape(a: Any, b: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The two shapes, where the numbers agree and the shapes do not."""
+    try:
+        x, y = _array(a), _array(b)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    alike = x.size == y.size > 0 and x.shape != y.shape and same(x.reshape(-1), y.reshape(-1))
+    return (x.shape, y.shape) if alike else None
+
+
 def _shown(case: tuple[Any, ...]) -> str:
-    shown = ", ".join(_short(value) for value in case)
-    return f"Called with ({shown}), it" if len(shown) < 120 else "On one of the inputs it"
+    for told in (_short, _shape):
+        shown = ", ".join(map(told, case))
+        if len(shown) < 120:
+            return f"Called with ({shown}), it"
+    return "On one of the inputs it"
+
+
+def _shape(value: Any) -> str:
+    return f"a {tuple(value.shape)} array" if isinstance(value, torch.Tensor | np.ndarray) else _short(value)
 
 
 def _short(value: Any) -> str:

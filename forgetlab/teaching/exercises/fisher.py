@@ -47,6 +47,10 @@ def check_fisher(function: Callable[..., Any]) -> Verdict:
         ),
         "This is the gradient of the logit. The Fisher information wants the gradient of log p(y|x): apply log_softmax "
         "first.": lambda model, x, y: _outer(_one_hot(y, model), x).square().mean(0),
+        "This goes over all labels, each weighted by p(y|x): the exact one, the next exercise. Here the true label of "
+        "each example is given, and only its gradient is squared.": lambda model, x, y: fisher_diagonal(
+            model, [(x, y)], estimator="exact", method="loop"
+        )["weight"],
         "This is the gradient of the probability p(y|x). Take its logarithm first.": lambda model, x, y: (
             (_probability(model, x, y)[:, None, None] * _gradients(model, x, y)).square().mean(0)
         ),

@@ -12,6 +12,10 @@ from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
 Values = Mapping[str, Tensor]
 NEW_HEAD = "heads.sentiment"
+TO_ZERO = (
+    "The anchor is missing: this pulls the weights to 0, which is weight decay. Pull them to where they were: remember "
+    "θ₀, and take it off before you square."
+)
 
 
 def check_l2sp(function: Callable[..., Any]) -> Verdict:
@@ -37,6 +41,14 @@ def check_l2sp(function: Callable[..., Any]) -> Verdict:
     def kept(name: str, move: Tensor) -> Tensor:
         return 0 * move if NEW_HEAD in name else move
 
+    def decay(everything: bool) -> Any:
+        def shown(start: Values, moves: Values, lam: float) -> dict[str, Any]:
+            now = {n: start[n] + m if everything or NEW_HEAD not in n else 0 * m for n, m in moves.items()}
+            value = lam / 2 * sum(float((p**2).sum()) for p in now.values())
+            return {"penalty": value, "gradient": {n: lam * p for n, p in now.items()}}
+
+        return shown
+
     def half(moves: Values, lam: float) -> float:
         return lam / 2 * sum(float((kept(n, m) ** 2).sum()) for n, m in moves.items())
 
@@ -47,8 +59,9 @@ def check_l2sp(function: Callable[..., Any]) -> Verdict:
         _l2sp_cases(),
         right,
         {
-            "The penalty stays 0 after the weights have moved: what you remember is the weights themselves, not a "
-            "copy, so it moves along. Clone each of them.": mistaken(lambda moves, lam: 0.0, lambda n, m: 0 * m),
+            "The penalty stays 0 after the weights have moved: what you compare with moves along. Either the weights "
+            "themselves are remembered, not a copy, or the copy is taken inside `pull`, anew at each call. Clone each "
+            "of them once, before `pull`.": mistaken(lambda moves, lam: 0.0, lambda n, m: 0 * m),
             "The value is right but its gradient is 0: it flows into the anchor too, and the two cancel. Detach what "
             "you remember.": mistaken(half, lambda n, m: 0 * m),
             "The new head is pulled too, towards its random start: that only holds back the new task. Leave out the "
@@ -72,6 +85,8 @@ def check_l2sp(function: Callable[..., Any]) -> Verdict:
             "You took the mean over the weights: λ then means something else for every size of model. The formula has "
             "the sum.": mistaken(lambda moves, lam: half(moves, lam) / count, lambda n, m: kept(n, m) / count),
             "λ is missing: the strength cannot be set.": lambda start, moves, lam: right(start, moves, 1.0),
+            TO_ZERO: decay(everything=False),
+            f"{TO_ZERO} And the new head is pulled along: leave out the names that hold {NEW_HEAD}.": decay(True),
         },
         "The value is (λ/2) Σ (θ − θ₀)², its gradient λ (θ − θ₀), and the new head is free.",
     )

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 import numpy as np
+from torch import Tensor
 
 from forgetlab.teaching.exercises.checking import Verdict, diagnose
 
@@ -95,6 +96,8 @@ def check_turns(function: Callable[[int, float, int], Sequence[int]]) -> Verdict
     def settled(size: int, ratio: float, steps: int) -> Any:
         # which way a half is rounded is the learner's choice
         found = function(size, ratio, steps)
+        if isinstance(found, np.ndarray | Tensor) and found.ndim == 1:
+            found = found.tolist()
         if isinstance(found, Sequence) and len(found) == steps and all(isinstance(x, Integral) for x in found):
             wanted = (ratio * size * (i + 1) for i in range(steps))
             if all(abs(total - share) < 1 for total, share in zip(accumulate(found), wanted, strict=True)):

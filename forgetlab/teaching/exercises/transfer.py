@@ -68,8 +68,10 @@ def check_forgetting_measure(function: Callable[..., Any]) -> Verdict:
     function: (R) → number, R a (T, T) array with R[i, j] = score on task j after learning task i.
     """
     mistakes: dict[str, Callable[[Array], Any]] = {
-        "The maximum includes the last row, so no task can come out below 0 and a gain is hidden. The peak is taken "
-        "over the rows before the last one.": lambda R: (R.max(axis=0) - R[-1])[:-1].mean(),
+        "No task can come out below 0, so a gain is hidden. Either the maximum includes the last row (the peak is "
+        "taken over the rows before it), or losses below 0 are cut off, as `max(0, …)` does.": lambda R: (
+            R.max(axis=0) - R[-1]
+        )[:-1].mean(),
         "This is backward transfer with its sign turned: it starts from the diagonal. The forgetting measure starts "
         "from the best score of the column before the last task.": lambda R: -backward_transfer(R),
         "The sign is turned round. This measure is peak minus end, so that forgetting is positive.": lambda R: (

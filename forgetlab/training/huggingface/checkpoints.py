@@ -31,6 +31,8 @@ from forgetlab.tasks import Task
 from forgetlab.training.method import Method, Run
 
 WEIGHTS, STATE, FILES = "forgetlab.safetensors", "forgetlab.json", "forgetlab-files.json"
+BROKEN = (OSError, EOFError, SafetensorError, pickle.UnpicklingError)
+ODD = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)  # what is read, but of something else
 
 
 @dataclass
@@ -122,10 +124,12 @@ def explained(folder: Path) -> Iterator[None]:
         yield
     except ForgetlabError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError) as error:
-        raise _unreadable(folder, error) from error
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        raise _unreadable(folder, error) from error
+    except (*BROKEN, *ODD) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ForgetlabError(
+            f"{folder} is damaged, or of another model or version ({type(error).__name__}: {reason}): resume from "
+            "another checkpoint"
+        ) from error
 
 
 def unseal(folder: Path) -> None:
@@ -183,14 +187,6 @@ def newest(out: str | Path) -> str:
         faults.append(f"{path.name}: {wrong}")
     why = f" ({', '.join(faults)})" if faults else ""
     raise ForgetlabError(f"{out} holds no checkpoint to resume from{why}: train without resume_from_checkpoint")
-
-
-def _unreadable(folder: Path, error: Exception) -> ForgetlabError:
-    reason = (str(error).splitlines() or [""])[0]
-    return ForgetlabError(
-        f"{folder} is damaged, or of another model or version ({type(error).__name__}: {reason}): resume from another "
-        "checkpoint"
-    )
 
 
 def _told(value: Any) -> Any:

@@ -65,14 +65,10 @@ class Theirs(Task):
     def __init__(self) -> None:
         super().__init__("train", None, Examples(kind="text", texts=()))
 
-    def _collate(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer's own batches cannot be drawn anew by a method")
+    def _refuse(self, *_: Any) -> Any:
+        raise ForgetlabError("the Trainer's own data are its own: no method can draw, compute or score them")
 
-    def logits(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer computes the loss of its own batches")
-
-    def _scored(self, *_: Any) -> Any:
-        raise ForgetlabError("the Trainer scores its own data")
+    _collate = logits = _scored = cast(Any, _refuse)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -17,10 +17,9 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.model import Model, evaluating, lm_kind_of
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
-from forgetlab.training.huggingface.lent_heads import Theirs, WithLentHeads, plain
+from forgetlab.training.huggingface.lent_heads import Theirs, plain
 from forgetlab.training.huggingface.resuming import Resuming
 from forgetlab.training.method import Method, Run, grouped
-from forgetlab.training.record import Record, Status
 
 
 class ForgettingTrainer(Resuming):
@@ -64,27 +63,14 @@ class ForgettingTrainer(Resuming):
     ) -> None:
         if isinstance(model, Model):
             before, model = model, model.body
-        tokenizer = trainer.get("processing_class") or (before.tokenizer if before else None)
-        if tokenizer is None and (watch or methods):
-            raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
         if (names := [task.name for task in watch]) and len(set(names)) < len(names):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
         if lm_kind_of(plain(model)) == "causal" and getattr(plain(model), "loss_type", "") is None:
             cast(Any, plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
-        super().__init__(model=model, args=args, **trainer)
-        self.methods, self.watch, self.limit = list(methods), list(watch), limit
+        super().__init__(methods, watch, limit, before, model=model, args=args, **trainer)
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
-        self.records: list[Record] = []
-        # of each watched task the first score with its error, and a guesser's score; of a resumed run too
-        self._first: dict[str, Sequence[Any]] = {}
-        self.stopped = ""
-        self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
-        for task in self.watch:
-            task.prepare(self.together, self.args.seed)
         self._run: Run | None = None
         self._settings = None
-        self._due: Status | None = None  # a look at this step, once the Trainer has evaluated and before it saves
-        self._loss, self._loss_steps = torch.zeros((), device=self.args.device), 0  # sum since the last record
         self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
         self.add_callback(_Hooks(self))

@@ -10,33 +10,41 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import Trainer
 
+from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.retention import kept
 from forgetlab.metrics.summary import error_before
+from forgetlab.models.model import Model
 from forgetlab.tasks import Task
 from forgetlab.tasks.base import facts_of
-from forgetlab.training.huggingface.lent_heads import WithLentHeads
+from forgetlab.training.huggingface.lent_heads import WithLentHeads, plain
 from forgetlab.training.measuring import measured
 from forgetlab.training.method import Method, Run
-from forgetlab.training.record import Record, Status, main_score, plain_tallies
+from forgetlab.training.record import Record, Status, main_score
 
 
 class Watching(Trainer):
-    """The part of `ForgettingTrainer` that scores and logs; the whole defines what is declared here."""
+    """The part of `ForgettingTrainer` that scores and logs."""
 
-    together: WithLentHeads
-    methods: list[Method]
-    watch: Sequence[Task]
-    limit: int | None
-    records: list[Record]
-    stopped: str
-    _first: dict[str, Sequence[Any]]
-    _due: Status | None
-    _loss: Tensor
-    _loss_steps: int
-    _start: float
+    def __init__(
+        self, methods: Sequence[Method], watch: Sequence[Task], limit: int | None, before: Model | None, **trainer: Any
+    ) -> None:
+        tokenizer = trainer.get("processing_class") or (before.tokenizer if before else None)
+        if tokenizer is None and (watch or methods):
+            raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
+        super().__init__(**trainer)
+        self.methods, self.watch, self.limit = list(methods), list(watch), limit
+        self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
+        for task in self.watch:
+            task.prepare(self.together, self.args.seed)
+        self.records: list[Record] = []
+        self.stopped = ""
+        # of each watched task the first score with its error, and a guesser's score; of a resumed run too
+        self._first: dict[str, Sequence[Any]] = {}
+        self._due: Status | None = None  # a look at this step, once the Trainer has evaluated and before it saves
+        self._loss, self._loss_steps = torch.zeros((), device=self.args.device), 0  # sum since the last record
+        self._start = time.perf_counter()
 
     def _begin(self) -> Run:
         raise NotImplementedError
@@ -69,14 +77,13 @@ class Watching(Trainer):
         self._look_if_due()
 
     def _record(self, run: Run, status: Status, loss: float | None, message: str = "") -> Record:
-        found, tallies = measured(run, self.watch, self.limit)
-        found["scores"] = {run.task.name: {"loss": self._new_score(loss)}, **found["scores"]}
-        return Record(
-            **found,
-            tallies=plain_tallies(tallies) if status != "running" or not self.records else {},
+        found = measured(run, self.watch, self.limit)
+        return replace(
+            found,
+            scores={run.task.name: {"loss": self._new_score(loss)}, **found.scores},
+            tallies=found.tallies if status != "running" or not self.records else {},
             loss=loss,
             seconds=time.perf_counter() - self._start,
-            train_seconds=0.0,
             status=status,
             message=message,
         )

@@ -1,11 +1,11 @@
-"""Recipes for labs: a bench of their own each, and records as the state that grows."""
+"""Recipes for labs: benches of their own, and the records of a run as a state that grows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isnan
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.labs.kit.curves import Lines, Panel
@@ -16,7 +16,15 @@ from forgetlab.models.loading import shipped_models
 from forgetlab.plots.style import UNITS, number
 from forgetlab.tasks.base import facts_of
 
-State = dict[str, Any]
+
+class RunState(TypedDict):
+    """A run so far. message: at its end. plain: records of the same run without a remedy."""
+
+    tasks: list[TaskFacts]
+    records: list[PlainRecord]
+    progress: str
+    message: NotRequired[str]
+    plain: NotRequired[list[PlainRecord]]
 
 
 def device(model: str) -> str:
@@ -24,8 +32,8 @@ def device(model: str) -> str:
     return "cpu" if model in shipped_models() else "auto"
 
 
-class Runs:
-    """Runs recipes for one lab. Model and tasks are loaded at the first run and kept, apart from every other lab's."""
+class Benches:
+    """A lab's own benches: a model and its tasks are loaded at the first run and kept, apart from every other lab's."""
 
     def __init__(self) -> None:
         self._benches: dict[tuple[Any, ...], Bench] = {}
@@ -37,31 +45,35 @@ class Runs:
             self._benches[what] = prepare(replace(recipe, device=device(recipe.model)))
         return self._benches[what]
 
-    def __call__(self, recipe: Recipe, bench: Bench | None = None) -> Iterator[State]:
-        """States {"records": so far, "tasks": …, "progress": …, "message": at the end}. bench: one of the lab's own."""
-        bench = bench or self.bench(recipe)
-        tasks = [facts_of(task, bench.model, recipe.limit) for task in (bench.new, *bench.watch)]
-        records: list[dict[str, Any]] = []
-        for record in bench.run(recipe):
-            records.append(record.as_dict())
-            progress = f"step {record.step} of {recipe.steps}, on {bench.model.device.type}"
-            state = {"tasks": tasks, "records": list(records), "progress": progress}
-            if record.status != "running":
-                state["message"] = told(state)
-            yield state
+    def run(self, recipe: Recipe) -> Iterator[RunState]:
+        """The states of a run."""
+        return states(self.bench(recipe), recipe)
 
 
-def score_lines(state: Mapping[str, Any], label: str = "") -> Lines:
+def states(bench: Bench, recipe: Recipe) -> Iterator[RunState]:
+    """The states of a run on a bench."""
+    tasks = [facts_of(task, bench.model, recipe.limit) for task in (bench.new, *bench.watch)]
+    records: list[PlainRecord] = []
+    for record in bench.run(recipe):
+        records.append(record.as_dict())
+        progress = f"step {record.step} of {recipe.steps}, on {bench.model.device.type}"
+        state: RunState = {"tasks": tasks, "records": list(records), "progress": progress}
+        if record.status != "running":
+            state["message"] = told(state)
+        yield state
+
+
+def score_lines(tasks: Sequence[TaskFacts], records: Sequence[PlainRecord], label: str = "") -> Lines:
     """The main score of every task over the steps, one panel for each task. A diverged value is a gap."""
     lines: dict[str, Any] = {}
-    for task in state["tasks"]:
-        x = [record["step"] for record in state["records"]]
-        y = [_score(record, task) for record in state["records"]]
+    for task in tasks:
+        x = [record["step"] for record in records]
+        y = [_score(record, task) for record in records]
         lines[task["name"]] = {label or task["name"]: (x, y)}
     return lines
 
 
-def score_panels(tasks: Sequence[Mapping[str, Any]]) -> list[Panel]:
+def score_panels(tasks: Sequence[TaskFacts]) -> list[Panel]:
     """A panel for each task, the new one first."""
     return [
         Panel(
@@ -76,7 +88,7 @@ def score_panels(tasks: Sequence[Mapping[str, Any]]) -> list[Panel]:
     ]
 
 
-def told(state: Mapping[str, Any]) -> str:
+def told(state: RunState) -> str:
     """The run in a sentence: each task's score before and after."""
     first, last = state["records"][0], state["records"][-1]
     if last["status"] == "diverged":

@@ -1,0 +1,48 @@
+"""Every kind of picture on a small screen."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from forgetlab import labs
+from forgetlab.experiments import results
+from forgetlab.labs.kit import shown
+from tests.labs.conftest import SHIPPED
+
+SEEN = 292  # px: how wide a picture is in JupyterLab on a screen 400 px wide
+encoded = shown.encoded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pull", "frontier", "matrix", "inside", "scatter", "conflict", "own"])
+def test_a_lab_on_a_small_screen(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All words of its picture lie on the page, 10 px high or more, and no panel or legend on another."""
+    monkeypatch.setattr(results, "shipped_folder", SHIPPED)
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path))
+    drawn: list[Figure] = []
+    for where in (shown, labs.own):
+        monkeypatch.setattr(where, "encoded", lambda figure, alt: drawn.append(figure) or encoded(figure, alt))
+    lab = labs.show(name, driver="inline")
+    wide = lab.picture.value
+    assert drawn[-1].bbox.width == 704
+    lab.width.value = SEEN
+    assert lab.picture.value != wide
+    figure = drawn[-1]
+    width, height = figure.get_size_inches()
+    assert figure.bbox.width == pytest.approx(462)
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()]
+    assert min(sizes) * figure.dpi / 72 * SEEN / figure.bbox.width >= 10
+    box = figure.get_tightbbox()
+    assert -0.02 <= box.x0 <= box.x1 <= width + 0.02
+    assert -0.02 <= box.y0 <= box.y1 <= height + 0.02
+    boxes = [ax.bbox for ax in figure.axes if ax.axison]
+    boxes += [legend.get_window_extent() for legend in figure.legends]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    lab.width.value = 704
+    assert drawn[-1].bbox.width == 704
+    lab.close()
