@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebooks import bare
+from tests.notebooks import bare, memory
+from tests.notebooks.execute import lessons
 
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "binder" / "requirements.txt"
+GIGABYTE = 10**9
 
 
 def said(command: list[str], folder: Path, env: Mapping[str, str] | None = None) -> str:
@@ -58,6 +60,20 @@ def test_the_dev_container_s_command_makes_a_machine_that_runs_forgetlab(tmp_pat
     assert words.startswith("tiny-bert ")
     code = "import forgetlab, sys; print(forgetlab.__file__); sys.exit(forgetlab.load('tiny-bert').size != 216182)"
     assert said(["python", "-c", code], tmp_path, env).startswith(str(tmp_path / "machine"))  # what was built
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux counts it")
+def test_a_lesson_fits_into_binder() -> None:
+    """mybinder.org gives 2 GB; what every lesson takes is recorded, and the first of them is taken again."""
+    recorded = json.loads(memory.RESULT.read_text(encoding="utf-8"))["peak of a lesson, MB"]
+    assert list(recorded) == [path.stem for path in lessons()]
+    assert max(recorded.values()) < 2000
+    found = memory.peak(lessons()[0])
+    assert 0.2 * GIGABYTE < found < 2 * GIGABYTE
+    assert found / 1e6 == pytest.approx(recorded[lessons()[0].stem], rel=0.5)
+    words = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{max(recorded.values())} MB" in words
 
 
 OPENING = """
