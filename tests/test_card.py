@@ -13,7 +13,7 @@ from forgetlab.interference import GradientCosine
 from forgetlab.metrics.landscape import Plane, weights_of
 from forgetlab.models.asking import answer
 from forgetlab.models.model import Model
-from forgetlab.remedies.by_name import METHODS, make_methods
+from forgetlab.remedies.by_name import METHODS, make_methods, settings
 from forgetlab.remedies.regularizers import L2SP
 from forgetlab.training.method import Method, Run
 from forgetlab.training.record import Record
@@ -21,12 +21,7 @@ from tests.card import Card, pretended
 from tests.conftest import small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
-SETTINGS = {
-    **dict.fromkeys(("ewc", "online-ewc"), "examples=4,draws=1"),
-    "mas": "examples=4",
-    "generative": "size=4",
-    "slanted-triangular": "cut=0.5",
-}
+QUICK = {"examples": 4, "draws": 1, "size": 4, "cut": 0.5}  # settings of any remedy that has them
 RUN = {"steps": 2, "every": 2, "batch_size": 4, "limit": 6}
 
 
@@ -47,7 +42,8 @@ def records(name: str, device: str, card: Card | None = None) -> Iterator[Record
     old = task("causal-lm:notices" if causal else "entities", size=40)
     new = task("causal-lm" if causal else "sentiment", size=40)
     watch = Watch(card)
-    methods = [watch, *make_methods(f"{name}:{SETTINGS.get(name, '')}", [old])]
+    quick = ",".join(f"{key}={value}" for key, value in QUICK.items() if key in settings(name))
+    methods = [watch, *make_methods(f"{name}:{quick}", [old])]
     yield from finetune(small_model(causal), new, methods=methods, watch=[old], device=device, **RUN)
     assert len(watch.waits) == 2
     assert watch.waits[0] == watch.waits[1]  # transformers waits once a pass, to see whether a mask hides anything
