@@ -102,7 +102,7 @@ ROWS = {
     "slanted-triangular": Row("slanted-triangular"),
     "gradual-unfreezing": Row("gradual-unfreezing"),
     "ULMFiT": Row("layerwise-rates+slanted-triangular+gradual-unfreezing @ {}", ladder(3e-4, 1e-1), 2),
-    "early-stopping": Row("early-stopping:task=all,patience={}", (1, 2, 5, 10, 20), 1, every=5, stops=True, ends=True),
+    "early-stopping": Row("early-stopping:task=all,patience={}", (2, 5, 10, 20, 40), 2, every=5, stops=True, ends=True),
     "safety-brake": Row(
         "safety-brake:drop={}", (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7), 2, every=5, stops=True, ends=True
     ),

@@ -32,7 +32,7 @@ from forgetlab.sources.json_files import digest, read_json, write_json
 from forgetlab.sources.shipped import inputs
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.embedded import task
-from forgetlab.training.record import Record, plain_tallies
+from forgetlab.training.record import Record
 
 NEW = ("sentiment", "plain")  # half of the reviews turned, and none
 WATCH = ("masked-lm", "entities", "acceptability")
@@ -105,7 +105,7 @@ def computed(job: Job) -> Run:
         if job.looks and job.split == "test" and (record.step == 0 or record.status != "running"):
             scored = {one.name: one.scored(test.model, LIMIT) for one in (test.new, *test.watch)}
             found["scores"] = {name: scores for name, (scores, _) in scored.items()}
-            found["tallies"] = plain_tallies({name: tally for name, (_, tally) in scored.items()})
+            found["tallies"] = {name: tally.plain() for name, (_, tally) in scored.items() if tally is not None}
         return found
 
     records = [plain(record) for record in own.run(job.recipe())]

@@ -158,7 +158,7 @@ def test_verdicts_are_those_of_pairs() -> None:
 def test_a_small_table_is_made_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The brake looks at validation texts, and is scored on test texts like the others."""
     monkeypatch.setattr(remedies, "LIMIT", 32)
-    monkeypatch.setattr(remedies, "WATCH", ("masked-lm",))
+    monkeypatch.setattr(remedies, "WATCH", ("entities",))
     looked = Job("plain", "test", "safety-brake:drop=0.5", 0, 4, 2, looks=True)
     plain = Job("plain", "test", "none", 0, 4, 2)
     one, other = (remedies.done(tmp_path / "runs", job) for job in (looked, plain))
