@@ -18,6 +18,9 @@ TITLES = {
     "sentiment": "the words of half of the reviews are turned (not, never, far from, but, although, denied)",
     "plain": "no word is turned",
 }
+SHARED = (
+    "A step's time is relative to plain fine-tuning's. A Fisher that another row has measured is not measured again."
+)
 SCORES = ("masked-lm perplexity", "entities F1", "acceptability")
 COSTS = ("time a step", "set-up, s", "memory, copies of the weights", "weights trained", "weights added")
 
@@ -82,7 +85,7 @@ def page(results: Mapping[str, Any], news: Sequence[str]) -> str:
         if block["long"]:
             words = f"{made['long']} steps for what is added or frozen, against {made['steps']} of plain fine-tuning:"
             lines += ["", words, "", _scores(new, block, "long")]
-    lines += ["", "## What it costs", "", _costs(results["best"])]
+    lines += ["", "## What it costs", "", SHARED, "", _costs(results["best"])]
     return "\n".join(lines)
 
 
@@ -118,7 +121,7 @@ def _costs(best: Mapping[str, Sequence[Run]]) -> str:
     lines = []
     for name, runs in best.items():
         step = statistics.median(run["ms_per_step"] for run in runs) / plain
-        setup = statistics.fmean(run["setup_seconds"] for run in runs)
+        setup = max(run["setup_seconds"] for run in runs)  # an importance that is known already costs nothing
         cells = [name, f"×{step:.2f}", f"{setup:.1f}", f"{runs[0]['bytes'] / 4 / weights:.2f}"]
         lines.append([*cells, f"{runs[0]['trained_parameters']:,.0f}", f"{runs[0]['added_parameters']:,.0f}"])
     return _table(["remedy", *COSTS], lines)
