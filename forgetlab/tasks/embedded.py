@@ -106,7 +106,7 @@ def default_watch(model: Model) -> list[str]:
     if model.lm_kind == "causal":
         return ["causal-lm", "minimal-pairs", "cloze", "writing"]
     names = ["masked-lm"] if model.lm_kind == "masked" else []
-    names += [head for head in ("entities", "register", "acceptability") if head in model.heads]
+    names += [head for head in ("entities", "register", "acceptability", "entailment") if head in model.heads]
     return [*names, "minimal-pairs", "k-shot"] if model.lm_kind else [*names, "k-shot"]
 
 

@@ -41,11 +41,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Part:
-    """A share of a batch: `count` examples of a task, drawn from the rows of `pool` (None: all training rows)."""
+    """A share of a batch: `count` examples of a task, drawn from the rows of `pool` (None: all training rows).
+
+    weight: what its loss counts for, beside its share of the examples.
+    """
 
     task: Task
     count: int
     pool: Tensor | None = None
+    weight: float = 1.0
 
 
 @dataclass

@@ -79,19 +79,19 @@ class Passes:
         return total
 
     def _weights(self, batches: Sequence[tuple[Part, Batch]]) -> list[float]:
-        """What the mean loss of each batch counts for: its part's share of the examples.
+        """What the mean loss of each batch counts for: its part's share of the examples, times its part's weight.
 
         Of that, each of several passes has its share of the predictions, so that their means add up to one.
         """
         if self.accumulation == 1:
-            return [part.count / self.run.batch_size for part, _ in batches]
-        keys = [(part.task, id(part.pool)) for part, _ in batches]  # the same part of each pass
+            return [part.weight * part.count / self.run.batch_size for part, _ in batches]
+        keys = [(part.task, id(part.pool), part.weight) for part, _ in batches]  # the same part of each pass
         examples, predictions = Counter[Any](), Counter[Any]()
         for key, (part, batch) in zip(keys, batches, strict=True):
             examples[key] += part.count
             predictions[key] += len(batch["targets"])
         shares = [len(b["targets"]) / predictions[key] for key, (_, b) in zip(keys, batches, strict=True)]
-        return [examples[key] / self.run.batch_size * share for key, share in zip(keys, shares, strict=True)]
+        return [key[-1] * examples[key] / self.run.batch_size * own for key, own in zip(keys, shares, strict=True)]
 
     def _loss(self, task: Task, batch: Batch) -> Tensor:
         model = self.run.model

@@ -20,7 +20,8 @@ from forgetlab.remedies.replay import (
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.writing import nucleus, sample, write
-from forgetlab.training.method import Method, Part
+from forgetlab.training.method import Method, Part, Run
+from forgetlab.training.step import Passes
 from tests.conftest import small_model
 
 
@@ -236,6 +237,30 @@ def test_multitask_adds_a_batch_of_every_task(bert: Model) -> None:
     methods = [Multitask([task("masked-lm", size=128), task("k-shot"), task("register", size=128)]), counts]
     list(finetune(bert, task("sentiment", size=64), steps=1, batch_size=16, methods=methods))
     assert counts.batches == [{"sentiment": 16, "masked-lm": 16, "register": 16}]
+
+
+def test_the_weight_of_multitask_weighs_the_old_losses_gradient(bert: Model) -> None:
+    """L = L_new + w L_old: what a weight of 3 adds to the gradient is three times what a weight of 1 adds."""
+    new, old = task("register", size=64), task("acceptability", size=64)
+    for one_task in (new, old):
+        one_task.prepare(bert, 0)
+    found = {}
+    for weight in (None, 1.0, 3.0):
+        methods: list[Method] = [] if weight is None else [Multitask([old], weight=weight)]
+        run = Run.begin(bert, new, steps=1, batch_size=8, lr=1e-3, seed=0, methods=methods)
+        for method in methods:
+            method.setup(run)
+        passes = Passes(run, 1, torch.amp.GradScaler(enabled=False))
+        bert.zero_grad()
+        passes.gradient(passes.draw())
+        found[weight] = torch.cat(
+            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bert.backbone.parameters()]
+        )
+    one, three = found[1.0] - found[None], found[3.0] - found[None]
+    assert one.norm() > 0.01
+    torch.testing.assert_close(three, 3 * one, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ForgetlabError, match="weight"):
+        Multitask([old], weight=0)
 
 
 def test_the_cost_is_the_token_ids_of_the_memory(bert: Model) -> None:

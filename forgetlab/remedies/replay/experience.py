@@ -105,8 +105,8 @@ class ExperienceReplay(Replay):
 class Multitask(Method):
     """Train on the old tasks' full data along with the new one: the upper bound that replay approaches.
 
-    old: tasks with training data. Each step adds a batch of every one of them; the losses are summed.
-    Raises ForgetlabError where no task can be trained.
+    L = L_new + w Σ_old L_old. old: tasks with training data; each step adds a batch of every one of them. weight: w,
+    above 0. Raises ForgetlabError for another weight and where no task can be trained. Source: Caruana 1997.
 
     >>> [*_, last] = finetune(model, new, methods=[Multitask([old])], steps=2)
     >>> last.status
@@ -116,15 +116,16 @@ class Multitask(Method):
     name = "multitask"
     family = "replay"
 
-    def __init__(self, old: Sequence[Task]) -> None:
+    def __init__(self, old: Sequence[Task], weight: float = 1.0) -> None:
         self._old = trainable(old, "replay")
+        self.weight = number("weight", weight, 0, above=True)
 
     def setup(self, run: Run) -> None:
         for task in self._old:
             task.prepare(run.model, run.seed)
 
     def augment(self, parts: list[Part], run: Run) -> list[Part]:
-        return [*parts, *(Part(task, min(parts[0].count, task.size())) for task in self._old)]
+        return [*parts, *(Part(task, min(parts[0].count, task.size()), None, self.weight) for task in self._old)]
 
 
 def reservoir(size: int, memory: int, generator: torch.Generator) -> Tensor:

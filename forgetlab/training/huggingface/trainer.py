@@ -169,7 +169,7 @@ class ForgettingTrainer(Resuming):
         loss = sum(part.count for part in parts if part.task is run.task) / count * own
         for part in parts:
             new = part.task is run.task
-            share, more = scale * part.count / count, torch.zeros((), device=own.device)
+            share, more = scale * part.weight * part.count / count, torch.zeros((), device=own.device)
             values = batch if new else run.batch(part)
             with run.state(part.task), self.together.shared_forward():
                 if not new:
