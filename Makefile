@@ -8,8 +8,8 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench fidelity crash \
-  clean
+.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
+  crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
 	$(BIN)/python -m forgetlab lab
@@ -73,6 +73,10 @@ bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/scale.py
+
+# On a machine with a GPU. Anywhere: make gpu DEVICE=cpu SMALL=1
+gpu: $(INSTALLED)            ## what a card does: tests that need CUDA, speed, memory; at most eight minutes
+	$(BIN)/python benchmarks/gpu.py --device $(or $(DEVICE),cuda) $(if $(SMALL),--small) $(if $(OUT),--out "$(OUT)")
 
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py

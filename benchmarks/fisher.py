@@ -13,12 +13,12 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import seconds
 from torch import Tensor, nn
 
 from forgetlab.importance import fisher_diagonal
@@ -143,15 +143,11 @@ def main() -> None:
         ways = {name: way(name, module, batches) for name in WAYS}
         if other := avalanche(module, batches):
             ways["avalanche"] = other
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.repeats):
             for name, call in ways.items():
-                start = time.perf_counter()
-                call()
-                if options.device == "cuda":
-                    torch.cuda.synchronize()
-                seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
+                taken[name].append(seconds(call, options.device))
+        medians = {name: statistics.median(values) for name, values in taken.items()}
         memory = {
             name: statistics.median(peak(vocabulary, length, name, options.device) for _ in range(3)) for name in WAYS
         }

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from timing import wait
 
 from forgetlab import finetune, load, task
 from forgetlab.models.model import Model
@@ -32,23 +33,23 @@ SIZES = {
 }
 
 
-def distilbert() -> Model:
-    """A DistilBERT of the usual size with random weights, reading the embedded language."""
+def distilbert(**shape: int) -> Model:
+    """A DistilBERT with random weights, of the usual size but for `shape`, reading the embedded language."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     from forgetlab.training.pretraining import world_tokenizer
 
     torch.manual_seed(0)
-    body = DistilBertForMaskedLM(DistilBertConfig(dropout=0.0, attention_dropout=0.0))
+    body = DistilBertForMaskedLM(DistilBertConfig(dropout=0.0, attention_dropout=0.0, **shape))
     return Model(body, world_tokenizer(False), "DistilBERT size")
 
 
-def longer() -> Classification:
-    """The sentiment task with five reviews in a text."""
+def longer(reviews: int = 5) -> Classification:
+    """The sentiment task with so many reviews in a text."""
     train = task("sentiment").train
     assert train is not None
     assert train.labels is not None
-    texts = tuple(" ".join(train.texts[i : i + 5]) for i in range(0, len(train.texts) - 4, 5))
+    texts = tuple(" ".join(train.texts[i : i + reviews]) for i in range(0, len(train.texts) - reviews + 1, reviews))
     labelled = Examples("labelled", texts, labels=train.labels[: len(texts)])
     return Classification("sentiment", labelled, labelled)
 
@@ -86,8 +87,7 @@ class InTurn(Method):
 
     def tick(self, run: Run) -> None:
         """The end of a step; the first round is warm-up."""
-        if run.model.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(run.model.device.type)
         if run.step > len(self._remedies):
             self.seconds[self._now].append(time.perf_counter() - self._began)
 

@@ -12,13 +12,13 @@ import json
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import matrix_rate, seconds
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -209,25 +209,13 @@ def arithmetic(steps: int, device: str) -> tuple[float, float]:
     with FlopCounterMode(display=False) as counter:
         watched(model, steps)
     torch.set_num_threads(threads)
-    n, rates = 1024, []
-    a = torch.randn(n, n, device=model.device)
-    for _ in range(20):
-        start = time.perf_counter()
-        a @ a
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        rates.append(2 * n**3 / (time.perf_counter() - start))
-    return float(counter.get_total_flops()), statistics.median(rates)
+    return float(counter.get_total_flops()), matrix_rate(1024, model.device.type)
 
 
 def measure(run: Callable[[Model, int], int], device: str, steps: int) -> float:
     """Seconds of one run on a fresh model; loading is not counted, preparing the data is."""
     model = load("tiny-bert", device=device)
-    start = time.perf_counter()
-    run(model, steps)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return seconds(lambda: run(model, steps), model.device.type)
 
 
 def main() -> None:
@@ -238,14 +226,14 @@ def main() -> None:
     options = parser.parse_args()
     runs = {"bare loop": bare, "forgetlab, unwatched": unwatched, "forgetlab, watched": watched}
     runs |= {"Trainer": trainer, "Trainer, watched": trainer_watched}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    taken: dict[str, list[float]] = {name: [] for name in runs}
     check_that_both_score_alike(options.device)
     for name in runs:
         measure(runs[name], options.device, 5)  # warm-up
     for _ in range(options.repeats):  # interleaved, so that a slow spell of the machine hits all alike
         for name in runs:
-            seconds[name].append(measure(runs[name], options.device, options.steps))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+            taken[name].append(measure(runs[name], options.device, options.steps))
+    medians = {name: statistics.median(values) for name, values in taken.items()}
     print(f"{options.steps} steps of batch {BATCH}, medians of {options.repeats}")
     for name, median in medians.items():
         rate, ratio = options.steps / median, medians["bare loop"] / median
@@ -264,7 +252,7 @@ def main() -> None:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "steps": options.steps,
-        "seconds": seconds,
+        "seconds": taken,
         "medians": medians,
         "operations": operations,
         "matrix rate, per s": rate,

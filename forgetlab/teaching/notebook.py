@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -30,6 +30,8 @@ def setup(before: Mapping[str, str] | None = None) -> None:
 
     from forgetlab import __version__
 
+    if words := too_old():
+        print(words)
     print(f"forgetlab {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, on cpu")
     if card := gpu():
         print(f"GPU: {card}. The labs leave it alone: for models as small as theirs the cpu answers first.")
@@ -37,6 +39,30 @@ def setup(before: Mapping[str, str] | None = None) -> None:
     if before is not None and after != before:
         print(changes(before, after))
         print('A table that lessons quote: from forgetlab.teaching import results; results("remedies")')
+
+
+def too_old() -> str:
+    """What forgetlab needs and this machine has in an older version, or not at all, in words; "" where nothing is.
+
+    The set-up cell installs forgetlab alone, so that pip says nothing of it.
+    """
+    from packaging.requirements import Requirement
+
+    lacking = []
+    try:
+        needed = [Requirement(one) for one in requires("forgetlab") or []]
+    except PackageNotFoundError:  # a folder on the path
+        return ""
+    for one in needed:
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            try:
+                if not one.specifier.contains(found := version(one.name), prereleases=True):
+                    lacking.append(f'"{one.name}{one.specifier}" (here {found})')
+            except PackageNotFoundError:
+                lacking.append(f'"{one.name}{one.specifier}" (here none)')
+    if not lacking:
+        return ""
+    return f"forgetlab needs {', '.join(lacking)}: install that with pip and restart the kernel before you go on."
 
 
 def gpu() -> str:

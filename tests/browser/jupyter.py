@@ -100,6 +100,7 @@ class Server:
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={self.root}",
             "--LabApp.expose_app_in_browser=True",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
         ]
         with self.log.open("wb") as out:
@@ -141,11 +142,11 @@ class Server:
 
 
 class Notebook:
-    """A notebook in a page."""
+    """A notebook in a page. at: "doc/tree" of JupyterLab, or "notebooks" of Notebook 7, which the same server has."""
 
-    def __init__(self, page: Page, server: Server, name: str) -> None:
+    def __init__(self, page: Page, server: Server, name: str, at: str = "doc/tree") -> None:
         self.page = page
-        page.goto(f"{server.url}/doc/tree/{name}?token={server.token}&reset", timeout=PATIENCE * 1000)
+        page.goto(f"{server.url}/{at}/{name}?token={server.token}&reset", timeout=PATIENCE * 1000)
         self._until(
             "() => { const s = window.jupyterapp?.shell?.currentWidget?.sessionContext;"
             " return s?.isReady && s.session?.kernel?.connectionStatus === 'connected'"

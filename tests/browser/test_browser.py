@@ -76,6 +76,27 @@ def test_the_first_lesson_runs_from_top_to_bottom(server: Server) -> None:
     assert len(prompts) > 3
 
 
+def test_labs_in_notebook_7(server: Server) -> None:
+    write(server.root / "labs.ipynb", CELLS[:BUSY])
+    with browser() as page:
+        notebook = Notebook(page, server, "labs.ipynb", at="notebooks")
+        assert page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
+        for cell in range(BUSY):
+            notebook.run_cell(cell)
+        assert notebook.errors() == []
+        cloud, watch = notebook.lab(CLOUD), notebook.lab(WATCH)
+        cloud.until(lambda: cloud.source, "figure")
+        seen, words = cloud.source, cloud.alt
+        cloud.move("correlation", "PageUp")  # the arrow keys go from cell to cell here: they are Notebook 7's own
+        cloud.until(lambda: cloud.source != seen and cloud.alt != words, "new figure after a move")
+        assert "A kept result" in watch.says
+        watch.press("Train")
+        watch.until(lambda: "A kept result" not in watch.says, "begin of the training")
+        watch.move("steps", "Home")
+        watch.until(lambda: "After 20 steps" in watch.says, "end of the training")
+        assert cloud.outside() == watch.outside() == []
+
+
 def test_labs_by_keyboard_and_pointer_and_on_a_narrow_page(server: Server) -> None:
     write(server.root / "labs.ipynb", CELLS)
     with browser() as page:

@@ -17,6 +17,7 @@ from tests.notebooks.execute import lessons
 def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     made = [Path(shutil.copy(path, tmp_path / path.name)) for path in (*lessons()[:2], lessons()[9])]
     monkeypatch.setattr(colab, "lessons", lambda: made)
+    monkeypatch.setattr(colab, "README", Path(shutil.copy(colab.README, tmp_path)))
     return made
 
 
@@ -46,6 +47,21 @@ def test_badges_and_set_up_point_at_the_repository(copies: list[Path]) -> None:
     assert after == before or all("colab-badge" in text for text in before)
     assert all("colab.research" not in text and "](0" in text for text in after)
     assert "](../benchmarks/results/remedies.md)" in after[2]
+
+
+def test_the_readme_s_places_lead_to_the_repository(copies: list[Path]) -> None:
+    colab.main("")
+    plain = colab.README.read_text(encoding="utf-8")
+    colab.main("someone/forgetlab")
+    linked = colab.README.read_text(encoding="utf-8")
+    found = re.findall(r"^\| \[[^]]+\]\((https://[^)]*someone/forgetlab[^)]*)\) \|", linked, re.MULTILINE)
+    assert len(found) == len(colab.PLACES) == 4
+    assert all("blob/main/" in url or "gh/someone/forgetlab/main?" in url or "codespaces.new" in url for url in found)
+    assert all((colab.FOLDER.parent / path).is_file() for url in found for path in re.findall(r"notebooks/.*", url))
+    colab.main("other/place")
+    assert "someone" not in colab.README.read_text(encoding="utf-8")
+    colab.main("")
+    assert colab.README.read_text(encoding="utf-8") == plain
 
 
 def test_what_is_no_repository_is_refused(copies: list[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -71,6 +72,32 @@ def test_what_an_installation_did_is_said() -> None:
     assert notebook.changes(before, {**before, "forgetlab": "3"}).startswith("Added: forgetlab 3. Nothing was replaced")
     words = notebook.changes(before, {"torch": "1.1", "forgetlab": "3"})
     assert "Replaced: torch 1 → 1.1, other 2 → gone. Restart the kernel" in words
+
+
+def test_what_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a machine of another age: pip is not asked whether forgetlab goes with what is there."""
+    own = {"torch": "2.6.0+cu124", "matplotlib": "3.7.5", "transformers": "4.53.3", "ipywidgets": "8.1.5"}
+    wanted = ["torch>=2.4", "matplotlib>=3.7", "transformers>=5.0", "ipywidgets>=7.7.1", 'peft>=0.17; extra == "peft"']
+
+    def version(name: str) -> str:
+        if name not in own:
+            raise PackageNotFoundError(name)
+        return own[name]
+
+    monkeypatch.setattr(notebook, "requires", lambda name: wanted)
+    monkeypatch.setattr(notebook, "version", version)
+    old = '"transformers>=5.0" (here 4.53.3)'
+    assert notebook.too_old() == (
+        f"forgetlab needs {old}: install that with pip and restart the kernel before you go on."
+    )
+    notebook.setup()
+    assert capsys.readouterr().out.startswith(notebook.too_old() + "\nforgetlab ")
+    wanted.append("tokenizers>=0.20")
+    assert f'{old}, "tokenizers>=0.20" (here none): install' in notebook.too_old()
+    own.update(transformers="5.0.0rc1", tokenizers="0.21")  # a release candidate of 5.0 lacks what 5.0 has
+    assert '"transformers>=5.0" (here 5.0.0rc1)' in notebook.too_old()
+    own.update(transformers="5.2.0.dev0")
+    assert notebook.too_old() == ""
 
 
 def _transformers() -> str:

@@ -1,0 +1,37 @@
+"""A stopwatch that waits for the device, and the device's rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+
+def wait(device: str) -> None:
+    """Until a card has done what it was given; a CPU has, when a call returns."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    """Of a call, to the end of what it gives a card to do."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def matrix_rate(side: int, device: str, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations per second of a product of two square matrices."""
+    a = torch.randn(side, side, device=device, dtype=dtype)
+
+    def ten() -> None:
+        for _ in range(10):
+            a @ a
+
+    ten()
+    return 10 * 2 * side**3 / median(seconds(ten, device) for _ in range(5))
