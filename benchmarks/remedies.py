@@ -129,7 +129,7 @@ def costs(new: str, specs: Mapping[str, str], repeats: int = 3) -> dict[str, dic
         ratios, setups, last = [], [], {}
         for seed in range(repeats):
             _KEPT.clear()  # each row measures its own importance
-            both: list[float] = []
+            both = list[float]()
             for one in ("none", spec):
                 last = [record.as_dict() for record in bench.run(Job(new, "test", one, seed, 20, 20).recipe())]
                 both.append(last[-1]["train_seconds"] / max(1, last[-1]["step"]))
@@ -141,8 +141,7 @@ def costs(new: str, specs: Mapping[str, str], repeats: int = 3) -> dict[str, dic
 
 def balance(run: Run, tasks: list[dict[str, Any]]) -> float:
     """½ share of the new task that was learned + ½ mean share of the old scores that was kept, each in [0, 1]."""
-    found = shares(run["records"], tasks)
-    return 0.0 if found is None else sum(found) / 2
+    return sum(shares(run["records"], tasks) or (0.0, 0.0)) / 2
 
 
 def balances(search: Mapping[float | None, list[Run]], tasks: list[dict[str, Any]]) -> dict[float | None, float]:
