@@ -177,3 +177,14 @@ def test_a_small_table_is_made_kept_and_read(tmp_path: Path, monkeypatch: pytest
     path.write_text(json.dumps(remedies.without_records({"plain": block})))
     (dot,) = read_benchmark(path, "plain")
     assert dot["new"] == [round(other["after"]["plain"], 4)]
+
+
+def test_the_shipped_table_is_what_the_shipped_results_say() -> None:
+    folder = Path(remedies.__file__).parent / "results"
+    results = json.loads((folder / "remedies.json").read_text(encoding="utf-8"))
+    assert (folder / "remedies.md").read_text(encoding="utf-8") == page(results, remedies.NEW) + "\n"
+    for block in (results, results["plain"]):
+        assert block["best"].keys() == ROWS.keys()
+        chosen_on = {run["seed"] for runs in block["search"].values() for run in runs if len(runs) > 1}
+        reported = {run["seed"] for runs in block["best"].values() for run in runs}
+        assert (len(reported), reported & chosen_on) == (5, set())
