@@ -122,7 +122,7 @@ def computed(job: Job) -> Run:
     }
 
 
-def costs(new: str, specs: Mapping[str, str], repeats: int = 3) -> dict[str, dict[str, float]]:
+def costs(new: str, specs: Mapping[str, str], repeats: int = 5) -> dict[str, dict[str, float]]:
     """What each row costs: the time of a step relative to a plain one just before, the set-up, memory and weights."""
     bench, found = benches(new)["test"], {}
     for name, spec in specs.items():

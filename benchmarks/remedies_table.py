@@ -18,7 +18,7 @@ TITLES = {
     "sentiment": "the words of half of the reviews are turned (not, never, far from, but, although, denied)",
     "plain": "no word is turned",
 }
-TIMES = "A step's time is relative to one of plain fine-tuning right before; medians of three short runs each."
+TIMES = "A step's time is relative to one of plain fine-tuning right before; medians of five short runs each."
 SCORES = ("masked-lm perplexity", "entities F1", "acceptability")
 COSTS = ("time a step", "set-up, s", "memory, copies of the weights", "weights trained", "weights added")
 
