@@ -23,7 +23,7 @@ def results(name: str = "remedies", only: Sequence[str] = (), columns: Sequence[
     Raises ForgetlabError for another name, row or column.
 
     >>> results("remedies", only=["none", "ewc"], columns=["entities"])  # doctest: +ELLIPSIS
-    Before: sentiment ...
+    ## sentiment: ...
     """
     from IPython import get_ipython
     from IPython.display import display

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from html import unescape
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -230,10 +231,11 @@ def test_the_frontier_shows_the_benchmark_and_the_learners_runs(monkeypatch: pyt
     lab.apply({**small, "remedy": "frozen"})
     assert "Your runs: 2, " in _alt(lab)
     lab.view["target"].value = 50 if lab.state["run"]["new"] >= 0.5 else lab.view["target"].value
-    lab.view["budget"].value = 0
-    assert "best within 0% forgotten: adapters" in _alt(lab)
-    lab.view["budget"].value = 60
-    assert "best within 60% forgotten: lwf" in _alt(lab)
+    table = room.read_benchmark(Path(__file__).parents[2] / "benchmarks" / "results" / "remedies.json")
+    for budget in (0, 60):
+        lab.view["budget"].value = budget
+        within = {fmean(dot["new"]): dot["name"] for dot in table if fmean(dot["kept"]) >= 1 - budget / 100 - 1e-3}
+        assert f"best within {budget}% forgotten: {within[max(within)]}. " in _alt(lab)
     lab.apply({**small, "remedy": "ewc", "strength": 0.01})
     assert "Your runs: 2, " in _alt(lab)  # the same run again is one entry
     lab.reset()
