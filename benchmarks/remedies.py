@@ -28,6 +28,7 @@ from benchmarks.choosing import ROWS, WIDER, Row, at_edge, beyond, chosen
 from benchmarks.remedies_table import matched, page, verdicts_of
 from forgetlab.experiments.frontier import shares
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
+from forgetlab.importance.cache import _KEPT
 from forgetlab.sources.json_files import digest, read_json, write_json
 from forgetlab.sources.shipped import inputs
 from forgetlab.tasks.base import facts_of
@@ -59,17 +60,8 @@ class Job:
 
     def recipe(self) -> Recipe:
         methods, _, rate = self.spec.partition(" @ ")
-        lr = float(rate) if rate else RATE
-        return Recipe(
-            new=self.new,
-            watch=WATCH,
-            methods=methods,
-            lr=lr,
-            steps=self.steps,
-            every=self.every,
-            seed=self.seed,
-            limit=LIMIT,
-        )
+        same: Any = {name: getattr(self, name) for name in ("new", "steps", "every", "seed")}
+        return Recipe(watch=WATCH, methods=methods, lr=float(rate) if rate else RATE, limit=LIMIT, **same)
 
 
 @cache
@@ -130,10 +122,26 @@ def computed(job: Job) -> Run:
     }
 
 
+def costs(new: str, specs: Mapping[str, str], repeats: int = 5) -> dict[str, dict[str, float]]:
+    """What each row costs: the time of a step relative to a plain one just before, the set-up, memory and weights."""
+    bench, found = benches(new)["test"], {}
+    for name, spec in specs.items():
+        ratios, setups, last = [], [], {}
+        for seed in range(repeats):
+            _KEPT.clear()  # each row measures its own importance
+            both = list[float]()
+            for one in ("none", spec):
+                last = [record.as_dict() for record in bench.run(Job(new, "test", one, seed, 20, 20).recipe())]
+                both.append(last[-1]["train_seconds"] / max(1, last[-1]["step"]))
+            ratios.append(both[1] / both[0])
+            setups.append(last[-1]["setup_seconds"])
+        found[name] = {"step": statistics.median(ratios), "setup": statistics.median(setups), **last[0]["costs"]}
+    return found
+
+
 def balance(run: Run, tasks: list[dict[str, Any]]) -> float:
     """½ share of the new task that was learned + ½ mean share of the old scores that was kept, each in [0, 1]."""
-    found = shares(run["records"], tasks)
-    return 0.0 if found is None else sum(found) / 2
+    return sum(shares(run["records"], tasks) or (0.0, 0.0)) / 2
 
 
 def balances(search: Mapping[float | None, list[Run]], tasks: list[dict[str, Any]]) -> dict[float | None, float]:
@@ -276,8 +284,11 @@ def main() -> None:
         longer = bench.longer(search)
         blocks = {new: bench.block(new, search[new], longer[new]) for new in options.new}
     first, *others = options.new
+    specs = {name: runs[0]["spec"] for name, runs in blocks[first]["best"].items()}
     made = {name: getattr(options, name) for name in ("seeds", "steps", "long")}
-    content = without_records(blocks[first] | {new: blocks[new] for new in others} | {"made": made})
+    content = without_records(
+        blocks[first] | {new: blocks[new] for new in others} | {"made": made, "costs": costs(first, specs)}
+    )
     text = page(content, options.new)
     print(text)
     print(f"{time.perf_counter() - start:.0f} s")

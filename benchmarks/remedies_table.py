@@ -18,9 +18,7 @@ TITLES = {
     "sentiment": "the words of half of the reviews are turned (not, never, far from, but, although, denied)",
     "plain": "no word is turned",
 }
-SHARED = (
-    "A step's time is relative to plain fine-tuning's. A Fisher that another row has measured is not measured again."
-)
+TIMES = "A step's time is relative to one of plain fine-tuning right before; medians of five short runs each."
 SCORES = ("masked-lm perplexity", "entities F1", "acceptability")
 COSTS = ("time a step", "set-up, s", "memory, copies of the weights", "weights trained", "weights added")
 
@@ -85,7 +83,7 @@ def page(results: Mapping[str, Any], news: Sequence[str]) -> str:
         if block["long"]:
             words = f"{made['long']} steps for what is added or frozen, against {made['steps']} of plain fine-tuning:"
             lines += ["", words, "", _scores(new, block, "long")]
-    lines += ["", "## What it costs", "", SHARED, "", _costs(results["best"])]
+    lines += ["", "## What it costs", "", TIMES, "", _costs(results["costs"])]
     return "\n".join(lines)
 
 
@@ -113,17 +111,12 @@ def _scores(new: str, block: Mapping[str, Any], which: str = "best") -> str:
     return _table(head, [cells for _, cells in sorted(found, key=lambda pair: -pair[0])])
 
 
-def _costs(best: Mapping[str, Sequence[Run]]) -> str:
-    plain, weights = (
-        statistics.median(run["ms_per_step"] for run in best["none"]),
-        best["none"][0]["trained_parameters"],
-    )
+def _costs(costs: Mapping[str, Mapping[str, float]]) -> str:
+    weights = costs["none"]["trained_parameters"]
     lines = []
-    for name, runs in best.items():
-        step = statistics.median(run["ms_per_step"] for run in runs) / plain
-        setup = max(run["setup_seconds"] for run in runs)  # an importance that is known already costs nothing
-        cells = [name, f"×{step:.2f}", f"{setup:.1f}", f"{runs[0]['bytes'] / 4 / weights:.2f}"]
-        lines.append([*cells, f"{runs[0]['trained_parameters']:,.0f}", f"{runs[0]['added_parameters']:,.0f}"])
+    for name, row in costs.items():
+        cells = [name, f"×{row['step']:.2f}", f"{row['setup']:.1f}", f"{row['bytes'] / 4 / weights:.2f}"]
+        lines.append([*cells, f"{row['trained_parameters']:,.0f}", f"{row['added_parameters']:,.0f}"])
     return _table(["remedy", *COSTS], lines)
 
 

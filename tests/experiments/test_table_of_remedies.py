@@ -81,9 +81,12 @@ def test_a_dial_is_turned_on_while_its_best_is_at_the_edge_and_the_table_says_wh
     assert list(search["mas"]) == [0.01, 0.03, 0.1, 0.003]  # once to the other side, and there it ends
     block = bench.block("plain", search, bench.longer({"plain": search})["plain"])
     assert block["edge"] == ["ewc"]
-    results = json.loads(json.dumps(remedies.without_records(block | {"made": vars(bench.options)})))
+    costs = {"step": 1.0, "setup": 0.0, "bytes": 0.0, "trained_parameters": 1.0, "added_parameters": 0.0}
+    more = {"made": vars(bench.options), "costs": {"none": costs, "ewc": costs | {"step": 1.5, "bytes": 8.0}}}
+    results = json.loads(json.dumps(remedies.without_records(block | more)))
     text = page(results, ["plain"])
     assert "Best at the edge of what was tried: ewc." in text
+    assert "| ewc | ×1.50 | 0.0 | 2.00 | 1 | 0 |" in text
     assert "| mas | `mas:lam=0.01` | 0.60 ±0.00 | 3.00 ±0.00 | 0.20 ±0.00 | 1.00 ±0.00 | 0.602 ±0.002 |" in text
 
 
@@ -174,3 +177,14 @@ def test_a_small_table_is_made_kept_and_read(tmp_path: Path, monkeypatch: pytest
     path.write_text(json.dumps(remedies.without_records({"plain": block})))
     (dot,) = read_benchmark(path, "plain")
     assert dot["new"] == [round(other["after"]["plain"], 4)]
+
+
+def test_the_shipped_table_is_what_the_shipped_results_say() -> None:
+    folder = Path(remedies.__file__).parent / "results"
+    results = json.loads((folder / "remedies.json").read_text(encoding="utf-8"))
+    assert (folder / "remedies.md").read_text(encoding="utf-8") == page(results, remedies.NEW) + "\n"
+    for block in (results, results["plain"]):
+        assert block["best"].keys() == ROWS.keys()
+        chosen_on = {run["seed"] for runs in block["search"].values() for run in runs if len(runs) > 1}
+        reported = {run["seed"] for runs in block["best"].values() for run in runs}
+        assert (len(reported), reported & chosen_on) == (5, set())
