@@ -54,6 +54,7 @@ class RunFolder:
         self.folder = out / FOLDER
         self.damaged: list[str] = []
         self.wrote = False
+        self._put: set[str] = set()  # keys of what was to be kept: an interrupt may come right after the file is there
         self._identity = identity(recipe)
         self._of = digest(self._identity)
         found = read_json(self.folder / MANIFEST) or self._remade()
@@ -84,6 +85,7 @@ class RunFolder:
     def put(self, run: RunResult) -> RunResult:
         """Keep a run; its file appears whole or not at all. Returns it as it can be read from there."""
         path = self.folder / f"{run['key']}.json"
+        self._put.add(run["key"])
         try:
             if not self.wrote:
                 self._write_manifest(finished=False)
@@ -104,8 +106,9 @@ class RunFolder:
 
     def told(self) -> str:
         """What is kept of a sweep that did not finish, in words."""
-        own = [kept for kept in whole(self.folder) if kept["of"] == self._of]
-        if not own or (self._fresh and not self.wrote):
+        ours = [kept["run"]["key"] for kept in whole(self.folder) if kept["of"] == self._of]
+        own = [key for key in ours if not self._fresh or key in self._put]
+        if not own:
             return "nothing was written"
         return f"{_runs(len(own))} in {self.folder}: the same command with --resume goes on from there"
 

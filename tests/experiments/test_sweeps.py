@@ -87,6 +87,18 @@ def test_a_finished_run_is_never_repeated(tmp_path: Path) -> None:
     assert runs[:3] == first
 
 
+def test_an_interrupt_right_after_the_first_file_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    sweep = swept(tmp_path, Fake())
+    with monkeypatch.context() as patched:
+        patched.setattr("forgetlab.experiments.sweeps.files_of_runs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(RECIPES)
+    assert sweep.kept.told().startswith(f"1 finished run in {tmp_path / 'runs'}: ")
+
+
 def test_without_resume_an_interrupted_comparison_is_refused_and_a_finished_one_makes_room(tmp_path: Path) -> None:
     first = swept(tmp_path, Fake())
     first(RECIPES[:3])
