@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, cast
 
 import torch
@@ -27,6 +28,7 @@ Weights = dict[str, Tensor]
 
 HEADS_FILE = "heads.json"
 HEADS_WEIGHTS = "heads.safetensors"
+_ONE = RLock()
 
 
 class Model(nn.Module):
@@ -267,18 +269,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Only errors, no progress bars."""
+    """Only errors, no progress bars; one thread at a time, as these settings and those of a loading are the process's."""
     from transformers.utils import logging
 
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
+    with _ONE:
+        verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if shown:
+                logging.enable_progress_bar()
 
 
 def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:
