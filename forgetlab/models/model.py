@@ -269,7 +269,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Only errors, no progress bars; one thread at a time, as these settings and those of a loading are the process's."""
+    """Only errors, no progress bars; one thread at a time, as these settings are those of the whole process."""
     from transformers.utils import logging
 
     with _ONE:
