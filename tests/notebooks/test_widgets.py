@@ -185,16 +185,16 @@ def test_a_run_grows_and_ends_with_its_scores(watch: Page) -> None:
 
 
 def test_five_quick_moves_cost_one_training(watch: Page) -> None:
-    kernel = watch.kernel
-    watch.paste(SHORT.replace("seed=0", "seed=3"))
+    kernel, longer = watch.kernel, SHORT.replace("steps=20", "steps=200")  # none ends before the next move has come
+    watch.paste(longer.replace("seed=0", "seed=3"))
     watch.until("training|step")
     before = kept(kernel, "watch")
     for seed in (4, 5, 6, 7, 8):
         watch.move("seed", seed)
-    watch.until("After 20 steps")
+    watch.until("After 200 steps")
     assert [s["seed"] for s in kept(kernel, "watch") if s not in before] == [8]
     assert watch.state("seed")["value"] == 8
-    assert watch.line == SHORT.replace("seed=0", "seed=8")
+    assert watch.line == longer.replace("seed=0", "seed=8")
 
 
 def test_stop_keeps_the_part_and_the_next_run_is_right(watch: Page) -> None:
