@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from benchmarks.choosing import ROWS, WIDER, Row, at_edge, beyond, chosen
 from benchmarks.remedies_table import matched, page, verdicts_of
 from forgetlab.experiments.frontier import shares
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
-from forgetlab.importance.cache import _KEPT
 from forgetlab.sources.json_files import digest, read_json, write_json
 from forgetlab.sources.shipped import inputs
 from forgetlab.tasks.base import facts_of
@@ -124,11 +124,10 @@ def computed(job: Job) -> Run:
 
 def costs(new: str, specs: Mapping[str, str], repeats: int = 5) -> dict[str, dict[str, float]]:
     """What each row costs: the time of a step relative to a plain one just before, the set-up, memory and weights."""
-    bench, found = benches(new)["test"], {}
+    bench, found, seeds = benches(new)["test"], {}, count()  # a seed is used once: an importance is measured each time
     for name, spec in specs.items():
         ratios, setups, last = [], [], {}
-        for seed in range(repeats):
-            _KEPT.clear()  # each row measures its own importance
+        for seed in islice(seeds, repeats):
             both = list[float]()
             for one in ("none", spec):
                 last = [record.as_dict() for record in bench.run(Job(new, "test", one, seed, 20, 20).recipe())]

@@ -143,6 +143,8 @@ def _compare(options: argparse.Namespace) -> None:
     from forgetlab.experiments import comparison, report, sweeps, tables
     from forgetlab.tasks.source_names import parted
 
+    if options.seeds < 1:
+        raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
     given = {one.name: getattr(options, one.name) for one in RECIPE_OPTIONS if hasattr(options, one.name)}
     recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
     if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):

@@ -51,7 +51,7 @@ class Plan:
         if not self.methods:
             raise ForgetlabError("no method given; try --methods none,l2sp,ewc,replay, or all")
         if not self.seeds:
-            raise ForgetlabError("--seeds must be 1 or more")
+            raise ForgetlabError("--seeds must be 1 or more, got 0")
         number("--keep", self.keep, 0, 1)
         if self.processes is not None:
             whole("--processes", self.processes)

@@ -78,7 +78,7 @@ def fisher_diagonal(
         kind = _resolve(estimator, values.shape[1], most)
         return _log_likelihoods(kind, values, reader, batch, draws, generator)
 
-    with _ready(reader.module):
+    with ready(reader.module):
         if estimator in ("gnb", "batched"):
             return _from_batches(reader, estimator, draws, generator)
         return mean_over_examples(reader, objectives, 2, method)  # g²
@@ -110,7 +110,7 @@ def mas_importance(
     def objectives(values: Tensor, batch: Batch) -> Iterator[Objective]:
         yield lambda some, _: some.square().sum(-1)
 
-    with _ready(reader.module):
+    with ready(reader.module):
         return mean_over_examples(reader, objectives, 1, method)  # |g|
 
 
@@ -183,7 +183,7 @@ def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: t
 
 
 @contextmanager
-def _ready(module: nn.Module) -> Iterator[None]:
+def ready(module: nn.Module) -> Iterator[None]:
     """Eval mode and every parameter differentiable; as before afterwards."""
     required = {p: p.requires_grad for p in module.parameters()}
     with evaluating(module), torch.enable_grad():

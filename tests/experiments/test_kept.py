@@ -273,7 +273,8 @@ from forgetlab.experiments.locks import locked
 path, log = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
-for i in range(60):
+entered = 0
+while entered < 7:
     try:
         with locked(path):
             inside = path.with_name("inside")
@@ -282,10 +283,12 @@ for i in range(60):
             inside.rmdir()
             with log.open("a") as file:
                 file.write("x")
-            if i % 7 == 3:
+            entered += 1
+            if entered == 4:
                 path.write_text('{"pid": 4194303, "host": "%s", "born": "long ago"}' % __import__("platform").node())
     except ForgetlabError as error:
         assert "in use by process" in str(error), error
+        time.sleep(0.001)
 """
 
 
@@ -307,7 +310,7 @@ def test_of_several_processes_one_is_inside_at_any_time(tmp_path: Path) -> None:
     for racer in racers:
         assert racer.wait(60) == 0
         racer.stdout.close()  # type: ignore[union-attr]
-    assert len((tmp_path / "log").read_text()) >= 3  # how often depends on how busy the machine is
+    assert len((tmp_path / "log").read_text()) == 21
     assert not (tmp_path / "inside").exists()
 
 

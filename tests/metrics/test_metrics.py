@@ -486,6 +486,8 @@ def test_a_diverged_model_scores_nan():
     features, labels = [[0.0], [1.0]], [0, 1]
     assert np.isnan(kshot_hits([[0.0], [NAN]], labels, features, labels, k=1, seed=0)).all()
     assert np.isnan(kshot_hits(features, labels, [[0.0], [math.inf]], labels, k=1, seed=0)).all()
+    assert math.isnan(kshot_probe([[0.0], [NAN]], labels, features, labels, k=1, seed=0)["mean"])
+    assert math.isnan(kshot_probe(features, labels, [[0.0], [math.inf]], labels, k=1, seed=0)["mean"])
 
 
 @pytest.mark.parametrize(

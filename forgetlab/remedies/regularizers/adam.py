@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.importance import Importance
-from forgetlab.models.model import evaluating
+from forgetlab.importance.fisher import ready
 from forgetlab.models.seeds import stream
 from forgetlab.remedies.regularizers.ewc import EWC
 from forgetlab.remedies.regularizers.quadratic import Lam
@@ -55,9 +55,7 @@ class AdamEWC(EWC):
     def _of_task(self, run: Run, task: Task) -> Importance:
         model, own = run.model, replace(run, generator=stream("the pass of Adam", run.seed), _orders={})
         size = min(BATCH, task.size())
-        required = {p: p.requires_grad for p in model.parameters()}
-        with evaluating(model), torch.enable_grad():
-            model.requires_grad_(True)
+        with ready(model):
             adam = torch.optim.Adam(run.weights.values(), lr=0.0)  # it gathers, and moves nothing
             try:
                 for _ in range(max(1, self.examples // size)):
@@ -68,8 +66,6 @@ class AdamEWC(EWC):
                     model.zero_grad()
             finally:
                 model.zero_grad()
-                for p, flag in required.items():
-                    p.requires_grad_(flag)
         return adam_importance(adam, run.weights.items(), size)
 
 

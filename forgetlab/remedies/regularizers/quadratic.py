@@ -67,8 +67,9 @@ class Quadratic(Method):
         if omega is not None:
             backbone = {name for name in run.weights if not name.startswith("heads.")}
             check_importance(omega, {**dict(run.model.named_parameters()), **run.weights}, needed=backbone)
-        anchor = run.anchor if self._anchor is None else self._anchor
-        check_importance(anchor, run.weights, needed=run.weights, what="anchor")
+        anchor: Mapping[str, Tensor] = run.anchor
+        if self._anchor is not None:
+            check_importance(anchor := self._anchor, run.weights, needed=run.weights, what="anchor")
         self._terms, self._rows = [], {}
         self._lam = self._usual(run, omega) if self.lam is None else self.lam
         for name, p in run.weights.items():
