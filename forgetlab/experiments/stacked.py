@@ -23,7 +23,8 @@ from forgetlab.models import memory
 from forgetlab.models.functional import eager_attention, with_weights
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.open_runs import under_way
-from forgetlab.remedies.regularizers import EWC, L2SP, Quadratic
+from forgetlab.remedies.regularizers import L2SP, Quadratic
+from forgetlab.remedies.regularizers.ewc import Measured
 from forgetlab.tasks import Task
 from forgetlab.training.measuring import Scored
 from forgetlab.training.method import Method, Part, Run
@@ -46,7 +47,7 @@ class Variant:
 def stackable(methods: Sequence[Method]) -> bool:
     """Whether a run with these methods can be one of many at once: nothing, or one pull on the weights."""
     own = [m for m in methods if type(m) is not Method]
-    fixed = len(own) == 1 and isinstance(own[0], L2SP | EWC)  # SI is none of them: it goes on measuring
+    fixed = len(own) == 1 and isinstance(own[0], L2SP | Measured)  # SI is none of them: it goes on measuring
     return not own or (fixed and not getattr(own[0], "beta", 0.0))
 
 

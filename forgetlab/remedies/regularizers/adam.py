@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.importance import Importance
 from forgetlab.importance.fisher import ready
 from forgetlab.models.seeds import stream
-from forgetlab.remedies.regularizers.ewc import EWC
+from forgetlab.remedies.regularizers.ewc import Measured
 from forgetlab.remedies.regularizers.quadratic import Lam
 from forgetlab.tasks import Task
 from forgetlab.training.method import Part, Run
@@ -20,7 +21,7 @@ from forgetlab.training.method import Part, Run
 BATCH = 32
 
 
-class AdamEWC(EWC):
+class AdamEWC(Measured):
     """EWC whose Fisher is Adam's second moment of old batches: F ≈ B · v̂.
 
     v ← β₂ v + (1 − β₂) ḡ², v̂ = v / (1 − β₂ᵗ), with ḡ the mean over a batch of B old examples of the gradient of
@@ -28,9 +29,9 @@ class AdamEWC(EWC):
     training, E ḡ² = E g² / B, so that B · v̂ is the empirical Fisher; else it holds B · (E g)² too.
     L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
 
-    fisher: {name: tensor} from `adam_importance`, free where the optimizer of the old training is at hand; or the old
-    tasks, over which Adam (β₂ = 0.999) is then led at the start with the weights at rest, `examples` of each in batches
-    of 32 drawn by the run's seed. The other arguments: see EWC.
+    importance: {name: tensor} from `adam_importance`, free where the optimizer of the old training is at hand; or the
+    old tasks, over which Adam (β₂ = 0.999) is then led at the start with the weights at rest, `examples` of each in
+    batches of 32 drawn by the run's seed. The other arguments, `more`: see Measured.
     Source: Li et al. 2025 ("Fishers for free?", Squisher, arXiv 2507.18807).
 
     >>> [*_, last] = finetune(model, new, methods=[AdamEWC([old], examples=64)], steps=2)
@@ -42,15 +43,13 @@ class AdamEWC(EWC):
 
     def __init__(
         self,
-        fisher: Mapping[str, Tensor] | Sequence[Task],
+        importance: Mapping[str, Tensor] | Sequence[Task],
         lam: Lam | None = None,
         *,
-        anchor: Mapping[str, Tensor] | None = None,
-        proximal: bool = False,
         examples: int = 1600,
-        strength: float = 1.0,
+        **more: Any,
     ) -> None:
-        super().__init__(fisher, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
+        super().__init__(importance, lam, examples=examples, **more)
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         model, own = run.model, replace(run, generator=stream("the pass of Adam", run.seed), _orders={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError, number, unknown, whole
+from forgetlab.errors import ForgetlabError, number, one_of, whole
 from forgetlab.importance import Estimator, Importance, check_importance, fisher_diagonal, mas_importance
 from forgetlab.importance.cache import once
 from forgetlab.remedies.regularizers.quadratic import Lam, Quadratic
@@ -17,7 +18,45 @@ from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Run
 
 
-class EWC(Quadratic):
+class Measured(Quadratic):
+    """A pull whose importance is measured on old tasks, or given: what EWC, MAS and their kin share.
+
+    importance: {name: tensor}, or the old tasks, of which it is computed at the start from `examples` of each and the
+    run's seed. The other arguments: see Quadratic. Raises ForgetlabError for tasks without training data.
+    """
+
+    def __init__(
+        self,
+        importance: Mapping[str, Tensor] | Sequence[Task],
+        lam: Lam | None = None,
+        *,
+        anchor: Mapping[str, Tensor] | None = None,
+        proximal: bool = False,
+        examples: int = 200,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__(lam, anchor, proximal, strength)
+        given = importance
+        self._given = given if isinstance(given, Mapping) else trainable(given, "measure the Fisher information on")
+        self.examples = whole("examples", examples)
+        self._how: tuple[object, ...] = ()  # what else it depends on
+
+    def importance(self, run: Run) -> Importance:
+        if isinstance(self._given, Mapping):
+            return dict(self._given)
+        how = type(self)._of_task.__qualname__, self.examples, self._how, run.seed
+        return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
+
+    @abstractmethod
+    def _of_task(self, run: Run, task: Task) -> Importance:
+        """The importance to one old task."""
+
+    def combine(self, parts: Sequence[Importance]) -> Importance:
+        """One importance of the tasks' own, in their order: the sum."""
+        return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+class EWC(Measured):
     """Elastic weight consolidation: pull each weight as strongly as the old tasks' Fisher information says.
 
     L = L_task + (λ/2) Σ_i F_i (θ_i − θ*_i)².
@@ -48,27 +87,16 @@ class EWC(Quadratic):
         draws: int = 4,
         strength: float = 1.0,
     ) -> None:
-        super().__init__(lam, anchor, proximal, strength)
-        self._given = fisher if isinstance(fisher, Mapping) else trainable(fisher, "measure the Fisher information on")
-        if estimator not in get_args(Estimator):
-            raise unknown("estimator", str(estimator), get_args(Estimator))
+        super().__init__(fisher, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
+        one_of("estimator", estimator, get_args(Estimator))
         self.estimator: Estimator = estimator
-        self.examples, self.draws = whole("examples", examples), whole("draws", draws)
-
-    def importance(self, run: Run) -> Importance:
-        if isinstance(self._given, Mapping):
-            return dict(self._given)
-        how = type(self)._of_task.__qualname__, self.estimator, self.examples, self.draws, run.seed
-        return self.combine([once(run.model, task, how, partial(self._of_task, run, task)) for task in self._given])
+        self.draws = whole("draws", draws)
+        self._how = estimator, self.draws
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return fisher_diagonal(
             run.model, task, estimator=self.estimator, examples=self.examples, draws=self.draws, seed=run.seed
         )
-
-    def combine(self, parts: Sequence[Importance]) -> Importance:
-        """One Fisher of the tasks' own, in their order: the sum."""
-        return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
 class OnlineEWC(EWC):
@@ -111,7 +139,7 @@ class OnlineEWC(EWC):
         self._given = self.combine([dict(self._given), dict(fisher)])
 
 
-class MAS(EWC):
+class MAS(Measured):
     """Memory-aware synapses: the pull follows how much the old outputs react to each weight; no labels are used.
 
     L = L_task + (λ/2) Σ_i Ω_i (θ_i − θ*_i)²,  Ω = mean_x |∂‖f(x)‖² / ∂θ|.
@@ -125,18 +153,6 @@ class MAS(EWC):
     """
 
     name = "mas"
-
-    def __init__(
-        self,
-        importance: Mapping[str, Tensor] | Sequence[Task],
-        lam: Lam | None = None,
-        *,
-        anchor: Mapping[str, Tensor] | None = None,
-        proximal: bool = False,
-        examples: int = 200,
-        strength: float = 1.0,
-    ) -> None:
-        super().__init__(importance, lam, anchor=anchor, proximal=proximal, examples=examples, strength=strength)
 
     def _of_task(self, run: Run, task: Task) -> Importance:
         return mas_importance(run.model, task, examples=self.examples, seed=run.seed)
