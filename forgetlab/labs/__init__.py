@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of, unknown
 
 LABS = {
     "watch": "Watch it forget: fine-tune a tiny BERT and see what its other skills do",
@@ -34,8 +34,7 @@ __all__ = ["LABS", "show"]
 
 def show(name: str, **options: Any) -> Any:
     """The lab of that name as a widget; options go to its `show`. Raises ForgetlabError for an unknown name."""
-    if name not in LABS:
-        raise unknown("lab", name, LABS)
+    one_of("lab", name, LABS)
     return import_module(f"{__name__}.{name}").show(**options)
 
 

@@ -10,7 +10,7 @@ from pkgutil import walk_packages
 from typing import Any, get_args
 
 from forgetlab import sources
-from forgetlab.errors import ForgetlabError, number, unknown
+from forgetlab.errors import ForgetlabError, number, one_of, unknown
 from forgetlab.tasks import MaskedLM, Task
 from forgetlab.training.method import Family, Method
 
@@ -41,8 +41,7 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     made = []
     for part in re.split(r"\+(?=\s*[A-Za-z])", spec):  # not at the plus of 1e+03
         name, _, given = part.strip().partition(":")
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
+        one_of("method", name, METHODS)
         takes = settings(name)
         options = dict(_setting(name, text, takes) for text in given.split(",") if text)
         for key in _parameters(METHODS[name]):
@@ -74,8 +73,7 @@ def with_strength(remedy: str, strength: float) -> str:
     >>> with_strength("replay", 2), with_strength("ewc", 3), with_strength("frozen", 2)
     ('replay:ratio=0.5', 'ewc:strength=3', 'frozen')
     """
-    if remedy not in METHODS:
-        raise unknown("remedy", remedy, METHODS)
+    one_of("remedy", remedy, METHODS)
     number("strength", strength)
     if (main := METHODS[remedy].main) is None:
         return remedy

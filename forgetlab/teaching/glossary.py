@@ -10,7 +10,7 @@ from html import escape
 
 import ipywidgets as widgets
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of, unknown
 from forgetlab.sources.shipped import data_folder
 from forgetlab.teaching import compat
 from forgetlab.teaching.notebook import Living
@@ -50,8 +50,7 @@ def glossary() -> tuple[Term, ...]:
 
 def offered(level: str, lesson: str | None = None) -> list[Term]:
     """The terms that a level is offered, of one lesson ("00" to "12") or of all."""
-    if level not in LEVELS:
-        raise unknown("level", level, LEVELS)
+    one_of("level", level, LEVELS)
     known = sorted({number for term in glossary() for number in term.lessons})
     if lesson is not None and lesson not in known:
         raise unknown("lesson", lesson, known)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of, unknown
 from forgetlab.sources.shipped import carried
 
 DIGITS = ("method", "lam", "ACC", "BWT", "ΣF")
@@ -28,8 +28,7 @@ def results(name: str = "remedies", only: Sequence[str] = (), columns: Sequence[
     from IPython import get_ipython
     from IPython.display import display
 
-    if name not in ("remedies", "fidelity"):
-        raise unknown("table", name, ("remedies", "fidelity"))
+    one_of("table", name, ("remedies", "fidelity"))
     folder = carried("benchmarks/results")
     if name == "remedies":
         text = (folder / "remedies.md").read_text(encoding="utf-8")

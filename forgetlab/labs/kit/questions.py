@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from forgetlab.errors import unknown
+from forgetlab.errors import one_of
 from forgetlab.experiments.sequences import Remedy, consolidated, from_seen
 from forgetlab.sources import Examples
 from forgetlab.tasks import Classification, Task, embedded
@@ -59,8 +59,7 @@ def question(name: str) -> Task:
 
     "acceptability, short" and "…, long" share a head: one question in two domains. Raises ForgetlabError for others.
     """
-    if name not in QUESTIONS:
-        raise unknown("question", name, QUESTIONS)
+    one_of("question", name, QUESTIONS)
     _, source, label = QUESTIONS[name]
     texts = embedded.task(source)
     assert texts.train is not None

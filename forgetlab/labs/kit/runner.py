@@ -22,7 +22,7 @@ from itertools import count
 from threading import RLock, Thread, current_thread, get_ident, main_thread
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from forgetlab.errors import in_words, unknown
+from forgetlab.errors import in_words, one_of
 
 T = TypeVar("T")
 Driver = Literal["inline", "thread"]
@@ -35,8 +35,7 @@ PATIENCE = 10.0  # seconds for a run to end when Python does
 def pick_driver() -> Driver:
     """FORGETLAB_DRIVER, else what suits the place this runs in."""
     if asked := os.environ.get("FORGETLAB_DRIVER"):
-        if asked not in DRIVERS:
-            raise unknown("driver", asked, DRIVERS)
+        one_of("driver", asked, DRIVERS)
         return asked  # type: ignore[return-value]
     return "thread" if _loop() and "google.colab" not in sys.modules else "inline"
 
@@ -60,8 +59,8 @@ class Runner(Generic[T]):
     def __init__(
         self, on_item: Callable[[T], None], on_end: Callable[[str], None], driver: Driver | None = None
     ) -> None:
-        if driver is not None and driver not in DRIVERS:
-            raise unknown("driver", driver, DRIVERS)
+        if driver is not None:
+            one_of("driver", driver, DRIVERS)
         self.driver = driver
         self.turn = RLock()
         self._at_work = RLock()  # held while a piece is worked; taken before `turn` by whoever needs both

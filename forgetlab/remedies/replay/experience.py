@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from forgetlab.errors import ForgetlabError, number, unknown, whole
+from forgetlab.errors import ForgetlabError, number, one_of, whole
 from forgetlab.tasks import Classification, Tagging
 from forgetlab.tasks.base import Task, trainable
 from forgetlab.training.method import Method, Part, Run, Setting
@@ -91,8 +91,7 @@ class ExperienceReplay(Replay):
     ) -> None:
         super().__init__(ratio)
         self.memory = whole("memory", memory)
-        if sampling not in get_args(Sampling):
-            raise unknown("sampling", sampling, get_args(Sampling))
+        one_of("sampling", sampling, get_args(Sampling))
         self.sampling = sampling
         self._old = trainable(old, "replay")
 
