@@ -35,12 +35,14 @@ class Model(nn.Module):
     """A backbone with named heads and its tokenizer.
 
     body: a transformers model, with or without a language-model head. tokenizer: its tokenizer.
-    name: what it was loaded from, for reports.
+    name: what it was loaded from, for reports. still: weights that nobody trains, of which nothing is kept.
 
     >>> batch = model.tokenizer(["a fine film"], return_tensors="pt")
     >>> model.logits(batch, "entities").shape  # texts, tokens, labels
     torch.Size([1, 5, 6])
     """
+
+    still: frozenset[nn.Parameter] = frozenset()
 
     def __init__(self, body: nn.Module, tokenizer: Any, name: str) -> None:
         super().__init__()
@@ -166,9 +168,10 @@ class Model(nn.Module):
     def anchor(self) -> Weights:
         """The weights that `restore` brings back, as they are now: name → tensor, to be read only.
 
-        One that has not moved since is the remembered tensor itself: no second copy.
+        One that has not moved since is the remembered tensor itself: no second copy. What lies `still` is left out.
         """
-        return {n: copy_of(p, self._pretrained[n]) for n, p in self.named_parameters() if n in self._pretrained}
+        held = {n: p for n, p in self.named_parameters() if n in self._pretrained and p not in self.still}
+        return {n: copy_of(p, self._pretrained[n]) for n, p in held.items()}
 
     def remember(self) -> None:
         """Make the present weights, structure and what may be trained the ones that `restore` brings back.

@@ -62,6 +62,7 @@ class Resuming(Watching):
             shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
         more = {
             "methods": self._settings,
+            "still": checkpoints.sample(self._still()),
             "first": self._first,
             "limit": self.limit,
             "stopped": self.stopped,
@@ -81,6 +82,10 @@ class Resuming(Watching):
         saved = checkpoints.load(folder, self.args.process_index)
         self._check_same(saved.plain)
         self._to_anchor(saved.group("anchor"))
+        if self._run is None:
+            self.together.hold_still()
+        if "still" in saved.plain:  # else an older checkpoint, which holds them
+            self._check_still(saved.plain["still"])
         run, heads = self._begin(), saved.group("head")
         with checkpoints.explained(folder), torch.no_grad():
             saved.bring_back(run, self.methods, self.args.device)
@@ -114,6 +119,25 @@ class Resuming(Watching):
                 f"the checkpoint's run watched {watched}, this one watches {', '.join(new)} too, whose score before "
                 "the first step is not known: leave it out"
             )
+
+    def _still(self) -> dict[str, Tensor]:
+        """The frozen weights that are at hand, of which a checkpoint holds nothing but a sample."""
+        still = self.together.still
+        return {
+            name: p
+            for name, p in self.together.named_parameters()
+            if p in still and p.is_floating_point() and not p.is_meta
+        }
+
+    def _check_still(self, there: Mapping[str, str]) -> None:
+        """Raise ForgetlabError where the frozen weights of a checkpoint's run were other ones."""
+        here = checkpoints.sample(self._still())
+        for name in there.keys() | here.keys():
+            if there.get(name) != here.get(name):
+                raise ForgetlabError(
+                    f"the checkpoint is of another model: {name!r}, which is frozen and so not in it, was another one "
+                    "or was trained; give the model that the run began with"
+                )
 
     @torch.no_grad()
     def _to_anchor(self, anchor: Mapping[str, Tensor]) -> None:

@@ -102,6 +102,7 @@ class ForgettingMixin(Resuming):
                 )
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
+        together.hold_still()
         run = Run.begin(
             together,
             Theirs(),
