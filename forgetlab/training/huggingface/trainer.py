@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.model import Model, evaluating, lm_kind_of
+from forgetlab.models.sharded import is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.lent_heads import Theirs, plain
@@ -116,8 +118,21 @@ class ForgettingTrainer(Resuming):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
             return self.optimizer
-        run = self._begin()
-        optimizer = super().create_optimizer(model)
+        if self.is_fsdp_enabled:  # the weights are yet to be spread: see create_scheduler
+            return super().create_optimizer(model)
+        self._begin()
+        return self._grouped(super().create_optimizer(model))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """By now the weights are as they will be trained; those of FSDP were spread after the optimizer was made."""
+        if self.is_fsdp_enabled and self._run is None:
+            self._begin()
+            self._grouped(cast(Any, self.optimizer).optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _grouped(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimizer with its groups as the methods want them."""
+        run = cast(Run, self._run)
         names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
         groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
         # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
@@ -169,14 +184,18 @@ class ForgettingTrainer(Resuming):
         loss = sum(part.count for part in parts if part.task is run.task) / count * own
         for part in parts:
             new = part.task is run.task
-            share, more = scale * part.weight * part.count / count, torch.zeros((), device=own.device)
+            if new and all(type(method).batch_penalty is Method.batch_penalty for method in self.methods):
+                continue
+            share = scale * part.weight * part.count / count
             values = batch if new else run.batch(part)
             with run.state(part.task), self.together.shared_forward():
-                if not new:
-                    more = more + part.task.loss(self.together, values)
-                more = sum(run.batch_penalties(part.task, values), more)
-            loss = loss + share * more
+                loss = loss + share * within(self.together, partial(self._added, part.task, values, new))
         return (loss, outputs) if return_outputs else loss
+
+    def _added(self, task: Task, batch: Any, new: bool) -> Tensor:
+        """What a batch adds to the Trainer's own loss: that of an old task, and the methods' terms."""
+        own = torch.zeros((), device=self.args.device) if new else task.loss(self.together, batch)
+        return sum(cast(Run, self._run).batch_penalties(task, batch), own)
 
     @torch.no_grad()
     def _is_mean(self, model: Any, inputs: Any, count: Any) -> bool:
@@ -204,6 +223,7 @@ class ForgettingTrainer(Resuming):
             run.finish_gradients()
         gradients = [p.grad for p in run.trained() if p.grad is not None]
         if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
+            gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # FSDP has done so by now
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
         if scale != 1.0:
