@@ -21,7 +21,7 @@ from forgetlab.training.method import Run
 
 
 class Resuming(Watching):
-    """The part of `ForgettingTrainer` that saves and resumes; the whole defines what is declared here."""
+    """The part of `ForgettingMixin` that saves and resumes; the whole defines what is declared here."""
 
     _run: Run | None
     _settings: list[list[Any]] | None  # of the methods, before their setup
