@@ -96,7 +96,9 @@ def parameter_drift(before: Weights, after: Weights) -> Drift:
 def _norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     if any(hasattr(tensor, "full_tensor") for tensor in tensors):
         each = [torch.linalg.vector_norm(tensor) for tensor in tensors]
-        return torch.linalg.vector_norm(torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in each]))
+        return torch.linalg.vector_norm(
+            torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in each])
+        )
     pieces = [piece for tensor in tensors for piece in tensor.reshape(-1).split(_PIECE)]
     return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in torch._foreach_norm(pieces)]))
 

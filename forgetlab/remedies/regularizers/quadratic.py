@@ -161,6 +161,7 @@ class L2SP(Quadratic):
     """
 
     name = "l2sp"
+    spread = True
 
     def __init__(
         self, lam: Lam | None = None, beta: float = 0.0, proximal: bool = False, strength: float = 1.0

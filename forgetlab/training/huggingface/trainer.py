@@ -102,6 +102,11 @@ class ForgettingMixin(Resuming):
                     f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
                     "model instead, or use finetune"
                 )
+            if self.is_fsdp_enabled and not method.spread:
+                raise ForgetlabError(
+                    f"{method.name} does not work where FSDP has spread the weights over processes: take L2SP, EWC or "
+                    "ExperienceReplay, or let each process have the whole model (DDP)"
+                )
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
         run = Run.begin(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,15 +19,17 @@ from forgetlab.models.sharded import is_sharded, whole
 from forgetlab.remedies.regularizers import EWC, L2SP
 from forgetlab.remedies.replay import ExperienceReplay
 from forgetlab.training.method import Method
-from tests.training.huggingface.test_trainer import BATCH, OLD, trained
+from tests.training.huggingface.test_trainer import BATCH, OLD, STEPS, trained
 
 SPREAD = {
     "fsdp": True,
     "fsdp_config": {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_layer_cls_to_wrap": ["GPT2Block"]},
 }
+RESUMED = ("ewc", "l2sp")  # cut in the middle and taken up again
 METHODS: dict[str, Any] = {
     "none": list,
     "l2sp": lambda: [L2SP(0.1)],
+    "proximal": lambda: [L2SP(0.1, proximal=True)],
     "ewc": lambda: [EWC([task(OLD)], 1e3, examples=16)],
     "replay": lambda: [ExperienceReplay([twice()], ratio=0.5)],
 }
@@ -54,6 +56,7 @@ def allow_fsdp_on_the_cpu() -> None:
         made(self, *args, fsdp_plugin=fsdp_plugin, **more)
         if fsdp_plugin is not None:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
     AcceleratorState.__init__ = spread  # type: ignore[method-assign]
 
@@ -62,7 +65,10 @@ def main(folder: Path, names: list[str]) -> None:
     allow_fsdp_on_the_cpu()
     for name in names:
         methods: list[Method] = METHODS[name]()
-        trainer = trained(folder / name, methods, per_device_train_batch_size=BATCH // 2, **SPREAD)
+        settings = {**SPREAD, "per_device_train_batch_size": BATCH // 2}
+        if name in RESUMED:
+            settings |= {"save_strategy": "steps", "save_steps": STEPS // 2}
+        trainer = trained(folder / name, methods, **settings)
         assert dist.get_world_size() == 2
         run = trainer._run
         assert run is not None
@@ -70,6 +76,11 @@ def main(folder: Path, names: list[str]) -> None:
         assert all(is_sharded(p) for p in run.anchor.values())
         for method in methods:  # λΩ and θ*: a half of each is here
             assert all(is_sharded(t) for term in getattr(method, "_terms", ()) for t in term if isinstance(t, Tensor))
+        if name in RESUMED:
+            cut = folder / name / f"checkpoint-{STEPS // 2}"
+            again = trained(folder / name, METHODS[name](), **settings, resume=str(cut))
+            run, trainer = again._run, again
+            assert run is not None
         last = trainer.records[-1]
         numbers = {
             "perplexity": last.scores[OLD]["perplexity"],
