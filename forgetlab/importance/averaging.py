@@ -113,13 +113,17 @@ def _in_pieces(reader: Reader, objectives: Objectives, power: Power) -> Importan
             one, own = reader.take(batch, i, i + 1), (owners == i).nonzero().squeeze(1)
             for p in named.values():
                 p.grad = None
-            within(reader.module, lambda one=one, own=own, s=objective: s(reader.logits(one), own).sum()).backward()
+            within(reader.module, partial(_total, reader, one, own, objective)).backward()
             for name, p in named.items():
                 if p.grad is not None:
                     sums[name] += powered(p.grad.float(), power)
     for p in named.values():
         p.grad = None
     return {name: value / count for name, value in sums.items()}
+
+
+def _total(reader: Reader, batch: Batch, places: Tensor, objective: Objective) -> Tensor:
+    return objective(reader.logits(batch), places).sum()
 
 
 def _trusted_hooks(reader: Reader) -> set[str]:
