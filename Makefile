@@ -34,8 +34,8 @@ types: $(INSTALLED)          ## types and floors; `check` and `test` look at the
 pytest: $(INSTALLED)
 	$(PYTEST) $(ONLY) tests
 
-nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
-	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly" tests
+nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time; the long ones
+	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly or long" tests
 
 test-colab: $(COLAB)/.installed  ## every lesson and lab on a machine as Google Colab hands it out
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py
