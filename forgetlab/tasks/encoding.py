@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
@@ -151,6 +152,11 @@ def _completions(examples: Examples, tokenizer: Any, max_length: int, end: bool)
             }
         )
     return rows
+
+
+def asked(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B, L) bool: the places of a causal batch whose next token counts: an answer's ("scored"), else every token."""
+    return F.pad(batch.get("scored", batch["attention_mask"])[:, 1:], (0, 1)).bool()
 
 
 def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:

@@ -71,7 +71,7 @@ class Run:
     steps: int
     batch_size: int
     lr: float
-    anchor: dict[str, Tensor]
+    anchor: Mapping[str, Tensor]
     weights: dict[str, nn.Parameter]
     generator: torch.Generator
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -145,7 +145,8 @@ class Run:
             fresh = torch.arange(task.size()) if pool is None else pool
             left = torch.cat([left, fresh[torch.randperm(len(fresh), generator=self.generator)]])
         index, self._orders[key] = left[: part.count], left[part.count :]
-        return task.batch(self.model, index, self.generator)
+        with self.autocast(), self.state(task):  # a task with a reward lets the model write
+            return task.batch(self.model, index, self.generator)
 
 
 class Method:
@@ -171,6 +172,7 @@ class Method:
     main: ClassVar[Setting | None] = None
     saved: ClassVar[tuple[str, ...]] = ()
     adds_weights: ClassVar[bool] = False  # parts of its own beside the model's
+    spread: ClassVar[bool] = False  # works where FSDP has spread the weights over several processes
 
     def setup(self, run: Run) -> None:
         """Before the first step, with the model still as it was; what changes its structure does so here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -52,7 +52,7 @@ class SI(Quadratic):
         self.walk = whole("walk", walk)
         self._omega: Importance = {}  # Ω, of all earlier runs
         self._path: Importance = {}  # ω, of the present run
-        self._start: Importance = {}
+        self._start: Mapping[str, Tensor] = {}
         self._step: tuple[list[Tensor], ...] = ()  # ω, g, θ before and θ of the step under way
 
     def importance(self, run: Run) -> Importance:

@@ -5,20 +5,25 @@ Everything else stays the Trainer's: data, loss, precision, accumulation, loggin
 
 from __future__ import annotations
 
-import time
+import secrets
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.model import Model, evaluating, lm_kind_of
+from forgetlab.models.sharded import is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
+from forgetlab.training.huggingface.hooks import Hooks
 from forgetlab.training.huggingface.lent_heads import Theirs, plain, texts_of
 from forgetlab.training.huggingface.resuming import Resuming
+from forgetlab.training.huggingface.start import filed
 from forgetlab.training.method import Method, Run, grouped
 
 
@@ -84,7 +89,7 @@ class ForgettingMixin(Resuming):
         self._settings = None
         self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
-        self.add_callback(_Hooks(self))
+        self.add_callback(Hooks(self))
 
     # -- the run ------------------------------------------------------------------------------------
 
@@ -99,6 +104,11 @@ class ForgettingMixin(Resuming):
                 raise ForgetlabError(
                     f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
                     "model instead, or use finetune"
+                )
+            if self.is_fsdp_enabled and not method.spread:
+                raise ForgetlabError(
+                    f"{method.name} does not work where FSDP has spread the weights over processes: take L2SP, EWC or "
+                    "ExperienceReplay, or let each process have the whole model (DDP)"
                 )
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
@@ -115,6 +125,9 @@ class ForgettingMixin(Resuming):
             watch=self.watch,
             new=together.new_head(),
         )
+        if not self.methods:  # then only the looks ask for it
+            file = Path(args.output_dir, f".forgetlab-start-{secrets.token_hex(4)}.safetensors")
+            run.anchor = filed(run.anchor, together._pretrained, file)
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
             method.setup(run)
@@ -128,8 +141,21 @@ class ForgettingMixin(Resuming):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
             return self.optimizer
-        run = self._begin()
-        optimizer = super().create_optimizer(model)
+        if self.is_fsdp_enabled:  # the weights are yet to be spread: see create_scheduler
+            return super().create_optimizer(model)
+        self._begin()
+        return self._grouped(super().create_optimizer(model))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """By now the weights are as they will be trained; those of FSDP were spread after the optimizer was made."""
+        if self.is_fsdp_enabled and self._run is None:
+            self._begin()
+            self._grouped(cast(Any, self.optimizer).optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _grouped(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimizer with its groups as the methods want them."""
+        run = cast(Run, self._run)
         names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
         groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
         # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
@@ -186,14 +212,18 @@ class ForgettingMixin(Resuming):
         loss = sum(part.count for part in parts if part.task is run.task) / count * own
         for part in parts:
             new = part.task is run.task
-            share, more = scale * part.weight * part.count / count, torch.zeros((), device=own.device)
+            if new and all(type(method).batch_penalty is Method.batch_penalty for method in self.methods):
+                continue
+            share = scale * part.weight * part.count / count
             values = batch if new else run.batch(part)
             with run.state(part.task), self.together.shared_forward():
-                if not new:
-                    more = more + part.task.loss(self.together, values)
-                more = sum(run.batch_penalties(part.task, values), more)
-            loss = loss + share * more
+                loss = loss + share * within(self.together, partial(self._added, part.task, values, new))
         return (loss, outputs) if return_outputs else loss
+
+    def _added(self, task: Task, batch: Any, new: bool) -> Tensor:
+        """What a batch adds to the Trainer's own loss: that of an old task, and the methods' terms."""
+        own = torch.zeros((), device=self.args.device) if new else task.loss(self.together, batch)
+        return sum(cast(Run, self._run).batch_penalties(task, batch), own)
 
     @torch.no_grad()
     def _is_mean(self, model: Any, inputs: Any, count: Any) -> bool:
@@ -221,6 +251,7 @@ class ForgettingMixin(Resuming):
             run.finish_gradients()
         gradients = [p.grad for p in run.trained() if p.grad is not None]
         if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
+            gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # FSDP has done so by now
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
         if scale != 1.0:
@@ -250,26 +281,3 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
     >>> ForgettingTrainer(own, TrainingArguments("out"), train_dataset=[{}], watch=[old], before=model).records
     []
     """
-
-
-class _Hooks(TrainerCallback):
-    """Where the Trainer calls back: after the optimizer's step, and around the run."""
-
-    def __init__(self, trainer: ForgettingMixin) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._start = time.perf_counter()
-        if not state.global_step:
-            self.trainer.look()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._after_step()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        last = state.global_step >= state.max_steps
-        if last or state.global_step % self.trainer.watch_every == 0:
-            self.trainer._due = "done" if last else "running"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.finish()

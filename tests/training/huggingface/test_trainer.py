@@ -34,7 +34,7 @@ from forgetlab.remedies.architectures import Frozen, LoRA
 from forgetlab.remedies.interpolation import WeightInterpolation
 from forgetlab.remedies.projection import PCGrad
 from forgetlab.remedies.regularizers import EWC, L2SP, SI, KLAnchor
-from forgetlab.remedies.replay import ExperienceReplay
+from forgetlab.remedies.replay import ExperienceReplay, Multitask
 from forgetlab.remedies.schedules import GradualUnfreezing, LayerwiseRates, Warmup
 from forgetlab.remedies.stopping import SafetyBrake
 from forgetlab.sources.shipped import data_folder
@@ -255,6 +255,20 @@ def test_replay_takes_its_share_of_each_batch(tmp_path: Path) -> None:
     assert (replay._seen, replay._replayed) == (BATCH * STEPS, BATCH * STEPS // 2)  # type: ignore[attr-defined]
     naive = trained(tmp_path, [])
     assert trainer.records[-1].scores[OLD]["perplexity"] < naive.records[-1].scores[OLD]["perplexity"]
+
+
+def test_a_part_counts_for_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L_new + w L_old with w = 3, as finetune has it; with w = 1 other weights come out."""
+
+    def weighed(weight: float) -> list[Method]:
+        return [Multitask([in_order(task(OLD))], weight=weight)]
+
+    heavy, usual = trained(tmp_path, weighed(3.0)), trained(tmp_path, weighed(1.0))
+    model, _ = by_finetune(weighed(3.0), monkeypatch)
+    ours = {n: p.detach() for n, p in model.named_parameters()}
+    close(weights(heavy), ours, gpt_start())
+    apart = sum(float((p - ours[n]).square().sum()) for n, p in weights(usual).items()) ** 0.5
+    assert apart > 0.1
 
 
 # -- checkpoints ------------------------------------------------------------------------------------
@@ -736,6 +750,63 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
 
 
+POOLER = {f"body.bert.pooler.dense.{kind}" for kind in ("weight", "bias")}  # which only the classifier has
+
+
+def test_the_start_that_before_remembers_is_the_only_copy(tmp_path: Path) -> None:
+    before = small_model()
+    before.add_head("entities", task("entities").labels, "token")  # type: ignore[attr-defined]
+    before.remember()
+    kept = before._pretrained
+    for own in (before, classifier(before)):
+        trainer = ForgettingTrainer(
+            own,
+            arguments(tmp_path, max_steps=1),
+            train_dataset=sentences(before),
+            data_collator=collate_labels,
+            before=before,
+        )
+        anchor = {name.replace("other.", "body.", 1): value for name, value in trainer._begin().anchor.items()}
+        assert {name for name in kept if "position_ids" not in name} >= anchor.keys() - POOLER
+        assert len(anchor.keys() - POOLER) > 30
+        assert all(anchor[name].data_ptr() == kept[name].data_ptr() for name in anchor.keys() - POOLER)
+
+
+def test_nothing_but_a_new_head_is_trained(tmp_path: Path) -> None:
+    """Then there is no anchor, and nothing drifts."""
+    model = small_model()
+    own = classifier(model)
+    own.bert.requires_grad_(False)
+    trainer = InOrder(
+        own, arguments(tmp_path, max_steps=2), train_dataset=sentences(model), data_collator=collate_labels
+    )
+    trainer.train()
+    assert trainer._run is not None
+    assert trainer._run.anchor == {}
+    assert [record.drift for record in trainer.records] == [0.0, 0.0]
+
+
+def test_what_si_adds_up_in_half_precision_is_not_swallowed() -> None:
+    """Steps of a thousandth of the sum, each with g Δθ = 2⁻⁸: bfloat16 would stop at 1."""
+    model = small_model(causal=True)
+    model.to(torch.bfloat16)
+    p = model.get_parameter("body.transformer.h.0.mlp.c_fc.weight")
+    run = Run.begin(model, task(NEW), 600, 8, 1e-3, 0)
+    si = SI(lam=1.0)
+    si.setup(run)
+    with torch.no_grad():
+        p.zero_()
+        for _ in range(600):
+            p.grad = torch.full_like(p, 1.0)
+            si.observe_gradients(run)
+            p.sub_(2**-8)
+            si.after_step(run)
+            p.zero_()
+    path = si._path["body.transformer.h.0.mlp.c_fc.weight"]
+    assert path.dtype == torch.float32
+    assert torch.equal(path, torch.full_like(path, 600 / 256))
+
+
 # -- several processes ------------------------------------------------------------------------------
 
 WORKER = """
@@ -809,6 +880,10 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path) -> 
         trainer.train()
     with pytest.raises(ForgetlabError, match="give the Trainer a peft model instead"):
         trained(tmp_path, [LoRA(2)])
+    spread = InOrder(classifier(model), arguments(tmp_path), train_dataset=rows, before=model, methods=[KLAnchor()])
+    spread.is_fsdp_enabled = True
+    with pytest.raises(ForgetlabError, match="kl-anchor does not work where FSDP .* take L2SP, EWC or"):
+        spread._begin()
 
 
 @pytest.mark.parametrize("given", [3, 4])
