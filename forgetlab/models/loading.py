@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from forgetlab.errors import ForgetlabError, one_of, unknown
+from forgetlab.errors import ForgetlabError, flag, one_of, unknown
 from forgetlab.models.device import pick_device
 from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
@@ -42,6 +42,7 @@ def load(
     revision: str | None = None,
     dtype: Precision = "float32",
     device_map: str | dict[str, Any] | None = None,
+    keep: bool = True,
 ) -> Model:
     """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
 
@@ -49,6 +50,7 @@ def load(
     dtype: of the weights, "bfloat16" for half the memory; the heads, losses, importances and drift stay in float32.
     device_map: over which devices the layers are spread, as transformers takes it, instead of `device`: "auto", or
     {part of the model: device}. It needs the package accelerate.
+    keep: whether to keep a copy of the weights, which `restore` brings back; False saves its memory.
     Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
     bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
     Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
@@ -92,7 +94,7 @@ def load(
     title = local if not fetched else repository + (f"@{revision}" if revision else "")
     shown = title if fetched else str(name)
     body, tokenizer = _from_transformers(source, shown, fetched, options)
-    model = Model(body, tokenizer, name=title)
+    model = Model(body, tokenizer, title, flag("keep", keep))
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
             f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "

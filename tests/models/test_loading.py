@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.utils.logging import ERROR, get_verbosity
 
-from forgetlab import load, task
+from forgetlab import finetune, load, task
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import quiet_transformers
 
@@ -47,6 +47,19 @@ def test_half_the_memory_in_bfloat16_and_heads_as_they_are() -> None:
         assert scores[0] != scores[1]
     with pytest.raises(ForgetlabError, match="dtype"):
         load("tiny-bert", dtype="int4")  # type: ignore[arg-type]
+
+
+def test_without_a_copy_there_is_nothing_to_restore_but_a_snapshot() -> None:
+    model = load("tiny-gpt", device="cpu", keep=False)
+    assert all(weight.is_meta for weight in model._pretrained.values())
+    start = model.snapshot()
+    new = task("causal-lm:notices")
+    last, other = ([*finetune(one, new, steps=2)][-1] for one in (model, load("tiny-gpt", device="cpu")))
+    assert last.drift == other.drift > 0
+    with pytest.raises(ForgetlabError, match="keeps no copy to restore: load it with keep=True"):
+        model.restore()
+    model.restore(start)
+    assert all(torch.equal(weight, start[name]) for name, weight in model.state_dict().items())
 
 
 def test_layers_go_where_a_map_says() -> None:

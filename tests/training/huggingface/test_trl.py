@@ -79,8 +79,8 @@ def rows(kind: str) -> Any:
     return Dataset.from_dict({"prompt": prompts, **columns})
 
 
-def variety(completions: list[str], **_: Any) -> list[float]:
-    return [float(len(set(text.split()))) for text in completions]
+def letters(completions: list[str], **_: Any) -> list[float]:
+    return [float(len(text)) for text in completions]
 
 
 class Steps(TrainerCallback):
@@ -132,7 +132,7 @@ def trained(
     plain = getattr(trl, f"{kind}Trainer")
     bases = (Spy, plain) if methods is None else (Spy, ForgettingMixin, plain)
     steps = Steps()
-    given = {"reward_funcs": variety} if kind == "GRPO" else {}
+    given = {"reward_funcs": letters} if kind == "GRPO" else {}
     given |= {"methods": methods, "watch": [task(OLD)], "limit": 4} if methods is not None else {}
     given |= {name: more.pop(name) for name in ("peft_config", "quantization_config", "callbacks") if name in more}
     callbacks = [steps, *given.pop("callbacks", [])]
