@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
 from forgetlab.sources.files import read_rows
-from forgetlab.sources.json_tables import whole_text
+from forgetlab.sources.messages import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
