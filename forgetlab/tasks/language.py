@@ -86,6 +86,8 @@ class CausalLM(LanguageModel):
     The end token closes a text, in training and in the perplexity, where the model's pre-training had it
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
+    Of completions (a prompt and what is to be written after it) only the tokens of the answer are predicted, with the
+    prompt in sight: the loss of supervised fine-tuning on demonstrations.
 
     >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
     >>> CausalLM("mine", None, text).metric
@@ -109,7 +111,8 @@ class CausalLM(LanguageModel):
         encoded = self.encoded(model, split)
         batch = encoded.take(index)
         ids = batch["input_ids"]
-        following = F.pad(batch["attention_mask"][:, 1:], (0, 1)).bool()  # places whose next token is real
+        counted = batch.get("scored", batch["attention_mask"])  # of a completion what is written, else every token
+        following = F.pad(counted[:, 1:], (0, 1)).bool()  # places whose next token counts
         targets = F.pad(ids[:, 1:], (0, 1))[following]
         batch |= {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
         if split == "test" and not model.end_mark and model.tokenizer.eos_token_id is not None:

@@ -27,7 +27,8 @@ class OutputPenalty(Method, ABC):
 
     Places that are averaged over: each text (sequence heads), else each token that is not padding, marks such as
     [CLS] included. A masked language model is asked at every token of the text as the new task shows it, hidden or
-    not. Only batches of the new task count, not what a replay adds. The value in a record is the mean since the last.
+    not; a causal one, of a prompt with its answer, where it predicts a token of the answer. Only batches of the new
+    task count, not what a replay adds. The value in a record is the mean since the last.
     """
 
     family = "outputs held"
@@ -55,13 +56,15 @@ class OutputPenalty(Method, ABC):
         if task is not run.task or not self.weight:
             return None
         hidden, mask = run.model.hidden(batch), batch["attention_mask"]
+        asked = F.pad(batch["scored"][:, 1:], (0, 1)) if "scored" in batch else mask  # the places before those tokens
         with torch.no_grad():
             hidden_before = self._before.hidden(batch)
         distances = []
         for head in self._heads:  # one after the other: a vocabulary's logits are large
             with torch.no_grad():
-                before = head_logits(self._before, hidden_before, mask, head)
-            distances.append(self.distance(head_logits(run.model, hidden, mask, head), before))
+                before = head_logits(self._before, hidden_before, asked if head is None else mask, head)
+            now = head_logits(run.model, hidden, asked if head is None else mask, head)
+            distances.append(self.distance(now, before))
         value = self.weight * torch.stack(distances).mean()
         self._values.append(value.detach())
         return value
