@@ -83,7 +83,7 @@ class Task(ABC):
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            causal = self.kind == "causal-lm"
+            causal = self.kind in ("causal-lm", "preferences")
             end = causal and model.end_mark
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=causal, end=end)
         return known[key]

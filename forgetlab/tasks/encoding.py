@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources import Examples
+from forgetlab.tasks.chat import Refused, tokens_of
 
 IGNORE = -100
 EVALUATION_BATCH = 128
@@ -21,7 +23,7 @@ class Encoded:
     """Token ids of many texts, on the CPU.
 
     columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids; of completions
-    also "scored", 1 at the tokens that are to be written and 0 elsewhere.
+    and chats also "scored", 1 at the tokens that are to be written and 0 elsewhere.
     lengths: (N,) tokens of each. words: (N, L) index of the word that a token begins, or IGNORE.
     cut: (N,) bool, whether a text was longer than the model takes and lost its end.
     """
@@ -30,6 +32,13 @@ class Encoded:
     lengths: Tensor
     words: Tensor
     cut: Tensor
+    without: dict[str, int] = field(default_factory=dict)  # of chats: why some have no answer to learn, and how many
+
+    @property
+    def answered(self) -> Tensor:
+        """(N,) bool, whether a text has a token to learn and to score after its first one."""
+        counted = self.columns.get("scored", self.columns["attention_mask"])
+        return counted[:, 1:].any(1)
 
     @property
     def truncated(self) -> int:
@@ -57,16 +66,19 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     cut and counted. begin: put the begin token, where there is one, in the place of the tokenizer's own marks, as a
     causal language model wants it; end: and the end token at the end, where it has room.
     A completion is the tokens of the prompt, then those of the answer: one that is too long loses the beginning of its
-    prompt first, the end of its answer only where that alone is too long.
+    prompt first, the end of its answer only where that alone is too long. A chat is what `chat.tokens_of` makes of it.
     """
     if not len(examples):
         raise ForgetlabError("there is no text to encode")
+    if examples.kind in ("completions", "chat") and not begin:
+        raise ForgetlabError(
+            f"prompts and answers ({examples.kind}) need a causal language model: an encoder writes nothing"
+        )
     if examples.kind == "completions":
-        if not begin:
-            raise ForgetlabError(
-                "prompts and answers (completions) need a causal language model: an encoder writes nothing"
-            )
         return _padded(_completions(examples, tokenizer, max_length, end), tokenizer)
+    if examples.turns is not None:
+        rows, without = _conversations(examples, tokenizer, max_length, end)
+        return replace(_padded(rows, tokenizer), without=without)
     options: dict[str, Any] = {"add_special_tokens": not begin}
     if examples.words is not None:
         encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
@@ -131,26 +143,58 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
 
 def _completions(examples: Examples, tokenizer: Any, max_length: int, end: bool) -> list[dict[str, Any]]:
     first, last = _marks(tokenizer, True, end)
-    sides = (examples.texts, examples.pairs or ())
-    prompts, answers = (tokenizer(list(side), add_special_tokens=False)["input_ids"] for side in sides)
     rows = []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
+    for number, (prompt, answer) in enumerate(_joined(examples.texts, examples.pairs or (), tokenizer), 1):
         if not (answer or last) or not (first or prompt):
             side = "prompt" if answer or last else "answer"
             raise ForgetlabError(f"the {side} of completion {number} is empty: no token of it can be predicted")
         written = [*answer, *last][: max_length - 1]  # something stands before the first token that is predicted
         seen = [*first, *prompt[max(0, len(first) + len(prompt) + len(written) - max_length) :]]
-        length = len(seen) + len(written)
-        rows.append(
-            {
-                "input_ids": seen + written,
-                "attention_mask": [1] * length,
-                "scored": [0] * len(seen) + [1] * len(written),
-                "words": [IGNORE] * length,
-                "cut": len(first) + len(prompt) + len(answer) > max_length,
-            }
-        )
+        cut = len(first) + len(prompt) + len(answer) > max_length
+        rows.append(_scored_row(seen + written, [0] * len(seen) + [1] * len(written), cut))
     return rows
+
+
+def _joined(prompts: Sequence[str], answers: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """The tokens of each prompt and of its answer, as they are in one text.
+
+    A token across the two is the answer's. Where one ends and the other begins within a word, each has its own tokens.
+    """
+    within = [p[-1:].isalnum() and a[:1].isalnum() for p, a in zip(prompts, answers, strict=True)]
+    texts = [p if cut else p + a for p, a, cut in zip(prompts, answers, within, strict=True)]
+    made = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    rest = iter(
+        tokenizer([a for a, cut in zip(answers, within, strict=True) if cut] or [""], add_special_tokens=False)[
+            "input_ids"
+        ]
+    )
+    for prompt, cut, ids, offsets in zip(prompts, within, made["input_ids"], made["offset_mapping"], strict=True):
+        at = next((i for i, (_, stop) in enumerate(offsets) if stop > len(prompt)), len(ids))
+        yield ids[:at], next(rest) if cut else ids[at:]
+
+
+def _conversations(
+    examples: Examples, tokenizer: Any, max_length: int, end: bool
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The rows of chats, and why some of them have no answer, with how often. One that is too long loses its end."""
+    marks, rows, without = _marks(tokenizer, True, end), [], Counter[str]()
+    for turns in examples.turns or ():
+        try:
+            ids, scored = tokens_of(turns, tokenizer, *marks)
+        except Refused as reason:
+            without[str(reason)] += 1
+            ids, scored = [tokenizer.pad_token_id], [0]
+        else:
+            if not any(scored[1:max_length]):
+                late = f"the answer begins after {max_length} tokens"
+                without[late if any(scored[1:]) else "nothing stands before the answer"] += 1
+        rows.append(_scored_row(ids[:max_length], scored[:max_length], len(ids) > max_length))
+    return rows, dict(without)
+
+
+def _scored_row(ids: list[int], scored: list[int], cut: bool) -> dict[str, Any]:
+    words = [IGNORE] * len(ids)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "scored": scored, "words": words, "cut": cut}
 
 
 def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:
