@@ -1,18 +1,76 @@
-"""Conversations as tokens, and which of them are the answers: by the tokenizer's chat template."""
+"""Prompts and conversations as tokens, and which of these are the answers: by the tokenizer's chat template."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from forgetlab.errors import ForgetlabError
 from forgetlab.sources.messages import Turn, plain_layout
 
 Tokens = tuple[list[int], list[int]]  # ids, and 1 where an answer is to be written
+AnswerRow = tuple[list[int], list[int], bool]  # the same, and whether it was cut
+Marks = tuple[list[int], list[int]]  # what stands before and after a text
 
 
 class Refused(Exception):
     """Why a chat template does not take a conversation, in its own words."""
+
+
+def marks(tokenizer: Any, begin: bool, end: bool) -> Marks:
+    """The begin and the end token, each where it is asked for and there is one."""
+    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
+    return first, [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+
+
+def completion_rows(
+    texts: Sequence[tuple[str, str]], tokenizer: Any, max_length: int, around: Marks
+) -> Iterator[AnswerRow]:
+    """Prompts with what is written after them. One that is too long loses the beginning of its prompt first."""
+    first, last = around
+    for number, (prompt, answer) in enumerate(_joined(texts, tokenizer), 1):
+        if not (answer or last) or not (first or prompt):
+            side = "prompt" if answer or last else "answer"
+            raise ForgetlabError(f"the {side} of completion {number} is empty: no token of it can be predicted")
+        written = [*answer, *last][: max_length - 1]  # something stands before the first token that is predicted
+        seen = [*first, *prompt[max(0, len(first) + len(prompt) + len(written) - max_length) :]]
+        cut = len(first) + len(prompt) + len(answer) > max_length
+        yield seen + written, [0] * len(seen) + [1] * len(written), cut
+
+
+def _joined(texts: Sequence[tuple[str, str]], tokenizer: Any) -> Iterator[Tokens]:
+    """The tokens of each prompt and of its answer, as they are in one text; one across the two is the answer's.
+
+    Where a word would run on from the one into the other, each has its own tokens.
+    """
+    apart = [prompt[-1:].isalnum() and answer[:1].isalnum() for prompt, answer in texts]
+    options = {"add_special_tokens": False, "return_offsets_mapping": True}
+    whole = tokenizer([p if cut else p + a for (p, a), cut in zip(texts, apart, strict=True)], **options)
+    answers = tokenizer([a if cut else "" for (_, a), cut in zip(texts, apart, strict=True)], **options)["input_ids"]
+    for (prompt, _), ids, offsets, own in zip(texts, whole["input_ids"], whole["offset_mapping"], answers, strict=True):
+        at = next((i for i, (_, stop) in enumerate(offsets) if stop > len(prompt)), len(ids))
+        yield ids[:at], [*ids[at:], *own]
+
+
+def chat_rows(
+    chats: Sequence[Sequence[Turn]], tokenizer: Any, max_length: int, around: Marks
+) -> tuple[list[AnswerRow], dict[str, int]]:
+    """Conversations, and why some have no answer to learn, with how many. One that is too long loses its end."""
+    rows, without = [], Counter[str]()
+    for turns in chats:
+        try:
+            ids, scored = tokens_of(turns, tokenizer, *around)
+        except Refused as reason:
+            without[str(reason)] += 1
+            ids, scored = [tokenizer.pad_token_id], [0]
+        else:
+            if not any(scored[1:max_length]):
+                late = f"the answer begins after {max_length} tokens"
+                without[late if any(scored[1:]) else "nothing stands before the answer"] += 1
+        rows.append((ids[:max_length], scored[:max_length], len(ids) > max_length))
+    return rows, dict(without)
 
 
 def tokens_of(turns: Sequence[Turn], tokenizer: Any, begin: Sequence[int], end: Sequence[int]) -> Tokens:

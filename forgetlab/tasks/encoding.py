@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources import Examples
-from forgetlab.tasks.chat import Refused, tokens_of
+from forgetlab.tasks.chat import chat_rows, completion_rows, marks
 
 IGNORE = -100
 EVALUATION_BATCH = 128
@@ -75,10 +75,12 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
             f"prompts and answers ({examples.kind}) need a causal language model: an encoder writes nothing"
         )
     if examples.kind == "completions":
-        return _padded(_completions(examples, tokenizer, max_length, end), tokenizer)
+        texts = [*zip(examples.texts, examples.pairs or (), strict=True)]
+        written = completion_rows(texts, tokenizer, max_length, marks(tokenizer, True, end))
+        return _padded([_scored(*row) for row in written], tokenizer)
     if examples.turns is not None:
-        rows, without = _conversations(examples, tokenizer, max_length, end)
-        return replace(_padded(rows, tokenizer), without=without)
+        said, without = chat_rows(examples.turns, tokenizer, max_length, marks(tokenizer, True, end))
+        return replace(_padded([_scored(*row) for row in said], tokenizer), without=without)
     options: dict[str, Any] = {"add_special_tokens": not begin}
     if examples.words is not None:
         encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
@@ -87,15 +89,9 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     else:
         encodings = tokenizer(list(examples.texts), **options)
     # looked up once: on a tokenizer these are slow properties
-    first, last = _marks(tokenizer, begin, end)
+    first, last = marks(tokenizer, begin, end)
     rows = [_row(encodings, i, max_length, first, last, begin) for i in range(len(encodings["input_ids"]))]
     return _padded(rows, tokenizer)
-
-
-def _marks(tokenizer: Any, begin: bool, end: bool) -> tuple[list[int], list[int]]:
-    """The begin and the end token, each where it is asked for and there is one."""
-    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
-    return first, [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
 
 
 def _padded(rows: Sequence[dict[str, Any]], tokenizer: Any) -> Encoded:
@@ -141,60 +137,14 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
     return row
 
 
-def _completions(examples: Examples, tokenizer: Any, max_length: int, end: bool) -> list[dict[str, Any]]:
-    first, last = _marks(tokenizer, True, end)
-    rows = []
-    for number, (prompt, answer) in enumerate(_joined(examples.texts, examples.pairs or (), tokenizer), 1):
-        if not (answer or last) or not (first or prompt):
-            side = "prompt" if answer or last else "answer"
-            raise ForgetlabError(f"the {side} of completion {number} is empty: no token of it can be predicted")
-        written = [*answer, *last][: max_length - 1]  # something stands before the first token that is predicted
-        seen = [*first, *prompt[max(0, len(first) + len(prompt) + len(written) - max_length) :]]
-        cut = len(first) + len(prompt) + len(answer) > max_length
-        rows.append(_scored_row(seen + written, [0] * len(seen) + [1] * len(written), cut))
-    return rows
-
-
-def _joined(prompts: Sequence[str], answers: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
-    """The tokens of each prompt and of its answer, as they are in one text.
-
-    A token across the two is the answer's. Where one ends and the other begins within a word, each has its own tokens.
-    """
-    within = [p[-1:].isalnum() and a[:1].isalnum() for p, a in zip(prompts, answers, strict=True)]
-    texts = [p if cut else p + a for p, a, cut in zip(prompts, answers, within, strict=True)]
-    made = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    rest = iter(
-        tokenizer([a for a, cut in zip(answers, within, strict=True) if cut] or [""], add_special_tokens=False)[
-            "input_ids"
-        ]
-    )
-    for prompt, cut, ids, offsets in zip(prompts, within, made["input_ids"], made["offset_mapping"], strict=True):
-        at = next((i for i, (_, stop) in enumerate(offsets) if stop > len(prompt)), len(ids))
-        yield ids[:at], next(rest) if cut else ids[at:]
-
-
-def _conversations(
-    examples: Examples, tokenizer: Any, max_length: int, end: bool
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The rows of chats, and why some of them have no answer, with how often. One that is too long loses its end."""
-    marks, rows, without = _marks(tokenizer, True, end), [], Counter[str]()
-    for turns in examples.turns or ():
-        try:
-            ids, scored = tokens_of(turns, tokenizer, *marks)
-        except Refused as reason:
-            without[str(reason)] += 1
-            ids, scored = [tokenizer.pad_token_id], [0]
-        else:
-            if not any(scored[1:max_length]):
-                late = f"the answer begins after {max_length} tokens"
-                without[late if any(scored[1:]) else "nothing stands before the answer"] += 1
-        rows.append(_scored_row(ids[:max_length], scored[:max_length], len(ids) > max_length))
-    return rows, dict(without)
-
-
-def _scored_row(ids: list[int], scored: list[int], cut: bool) -> dict[str, Any]:
+def _scored(ids: list[int], scored: list[int], cut: bool) -> dict[str, Any]:
     words = [IGNORE] * len(ids)
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "scored": scored, "words": words, "cut": cut}
+
+
+def asked(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B, L) bool: the places of a causal batch whose next token counts: an answer's ("scored"), else every token."""
+    return F.pad(batch.get("scored", batch["attention_mask"])[:, 1:], (0, 1)).bool()
 
 
 def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:

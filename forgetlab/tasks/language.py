@@ -14,7 +14,7 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
 from forgetlab.tasks.chat import layout
-from forgetlab.tasks.encoding import inner_tokens, text_tokens
+from forgetlab.tasks.encoding import asked, inner_tokens, text_tokens
 
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
 
@@ -133,8 +133,7 @@ class CausalLM(LanguageModel):
         encoded = self.encoded(model, split)
         batch = encoded.take(index)
         ids = batch["input_ids"]
-        counted = batch.get("scored", batch["attention_mask"])  # of a completion what is written, else every token
-        following = F.pad(counted[:, 1:], (0, 1)).bool()  # places whose next token counts
+        following = asked(batch)
         targets = F.pad(ids[:, 1:], (0, 1))[following]
         batch |= {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
         ends = not model.end_mark and model.tokenizer.eos_token_id is not None
