@@ -14,13 +14,14 @@ from typing import Any, get_args
 from forgetlab.errors import ForgetlabError, shown, unknown, whole
 from forgetlab.sources.conll import looks_like_conll, read_conll
 from forgetlab.sources.csv_tables import csv_table
+from forgetlab.sources.dotted import with_dotted
 from forgetlab.sources.examples import Examples, Kind, take
 from forgetlab.sources.json_tables import json_items, json_objects, json_table, json_tags, starts_with_object
 from forgetlab.sources.notes import count
 from forgetlab.sources.packed import LARGEST, packed_rows, unpacked
 from forgetlab.sources.paragraphs import passages
 from forgetlab.sources.prefixed import prefixed_table
-from forgetlab.sources.rows import Wanted, chats_in, of_rows, with_dotted
+from forgetlab.sources.rows import Wanted, chats_in, of_rows
 from forgetlab.sources.tables import Column, Table, examples_in
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
@@ -125,12 +126,21 @@ def _chats_in_table(path: Path, table: Table, wanted: Wanted) -> Examples | None
     """The rows of a table with a header as conversations or completions, where they are; else None."""
     if not table.header:
         return None
-    rows = [
-        (line, {name: cell or None for name, cell in zip(table.names, cells, strict=True)})
-        for line, cells in table.rows
-    ]
-    found = chats_in(path, rows, table.unit, wanted)
-    return found and replace(found, notes=(*table.notes, *found.notes))
+    cells = [(line, [cell or None for cell in row]) for line, row in table.rows]
+    rows = [(line, dict(zip(table.names, row, strict=True))) for line, row in cells]
+    if (found := chats_in(path, rows, table.unit, wanted)) is None:
+        return None
+    notes = (*table.notes, *found.notes)
+    if found.kind != "completions":
+        return replace(found, notes=notes)
+    spaced = _spaced(found)
+    rejected = found.rejected and _spaced(found.rejected)
+    said = "cells lose the spaces at their ends: one is put before each answer"
+    return replace(spaced, notes=(said, *notes), rejected=rejected)
+
+
+def _spaced(examples: Examples) -> Examples:
+    return replace(examples, pairs=tuple(f" {answer}" for answer in examples.pairs or ()))
 
 
 def read_rows(path: str | PathLike[str]) -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from forgetlab.sources.dotted import dotted
 from forgetlab.sources.examples import Examples, Kind
 from forgetlab.sources.messages import whole_text
 from forgetlab.sources.notes import skipped
@@ -21,7 +22,8 @@ def json_table(path: Path, objects: Objects, unit: str) -> Table:
     too_wide(path, len(names))
     nested = frozenset(name for _, item in objects for name, value in item.items() if isinstance(value, list | dict))
     rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
-    return Table(names, rows, [], nested=nested, unit=unit)
+    some = (name for _, item in objects[:100] for name, value in dotted(item) if "." in name and isinstance(value, str))
+    return Table(names, rows, [], nested=nested, within=next(some, ""), unit=unit)
 
 
 def json_tags(path: Path, objects: Objects, words: Column, tags: Column, kind: Kind | None) -> Examples | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError
 from forgetlab.sources.conversations import conversations
+from forgetlab.sources.dotted import with_dotted
 from forgetlab.sources.examples import Examples, Kind
 from forgetlab.sources.notes import count
 from forgetlab.sources.tables import Column, Table, examples_in, fold_name
@@ -57,38 +58,6 @@ def of_rows(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, wante
         return found
     table = _table(where, rows, features, (wanted.text, wanted.label, wanted.pair))
     return examples_in(where, table, wanted.text, wanted.label, wanted.pair, wanted.kind)
-
-
-def with_dotted(rows: Sequence[Mapping[str, Any]], asked: Iterable[Column]) -> Sequence[Mapping[str, Any]]:
-    """The rows with a column for each dotted name that was asked for: "a.b" is {"a": {"b": …}}, "a.0" a list's first.
-
-    >>> with_dotted([{"data": {"review": "good"}}], ["data.review"])[0]["data.review"]
-    'good'
-    """
-    for name in asked:
-        if isinstance(name, str) and "." in name and not any(name in row for row in rows):
-            within = [_within(row, name) for row in rows]
-            if all(value is None for value in within):
-                raise unknown("column", name, dict.fromkeys(n for row in rows[:100] for n in _dotted(row)))
-            rows = [{**row, name: value} for row, value in zip(rows, within, strict=True)]
-    return rows
-
-
-def _within(value: Any, name: str) -> Any:
-    for part in name.split("."):
-        if isinstance(value, list) and part.isdecimal():
-            value = value[int(part)] if int(part) < len(value) else None
-        else:
-            value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _dotted(row: Mapping[str, Any], before: str = "") -> Iterable[str]:
-    """The names of a row and of what is within its objects."""
-    for name, value in row.items():
-        yield before + name
-        if isinstance(value, Mapping) and before.count(".") < 5:
-            yield from _dotted(value, f"{before}{name}.")
 
 
 def _table(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, asked: Sequence[Column]) -> Table:
