@@ -125,9 +125,11 @@ def _holds_messages(rows: Rows, column: str) -> bool:
 
 def _form(row: Mapping[str, Any], columns: Columns) -> str | None:
     """The form of a row: the first whose columns all hold something."""
-    return next(
-        (f for f, (needed, *_) in FORMS.items() if all(row.get(columns.get(c, "")) is not None for c in needed)), None
-    )
+
+    def holds(what: str) -> bool:
+        return what in columns and row.get(columns[what]) is not None
+
+    return next((form for form, (needed, *_) in FORMS.items() if all(map(holds, needed))), None)
 
 
 def _read(
