@@ -72,8 +72,9 @@ class Plan:
 
         for method in self.names():
             make_methods(method, None)
-            for seed in self.seeds if self.save_all else ():
-                check_model_folder(self.save_all / folder_name(replace(self.recipe, methods=method, seed=seed)))
+            for seed in self.seeds:
+                if place := self.place(replace(self.recipe, methods=method, seed=seed)):
+                    check_model_folder(place)
         if (self.save or self.save_all) and not any(map(fits_a_folder, self.names())):
             names = ", ".join(self.names())
             raise ForgetlabError(f"nothing to save: {names} adds parts that a transformers folder cannot hold")
