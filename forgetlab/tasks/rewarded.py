@@ -153,13 +153,15 @@ class Rewarded(Task):
         encoded, eos = self.encoded(model, side), model.tokenizer.eos_token_id
         lengths = encoded.lengths[rows]
         whole: list[Tensor] = [torch.empty(0)] * len(rows)
+        ended = torch.zeros(len(rows), dtype=torch.bool)
         with evaluating(model):
             for length in lengths.unique().tolist():
                 places = (lengths == length).nonzero().squeeze(1)
                 most = min(self.max_tokens, model.max_length - length)
                 for some in places.split(min(AT_ONCE, self.rows_at_once)):
                     start = encoded.columns["input_ids"][rows[some], :length]
-                    written = written_on(model, start, generator, self.temperature, 1.0, most)[0].cpu()
+                    found = written_on(model, start, generator, self.temperature, 1.0, most)
+                    written, ended[some] = (part.cpu() for part in found)
                     ends = (written == eos).long() if eos is not None else torch.zeros_like(written)
                     kept = (ends.cumsum(1) - ends == 0).sum(1)  # up to the first end token, itself among them
                     for row, begin, own, count in zip(some.tolist(), start, written, kept.tolist(), strict=True):
@@ -168,7 +170,6 @@ class Rewarded(Task):
         ids = pad_sequence(whole, batch_first=True, padding_value=model.tokenizer.pad_token_id)
         place = torch.arange(ids.shape[1])
         scored = ((place >= lengths.unsqueeze(1)) & (place < counts.unsqueeze(1))).long()
-        ended = torch.tensor([eos is not None and int(row[-1]) == eos for row in whole])
         decode = model.tokenizer.batch_decode
         texts = decode([row.tolist() for row in whole], skip_special_tokens=True)
         alone = [row[n:].tolist() for row, n in zip(whole, lengths.tolist(), strict=True)]
@@ -244,8 +245,9 @@ def filtered(task: Rewarded, model: Model, count: int, seed: int = 0, *, over: f
         rewards = rewards_of(task.name, task.reward, found.texts)
         assert task.train is not None
         for row, (reward, ended) in enumerate(zip(rewards.tolist(), found.ended.tolist(), strict=True)):
-            if reward > over and (ended or not model.end_mark):
-                kept.append((task.train.texts[int(order[row])], found.answers[row]))
+            answer = found.answers[row]
+            if reward > over and (ended if model.end_mark else answer):  # an empty one is nothing to train on
+                kept.append((task.train.texts[int(order[row])], answer))
         if len(kept) >= count:
             prompts, answers = zip(*kept[:count], strict=True)
             return Examples("completions", prompts, answers)

@@ -98,7 +98,8 @@ def written_on(
 ) -> tuple[Tensor, Tensor]:
     """(count, n) tokens that a causal model writes after `start`, (count, T), and (count,) whether it came to its end.
 
-    What stands after an end token is padding. The arguments are those of `sample`.
+    What stands after an end token is padding. The arguments are those of `sample`. A model whose weights are no longer
+    finite writes nothing.
     """
     number("temperature", temperature, 0, 1000, above=True)
     number("top_p", top_p, 0, 1, above=True)
@@ -113,6 +114,8 @@ def written_on(
         logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
         logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
         probabilities = (logits / max(temperature, 1e-6)).softmax(-1).cpu()
+        if not bool(probabilities.isfinite().all()):
+            break
         if top_p < 1:
             probabilities = nucleus(probabilities, top_p)
         chosen = torch.multinomial(probabilities, 1, generator=generator).to(model.device)
