@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import forgetlab
+from forgetlab.errors import number, whole
 
 if TYPE_CHECKING:
     from forgetlab.training.loop import Precision
@@ -56,6 +57,15 @@ class Recipe:
                 object.__setattr__(self, name, value.item())
         object.__setattr__(self, "watch", tuple(self.watch))
 
+    def check(self) -> None:
+        """Raise ForgetlabError for numbers that no run can work with."""
+        number("lr", self.lr, above=True)
+        for name in ("steps", "batch_size", "every"):
+            whole(name, getattr(self, name))
+        if self.limit is not None:
+            whole("limit", self.limit)
+        number("similarity", self.similarity, 0, 1)
+
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
 
@@ -67,3 +77,12 @@ class Recipe:
 
         files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
         return digest([asdict(self), files, inputs(), forgetlab.__version__])[:16]
+
+
+def called(methods: str) -> str:
+    """A recipe's methods as a sentence names them: "none" would read as the English word.
+
+    >>> called("none"), called("none+ewc")
+    ('plain fine-tuning', 'none+ewc')
+    """
+    return "plain fine-tuning" if methods == "none" else methods
