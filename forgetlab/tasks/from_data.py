@@ -64,7 +64,7 @@ def task_from(
     split: of a hub set, where it is not "train": "train_sft". test: data for scoring: a file, or a split's name for a
     hub set (None: a hub set's own side, else a fifth of the source, by a hash of each text and the seed). name: the
     task's (None: the file's). text, label, pair, prompt, answer: columns. limit: examples of each read. similarity,
-    turned: of an embedded task (`embedded.task`), whose other dials stand at its end: "praise:samples=4,advantage=mean".
+    turned: of an embedded task (`embedded.task`), whose other dials stand behind it: "praise:samples=4".
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
