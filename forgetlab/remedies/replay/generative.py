@@ -81,9 +81,10 @@ class GenerativeReplay(Replay):
         self._writer = writer
         kinds = Classification | Tagging | LanguageModel
         listed("old", old, Task, "[task('entities')]")
-        fitting = [task for task in old if isinstance(task, kinds) and task.test.kind != "pairs"]
-        self._asked = [task for task in fitting if isinstance(task, CausalLM) and task.on_answers and task.size()]
-        self._old = [task for task in fitting if not (isinstance(task, CausalLM) and task.on_answers)]
+        on_answers = [task for task in old if isinstance(task, CausalLM) and task.on_answers]
+        self._asked = [task for task in on_answers if task.size()]
+        others = [task for task in old if task not in on_answers]
+        self._old = [task for task in others if isinstance(task, kinds) and task.test.pairs is None]
         if not self._old and not self._asked:
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(
