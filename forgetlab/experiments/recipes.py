@@ -21,11 +21,12 @@ from forgetlab.models.model import Model
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers.quadratic import Quadratic
 from forgetlab.remedies.replay import Multitask
-from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.tasks import Classification, OnPolicy, Tagging, Task
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed
 from forgetlab.training.loop import finetune
+from forgetlab.training.method import Method
 from forgetlab.training.options import Options
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
@@ -48,12 +49,13 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     learned: tuple[str, ...] = ()
     limit: int | None = None
+    methods: list[Method] = field(default_factory=list)  # of the latest run
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
         """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        methods = make_methods(recipe.methods, self.watch)
-        yield from finetune(self.model, self.new, methods=methods, watch=self.watch, **_options(recipe))
+        self.methods = make_methods(recipe.methods, self.watch)
+        yield from finetune(self.model, self.new, methods=self.methods, watch=self.watch, **_options(recipe))
 
 
 def prepare(recipe: Recipe) -> Bench:
@@ -123,6 +125,7 @@ def sweep(
     bench = bench or prepare(recipes[0])
     if together is None:
         together = bench.model.device.type == "cuda" and is_small(bench.model)
+    together = together and not isinstance(bench.new, OnPolicy)  # each run has answers of its own
     found: dict[Recipe, RunResult] = {}
     for group in _alike(recipes) if together else []:
         found.update(_at_once(bench, group, on_record))
