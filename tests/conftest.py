@@ -12,8 +12,8 @@ from forgetlab.training.pretraining import Pretraining, random_model, world_toke
 
 # Names of files and folders: files of a minute each, the lessons one by one, and small ones to fill the ends.
 LONGEST_FIRST = (
-    *("test_cli.py", "test_widgets.py", "test_trainer.py", "browser", "test_kept.py", "test_places.py"),
-    *("experiments", "tests", "notebooks", "hub", "labs"),
+    *("test_cli.py", "test_widgets.py", "huggingface", "browser", "test_places.py", "experiments"),
+    *("tests", "notebooks", "hub", "labs", "tasks"),
 )
 
 # Generated inputs: the same few at every run of the suite; with FORGETLAB_NIGHTLY=1 new ones, fifty times as many,
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         if not LONG and item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="long: FORGETLAB_LONG=1 make test, or make nightly"))
+            item.add_marker(pytest.mark.skip(reason="long: CI runs it, FORGETLAB_LONG=1 make test, make nightly"))
         alone = item.name.startswith("test_it_executes")
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 

@@ -84,10 +84,14 @@ class Task(ABC):
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            begin = self.kind in ("causal-lm", "reward", "distillation", "preferences")
+            begin = self.kind in ("causal-lm", "reward", "preferences", "distillation")
             end = self.kind in ("causal-lm", "preferences") and model.end_mark
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
+
+    def keep(self, model: Model, split: str, encoded: Encoded) -> None:
+        """Have these tensors stand for the examples of "train" or "test" on this model."""
+        self._encoded.setdefault(model.tokenizer, {})[(split, model.end_mark)] = encoded
 
     def size(self) -> int:
         """How many training examples there are."""

@@ -37,6 +37,7 @@ def task_from(
     *,
     kind: str | None = None,
     test: str | PathLike[str] | None = None,
+    split: str | None = None,
     name: str | None = None,
     text: Column = None,
     label: Column = None,
@@ -60,18 +61,18 @@ def task_from(
     model). Scored only: "minimal-pairs" (rows {"good", "bad"}), "choices" (rows {"question", "choices", "answer":
     index, letter or the choice itself}), both JSON lines; "preferences" (is the chosen answer likelier?); "k-shot"
     (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
-    test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
-    source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair, prompt,
-    answer: columns. limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`), whose
-    other dials stand at its end: "praise:samples=4,advantage=mean".
+    split: of a hub set, where it is not "train": "train_sft". test: data for scoring: a file, or a split's name for a
+    hub set (None: a hub set's own side, else a fifth of the source, by a hash of each text and the seed). name: the
+    task's (None: the file's). text, label, pair, prompt, answer: columns. limit: examples of each read. similarity,
+    turned: of an embedded task (`embedded.task`), whose other dials stand behind it: "praise:samples=4".
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
     'f1'
     """
     columns: dict[str, Any] = {"text": text, "label": label, "pair": pair, "prompt": prompt, "answer": answer}
-    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
-    given |= dict.fromkeys(DIALS)
+    given = {"kind": kind, "split": split, "test": test, "name": name, "limit": limit, "k": k, "turned": turned}
+    given |= {**columns, **dict.fromkeys(DIALS)}
     there, options = _options(source, given)
     turned, dials = options.pop("turned"), {key: value for key in DIALS if (value := options.pop(key)) is not None}
     if is_embedded(there):
@@ -88,6 +89,9 @@ def task_from(
         raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
     title = title or short_name(there)
     columns = {key: options[key] for key in columns}
+    if (split := options["split"]) is not None and not is_hub_name(there):
+        raise ForgetlabError(f"split={split} is of a hub data set; {there} is none: leave it out")
+    side = split or "train"
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
@@ -96,9 +100,9 @@ def task_from(
     shots = (8 if k is None else k) if kind == "k-shot" else None
     hub = is_hub_name(there)
     if hub and test is None and kind not in ("generation", "preferences"):
-        train, held = sources.hub_sides(there, **read)
+        train, held = sources.hub_sides(there, side, **read)
         return of_examples(title, train, held, model, shots)
-    examples = _read(there, "train" if hub else None, read)
+    examples = _read(there, side if hub else None, read)
     if kind == "generation":
         return Generation(title, examples.texts)
     if kind == "preferences":
