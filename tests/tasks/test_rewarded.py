@@ -26,6 +26,7 @@ from forgetlab.remedies import (
     LoRA,
     LwF,
     PCGrad,
+    ProgressiveColumns,
 )
 from forgetlab.tasks import CausalLM, Rewarded, filtered
 from forgetlab.training.method import Part, Run
@@ -263,6 +264,14 @@ def test_remedies_compose_with_a_reward(name: str, gpt: Model) -> None:
     assert last.loss is not None
     assert math.isfinite(last.loss)
     assert last.scores["causal-lm"] != first.scores["causal-lm"]
+
+
+def test_columns_say_that_they_cannot_write(gpt: Model) -> None:
+    one = Rewarded("short", ["the film"], lambda texts: [-len(t) for t in texts], test=["a"])
+    with pytest.raises(
+        ForgetlabError, match="short has the model write at each step, and a progressive column"
+    ):
+        next(finetune(gpt, one, methods=[ProgressiveColumns()], batch_size=1))
 
 
 def test_a_rewarded_task_can_be_the_old_one(gpt: Model) -> None:
