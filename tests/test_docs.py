@@ -121,7 +121,7 @@ def test_readme_docs_and_lessons_import_only_what_is_public() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "forgetlab"
         for alias in node.names
     }
-    assert {place for place, *_ in imports} >= {"README.md", "00_start_here.ipynb", "12_beyond_one_fine_tune.ipynb"}
+    assert {place for place, *_ in imports} >= {"README.md", "00_start_here.ipynb", "13_beyond_one_fine_tune.ipynb"}
     assert not sorted(found for found in imports if not is_public(*found[1:]))
 
 

@@ -49,7 +49,7 @@ def glossary() -> tuple[Term, ...]:
 
 
 def offered(level: str, lesson: str | None = None) -> list[Term]:
-    """The terms that a level is offered, of one lesson ("00" to "12") or of all."""
+    """The terms that a level is offered, of one lesson ("00" to "13") or of all."""
     one_of("level", level, LEVELS)
     known = sorted({number for term in glossary() for number in term.lessons})
     if lesson is not None and lesson not in known:
@@ -86,7 +86,7 @@ class Terms(Living):
 
 
 def terms(lesson: str, level: str = "beginner") -> Terms:
-    """The terms of a lesson ("00" to "12") as a widget with a level selector."""
+    """The terms of a lesson ("00" to "13") as a widget with a level selector."""
     return Terms(lesson, level)
 
 

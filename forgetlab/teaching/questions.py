@@ -114,7 +114,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 @cache
 def questions(where: str) -> tuple[Question, ...]:
-    """All questions of a lesson ("00" to "12"), or of the final quiz (FINAL), in their order."""
+    """All questions of a lesson ("00" to "13"), or of the final quiz (FINAL), in their order."""
     folder = data_folder() / "quiz"
     file = folder / f"{where}.json"
     if not file.is_file():

@@ -13,7 +13,7 @@ from forgetlab.teaching import table, terms
 from forgetlab.teaching.glossary import LEVELS, Term, folded, glossary, offered
 from forgetlab.teaching.notebook import WIDGET
 
-LESSONS = [f"{number:02d}" for number in range(13)]
+LESSONS = [f"{number:02d}" for number in range(14)]
 EVERY = pytest.mark.parametrize("term", glossary(), ids=lambda term: term.term)
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_level_or_lesson_is_said_in_words() -> None:
     with pytest.raises(ForgetlabError, match="level"):
         offered("wizard")
     with pytest.raises(ForgetlabError, match="lesson"):
-        offered("beginner", "13")
+        offered("beginner", "14")
     with pytest.raises(ForgetlabError, match="lesson"):
         terms("1")
 

@@ -35,6 +35,7 @@ TOPICS = {
     "choosing",
     "real models",
     "limits",
+    "rewards",
 }
 EVERY = pytest.mark.parametrize("question", ALL, ids=lambda question: question.id)
 

@@ -1,4 +1,4 @@
-"""The exercises of lesson 12: right solutions pass, and each usual mistake is told by name."""
+"""The exercises of lesson 13: right solutions pass, and each usual mistake is told by name."""
 
 from __future__ import annotations
 
