@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import forgetlab
-from benchmarks.rewards_table import page
+from benchmarks.rewards_table import all_correlations, page
 from forgetlab.models.loading import load
 from forgetlab.models.model import Model, evaluating
 from forgetlab.remedies.by_name import make_methods
@@ -35,13 +35,16 @@ from forgetlab.tasks import CausalLM, Rewarded, Task, filtered
 from forgetlab.tasks.embedded import task
 from forgetlab.tasks.encoding import asked
 from forgetlab.tasks.rewarded import Answers
+from forgetlab.tasks.writing import Writing
 from forgetlab.training.loop import finetune
 from forgetlab.training.method import Method, Run
 from forgetlab.training.record import Record
 
 GOAL = 0.93  # of the reward, where all are compared
+SOONER = 0.85  # and there: demonstrations teach little more than GOAL, and so come to it slowly
 LIMIT = 288  # test texts, and answers to the nine test prompts: 32 each
-TRIES = 16  # answers to each of them that a KL is taken on
+TRIES = 8  # answers to each of them that a KL is taken on
+TEXTS = 100  # written from nothing, for the fluency
 OWN = 1000  # of the model's own answers that are kept, as many as there are demonstrations
 
 Look = dict[str, float]
@@ -56,7 +59,7 @@ class Row:
     methods: str = "none"
     batch: int = 32
     steps: int = 400
-    every: int = 10
+    every: int = 20
 
     @property
     def rewarded(self) -> bool:
@@ -66,18 +69,19 @@ class Row:
 def rows() -> dict[str, Row]:
     """{name: row}; the name says what it is, and its rate."""
     found = {}
-    for lr, every in ((3e-4, 10), (1e-3, 4)):
-        for teacher in ("like", "narrow", "strange"):
+    for lr, every in ((3e-4, 20), (1e-3, 8)):
+        for teacher in ("like", "strange"):
             found[f"SFT {teacher}, {lr:g}"] = Row(teacher, lr, every=every)
-        found[f"SFT own, {lr:g}"] = Row("own", lr, every=every)
+        for teacher in ("narrow", "own"):
+            found[f"SFT {teacher}, {lr:g}"] = Row(teacher, lr, every=every // 2)
         for name, advantage in (("GRPO", "group"), ("RLOO", "leave-one-out")):
             found[f"{name}, {lr:g}"] = Row(advantage, lr, batch=8, every=every)
-        found[f"SFT like, batch 256, {lr:g}"] = Row("like", lr, batch=256, every=every)
-        found[f"SFT like, cosine, {lr:g}"] = Row("like", lr, "cosine", steps=100, every=every)
+        found[f"SFT like, batch 256, {lr:g}"] = Row("like", lr, batch=256, steps=200, every=every)
+        found[f"SFT like, cosine, {lr:g}"] = Row("like", lr, "cosine", steps=20 * every, every=every)
     for direction, beta in product(("reverse", "forward"), (0.1, 0.3, 1.0)):
-        for name, row in (("GRPO", Row("group", 3e-4, batch=8)), ("SFT like", Row("like", 3e-4))):
-            held = f"kl-anchor:beta={beta:g},direction={direction}"
-            found[f"{name}, β = {beta:g} {direction}, 3e-4"] = Row(row.teacher, row.lr, held, row.batch)
+        held = f"kl-anchor:beta={beta:g},direction={direction}"
+        found[f"GRPO, β = {beta:g} {direction}, 0.0003"] = Row("group", 3e-4, held, batch=8, steps=240, every=20)
+        found[f"SFT like, β = {beta:g} {direction}, 0.0003"] = Row("like", 3e-4, held, every=20)
     return found
 
 
@@ -154,7 +158,7 @@ def looks(row: Row, seed: int) -> list[Look]:
     else:
         new = praise if row.rewarded else task(f"praise:{row.teacher}", seed=seed)
     writing = time.process_time() - start if row.teacher == "own" else 0.0
-    watch = [task("causal-lm"), task("praise:blame"), task("writing"), *([] if row.rewarded else [praise])]
+    watch = [task("causal-lm"), task("praise:blame"), Writing("writing", TEXTS), *([] if row.rewarded else [praise])]
     own = Looks(praise)
     options: dict[str, Any] = {"steps": row.steps, "every": row.every, "lr": row.lr, "batch_size": row.batch}
     for _ in finetune(
@@ -166,7 +170,7 @@ def looks(row: Row, seed: int) -> list[Look]:
 
 def done(folder: Path, name: str, row: Row, seed: int) -> dict[str, Any]:
     """A run of a row, from the folder if it is there."""
-    settings = [asdict(row), seed, GOAL, LIMIT, TRIES, OWN, inputs(), forgetlab.__version__]
+    settings = [asdict(row), seed, GOAL, LIMIT, TRIES, TEXTS, OWN, inputs(), forgetlab.__version__]
     path = folder / f"{digest(settings)[:16]}.json"
     found = read_json(path) or write_json(path, {"looks": looks(row, seed)})
     return {"name": name, "seed": seed, "looks": found["looks"]}
@@ -196,11 +200,15 @@ def main() -> None:
     jobs = [(options.runs, name, rows()[name], seed) for seed in range(options.seeds) for name in options.only]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         runs = told(pool.map(done, *zip(*jobs, strict=True)), len(jobs))
-    made = {"seeds": options.seeds, "goal": GOAL, "rows": {name: asdict(rows()[name]) for name in options.only}}
+    made = {
+        "seeds": options.seeds,
+        "goals": [GOAL, SOONER],
+        "rows": {name: asdict(rows()[name]) for name in options.only},
+    }
     short = [
         {**run, "looks": [{k: float(f"{v:.5g}") for k, v in look.items()} for look in run["looks"]]} for run in runs
     ]
-    results = {"made": made, "runs": short}
+    results = {"made": made, "runs": short, "correlations": all_correlations(short, made["goals"])}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rewards.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     (options.out / "rewards.md").write_text(page(results) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -49,11 +50,11 @@ def rose(look: Look, first: Look) -> dict[str, float]:
     return {**look, **{key: look[key] - first[key] for key in ("far", "near")}}
 
 
-def by_row(results: Mapping[str, Any]) -> dict[str, dict[int, dict[str, float]]]:
-    """{row: {seed: what is so at equal reward}}, seeds that came so far."""
+def by_row(results: Mapping[str, Any], goal: float) -> dict[str, dict[int, dict[str, float]]]:
+    """{row: {seed: what is so at equal reward}}, for the seeds that came so far."""
     found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in results["made"]["rows"]}
     for run in results["runs"]:
-        if reached := at_goal(run["looks"], results["made"]["goal"]):
+        if reached := at_goal(run["looks"], goal):
             found[run["name"]][run["seed"]] = rose(reached, run["looks"][0])
     return found
 
@@ -84,64 +85,68 @@ def number(values: Sequence[float], digits: int) -> str:
     return f"{apart.mean:.{digits}f}" + (f" ±{apart.high - apart.mean:.{digits}f}" if len(values) > 1 else "")
 
 
-def correlations(runs: Sequence[Run], goal: float | None = None) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """{(what was lost, measure): (ρ, low, high)} over all looks of the runs but the first, or where `goal` is reached.
+def correlations(
+    runs: Sequence[Run], goal: float | None = None, draws: int = 1000
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """{"far" or "near": {measure: (ρ, low, high)}} over the looks after the first, or where `goal` is reached.
 
     ρ is Spearman's; its interval is over runs drawn anew, as the looks of one run hang together.
     """
-    groups = []
+    groups, keys = list[Any](), ("far", "near", *MEASURES)
     for run in runs:
         first, *later = run["looks"]
         if goal is not None:
             later = [reached] if (reached := at_goal(run["looks"], goal)) else []
         if later:
-            groups.append([rose(look, first) for look in later])
-    keys = ("far", "near", *MEASURES)
-    tables = [np.array([[look[key] for key in keys] for look in group]) for group in groups]
+            groups.append(np.array([[rose(look, first)[key] for key in keys] for look in later]))
 
-    def value(of: int, by: int) -> Any:
-        def over(drawn: Sequence[int]) -> float:
-            all_looks = np.concatenate([tables[i] for i in drawn])
-            return spearman(all_looks[:, of], all_looks[:, by])
-
-        return over
+    def over(lost: int, measure: int, drawn: Sequence[int]) -> float:
+        looks = np.concatenate([groups[i] for i in drawn])
+        return spearman(looks[:, lost], looks[:, measure])
 
     return {
-        (lost, measure): bootstrapped(value(i, j + 2), len(tables))
-        for i, lost in enumerate(("far", "near"))
-        for j, measure in enumerate(MEASURES)
+        keys[i]: {keys[j]: bootstrapped(partial(over, i, j), len(groups), draws) for j in range(2, len(keys))}
+        for i in (0, 1)
     }
 
 
+def all_correlations(runs: Sequence[Run], goals: Sequence[float], draws: int = 1000) -> dict[str, Any]:
+    """Of all runs and of those without β: over all looks, and at each equal reward."""
+    free = [run for run in runs if "β" not in run["name"]]
+    found = {}
+    for goal in (None, *goals):
+        what = "all looks" if goal is None else f"where the reward is {goal:g}"
+        found[what] = correlations(runs, goal, draws)
+        found[f"{what}, without β"] = correlations(free, goal, draws)
+    return found
+
+
 def page(results: Mapping[str, Any]) -> str:
-    """All tables as Markdown."""
-    made, rows = results["made"], by_row(results)
-    first = results["runs"][0]["looks"][0]
+    """All tables as Markdown. results: what rewards.json holds."""
+    made, first = results["made"], results["runs"][0]["looks"][0]
+    main, *others = made["goals"]
     lines = [
         "# Demonstrations and rewards at equal reward",
         "",
-        f"tiny-gpt learns to write praise; all are compared where answers to new prompts first have a reward of "
-        f"{made['goal']:g}. Means over {made['seeds']} seeds with 95 % intervals. "
-        f"Before: reward {first['reward']:.2f}, perplexity of far text {math.exp(first['far']):.2f} and of near text {math.exp(first['near']):.2f}, fluency "
-        f"{first['fluency']:.3f}, distinct {first['distinct']:.2f}. KL in nats an answer, on the new prompts; drift "
-        "‖θ − θ₀‖. How it is made, and what it says: docs/rewards-table.md. Made by `python -m benchmarks.rewards`.",
-        "",
-        _table(
-            ["learned by", *TITLES.values(), "seeds"], [_row(name, own, made["seeds"]) for name, own in rows.items()]
-        ),
-        "",
-        "## In pairs over the seeds",
-        "",
-        "Perplexities at equal reward against another row's of the same seed: below 1, less is lost.",
-        "",
-        _table(["learned by", "against", "far text", "near text"], _pairs(rows)),
-        "",
-        "## What goes with what is lost",
-        "",
-        "Spearman's ρ of the loss of far and of near text, with 95 % intervals from runs drawn anew.",
-        "",
-        _correlations(results["runs"], made["goal"]),
+        "tiny-gpt learns to write praise. All are compared where the answers to new prompts first have the same",
+        f"reward; means over {made['seeds']} seeds with 95 % intervals, and how many seeds came so far. Before: reward",
+        f"{first['reward']:.2f}, perplexity of far text {math.exp(first['far']):.2f} and of near text",
+        f"{math.exp(first['near']):.2f}, fluency {first['fluency']:.3f}, distinct {first['distinct']:.2f}. Fluency is",
+        "that of texts from nothing; distinct, and both KL in nats an answer, are of answers to the new prompts; drift",
+        "is ‖θ − θ₀‖.",
+        "How this is made, what it says and what it does not: docs/rewards-table.md.",
+        "Made by `python -m benchmarks.rewards`.",
     ]
+    for goal in (main, *others):
+        rows = by_row(results, goal)
+        lines += ["", f"## Where the reward is {goal:g}", ""]
+        told = [_row(name, own, made["seeds"]) for name, own in rows.items()]
+        lines += [_table(["learned by", *TITLES.values(), "seeds"], told)]
+        lines += ["", "In pairs over the seeds, the perplexity against another row's; below 1, less is lost:", ""]
+        lines += [_table(["learned by", "against", "far text", "near text"], _pairs(rows))]
+    lines += ["", "## What goes with what is lost", ""]
+    lines += ["Spearman's ρ of the nats lost, with 95 % intervals from whole runs drawn anew.", ""]
+    lines += [_correlations(results["correlations"])]
     return "\n".join(lines)
 
 
@@ -164,19 +169,11 @@ def _pairs(rows: Mapping[str, Mapping[int, Look]]) -> list[list[str]]:
     return found
 
 
-def _correlations(runs: Sequence[Run], goal: float) -> str:
-    free = [run for run in runs if "β" not in run["name"]]
-    cases = {
-        "all looks of all runs": correlations(runs),
-        "all looks, runs without β": correlations(free),
-        "at equal reward, all runs": correlations(runs, goal),
-        "at equal reward, runs without β": correlations(free, goal),
-    }
+def _correlations(found: Mapping[str, Any]) -> str:
     lines = []
-    for what, found in cases.items():
-        for lost in ("far", "near"):
-            ends = [found[lost, measure] for measure in MEASURES]
-            told = [f"{a:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−") for a, low, high in ends]
+    for what, both in found.items():
+        for lost, by in both.items():
+            told = [f"{a:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−") for a, low, high in by.values()]
             lines.append([what, lost, *told])
     return _table(["over", "text", *(TITLES[measure] for measure in MEASURES)], lines)
 
