@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
 from multiprocessing import get_context
@@ -68,20 +68,19 @@ class Row:
 
 def rows() -> dict[str, Row]:
     """{name: row}; the name says what it is, and its rate."""
-    found = {}
-    for lr, every in ((3e-4, 20), (1e-3, 8)):
-        for teacher in ("like", "strange"):
-            found[f"SFT {teacher}, {lr:g}"] = Row(teacher, lr, every=every)
-        for teacher in ("narrow", "own"):
-            found[f"SFT {teacher}, {lr:g}"] = Row(teacher, lr, every=every // 2)
+    found, rates = dict[str, Row](), {3e-4: 20, 1e-3: 8}  # of each rate, the steps between looks
+    for lr, every in rates.items():
+        for teacher, often in (("like", every), ("narrow", every // 2), ("strange", every), ("own", every // 2)):
+            found[f"SFT {teacher}, {lr:g}"] = Row(teacher, lr, every=often)
         for name, advantage in (("GRPO", "group"), ("RLOO", "leave-one-out")):
             found[f"{name}, {lr:g}"] = Row(advantage, lr, batch=8, every=every)
+    for lr, every in rates.items():
         found[f"SFT like, batch 256, {lr:g}"] = Row("like", lr, batch=256, steps=200, every=every)
         found[f"SFT like, cosine, {lr:g}"] = Row("like", lr, "cosine", steps=20 * every, every=every)
-    for direction, beta in product(("reverse", "forward"), (0.1, 0.3, 1.0)):
-        held = f"kl-anchor:beta={beta:g},direction={direction}"
-        found[f"GRPO, β = {beta:g} {direction}, 0.0003"] = Row("group", 3e-4, held, batch=8, steps=240, every=20)
-        found[f"SFT like, β = {beta:g} {direction}, 0.0003"] = Row("like", 3e-4, held, every=20)
+    for kind, usual in (("GRPO", Row("group", 3e-4, batch=8, steps=240)), ("SFT like", Row("like", 3e-4))):
+        for direction, beta in product(("reverse", "forward"), (0.1, 0.3, 1.0)):
+            held = f"kl-anchor:beta={beta:g},direction={direction}"
+            found[f"{kind}, β = {beta:g} {direction}, {usual.lr:g}"] = replace(usual, methods=held)
     return found
 
 
@@ -197,7 +196,7 @@ def main() -> None:
     if len(options.only) < len(rows()) and options.out == parser.get_default("out"):
         parser.error("a part of the table needs an --out of its own")
     os.environ["OMP_NUM_THREADS"] = "1"
-    jobs = [(options.runs, name, rows()[name], seed) for seed in range(options.seeds) for name in options.only]
+    jobs = [(options.runs, name, rows()[name], seed) for name in options.only for seed in range(options.seeds)]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         runs = told(pool.map(done, *zip(*jobs, strict=True)), len(jobs))
     made = {
