@@ -22,6 +22,7 @@ from forgetlab.tasks.writing import Generation
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
 PROBES = ("minimal-pairs", "choices", "k-shot", "generation")
+DIALS, WHOLE = ("samples", "advantage"), ("k", "limit", "samples")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
@@ -56,7 +57,8 @@ def task_from(
     lines; "k-shot" (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
     test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
     source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
-    limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
+    limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`), whose other dials stand at
+    its end: "praise:samples=4,advantage=mean".
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
@@ -64,14 +66,17 @@ def task_from(
     """
     columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
     given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
+    given |= dict.fromkeys(DIALS)
     there, options = _options(source, given)
-    turned = options.pop("turned")
+    turned, dials = options.pop("turned"), {key: value for key in DIALS if (value := options.pop(key)) is not None}
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
             raise ForgetlabError(f"{there} is an embedded task, which takes no {odd}")
-        return embedded.task(there, similarity=similarity, turned=_share(turned))
+        return embedded.task(there, similarity=similarity, turned=_share(turned), **dials)
     if turned is not None:
         raise ForgetlabError(f"turned is a dial of the embedded sentiment task, not of {there}: leave it out")
+    if dials:
+        raise ForgetlabError(f"{next(iter(dials))} is a dial of the embedded praise task, not of {there}: leave it out")
     check_source(there)
     kind, test, title, k, limit = (options[key] for key in ("kind", "test", "name", "k", "limit"))
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
@@ -124,9 +129,9 @@ def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, d
     for key, value in found.options.items():
         if given[key] is not None and str(given[key]) != value:
             raise ForgetlabError(f"{found.name}: {key} is given twice, as {value!r} and as {given[key]!r}")
-        if key in ("k", "limit") and not (value.isdecimal() and int(value[:18])):
+        if key in WHOLE and not (value.isdecimal() and int(value[:18])):
             raise ForgetlabError(f"{found.name}: {key} must be a whole number above 0, got {value!r}")
-        given[key] = int(value[:18]) if key in ("k", "limit") else value
+        given[key] = int(value[:18]) if key in WHOLE else value
     return found.name, given
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import Model
 from forgetlab.tasks import Task
+from forgetlab.training.compiling import as_written
 from forgetlab.training.record import Record
 
 Group = dict[str, Any]
@@ -145,7 +146,9 @@ class Run:
             fresh = torch.arange(task.size()) if pool is None else pool
             left = torch.cat([left, fresh[torch.randperm(len(fresh), generator=self.generator)]])
         index, self._orders[key] = left[: part.count], left[part.count :]
-        with self.autocast(), self.state(task):  # a task with a reward lets the model write
+        compiled = self.model.backbone._compiled_call_impl is not None
+        # a task with a reward lets the model write: in the state that it trains in, at lengths not worth compiling for
+        with self.autocast(), self.state(task), as_written() if compiled else nullcontext():
             return task.batch(self.model, index, self.generator)
 
 
@@ -172,6 +175,7 @@ class Method:
     main: ClassVar[Setting | None] = None
     saved: ClassVar[tuple[str, ...]] = ()
     adds_weights: ClassVar[bool] = False  # parts of its own beside the model's
+    spread: ClassVar[bool] = False  # works where FSDP has spread the weights over several processes
 
     def setup(self, run: Run) -> None:
         """Before the first step, with the model still as it was; what changes its structure does so here."""
