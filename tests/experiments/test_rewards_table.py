@@ -90,7 +90,7 @@ def test_the_kl_of_answers_is_the_mean_log_ratio_of_those_drawn(gpt: Model) -> N
     """E_p[log p(answer) − log q(answer)]: exact over the vocabulary here, over draws alone there."""
     praise = Rewarded("short", ["the film", "the plays"], lambda texts: [0.0] * len(texts), test=["the play"])
     before = small_model(causal=True)
-    draws = torch.zeros(400, dtype=torch.long)
+    draws = torch.zeros(150, dtype=torch.long)
     written = praise.answers(gpt, "test", draws, torch.Generator().manual_seed(0))
     assert kl(gpt, before, written) == pytest.approx(0, abs=1e-9)  # the same weights
     list(finetune(gpt, task("praise:narrow", size=32), steps=6, lr=1e-2, batch_size=8, limit=8))
