@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, one_of, whole
-from forgetlab.importance.averaging import How, Importance, Objective, mean_over_examples
+from forgetlab.importance.averaging import How, Importance, Objective, asked_about, mean_over_examples
 from forgetlab.importance.per_example import ranks
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
 from forgetlab.models.model import Model, evaluating
@@ -163,7 +163,7 @@ def _log_likelihoods(
 
 def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: torch.Generator) -> Importance:
     """Squares of whole batches' gradients: Σ_x g for drawn labels (gnb), or the mean gradient for true ones."""
-    named = dict(reader.module.named_parameters())
+    named = asked_about(reader.module)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
     count, batches = 0, 0
     for batch in reader.batches():
@@ -184,10 +184,11 @@ def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: t
 
 @contextmanager
 def ready(module: nn.Module) -> Iterator[None]:
-    """Eval mode and every parameter differentiable; as before afterwards."""
+    """Eval mode and every parameter differentiable that does not lie still; as before afterwards."""
     required = {p: p.requires_grad for p in module.parameters()}
     with evaluating(module), torch.enable_grad():
-        module.requires_grad_(True)
+        for p in required.keys() - getattr(module, "still", set()):
+            p.requires_grad_(True)
         try:
             yield
         finally:
