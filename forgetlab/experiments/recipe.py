@@ -45,7 +45,9 @@ class Recipe:
     limit: int | None = _option(512, "test examples per score")
     text: str | None = _option(None, "column of the new file's text", metavar="COLUMN")
     label: str | None = _option(None, "column of the new file's labels", metavar="COLUMN")
-    kind: str | None = _option(None, "how to read the new file", choices=("text", "labelled", "pairs", "tags"))
+    kind: str | None = _option(
+        None, "how to read the new file", choices=("text", "labelled", "pairs", "tags", "chat", "completions")
+    )
     device: str = _option("auto")
     precision: Precision = _option("float32", choices=("float32", "bfloat16", "float16"))  # noqa: RUF009
 

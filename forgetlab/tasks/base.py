@@ -19,6 +19,7 @@ from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import Tally, score_of_sums, stratified
 from forgetlab.models.memory import free, out_of_memory
 from forgetlab.models.model import Model, evaluating
+from forgetlab.models.sharded import is_sharded
 from forgetlab.sources import Examples
 from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 
@@ -83,7 +84,8 @@ class Task(ABC):
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            begin, end = self.kind in ("causal-lm", "reward"), self.kind == "causal-lm" and model.end_mark
+            begin = self.kind in ("causal-lm", "reward", "preferences")
+            end = begin and self.kind != "reward" and model.end_mark
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 
@@ -130,8 +132,8 @@ class Task(ABC):
         with evaluating(model):
             while True:
                 try:
-                    with torch.inference_mode():
-                        return self._scored(model, limit)
+                    with torch.no_grad(), torch.inference_mode(not is_sharded(next(model.parameters()))):
+                        return self._scored(model, limit)  # FSDP writes into what the pass before has left
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.rows_at_once == 1:
                         raise
