@@ -102,17 +102,22 @@ def _parser() -> argparse.ArgumentParser:
             flag = more.pop("flag", "--" + one.name.replace("_", "-"))
             kind = {"int": int, "float": float}.get(str(one.type).split(" ")[0], str)
             add(flag, dest=one.name, type=kind, default=argparse.SUPPRESS, **more)  # the default is the recipe's
-        several = "NAME[:SETTING=VALUE,…][+NAME…]"
+        several = (
+            "NAME[:SETTING=VALUE,…][+NAME…], none is plain fine-tuning; the strength of a pull, as in ewc:strength=3, "
+            "counts from 0, and 1 is usual"
+        )
         if name == "measure":
             add("--method", dest="methods", default="none", help=several)
         else:
-            text = f"{several}, comma-separated; all: every remedy that fits"
+            text = f"comma-separated: {several}; all: every remedy that fits (default: %(default)s)"
             add("--methods", default="none,l2sp,ewc,replay,frozen", metavar="A,B", help=text)
         text = "how many seeds (default: %(default)s)"
         add("--seeds", type=int, default=1 if name == "measure" else 3, help=text)
-        text = "90s, 10m, 1.5h: search the strength of each method given by its bare name within that time"
+        text = (
+            "90s, 10m, 1.5h: search the strength of each method given by its bare name within it, after one try of each"
+        )
         add("--budget", metavar="TIME", help=text)
-        text = "share of the old scores that is to stay, for the recommendation (default: %(default)s)"
+        text = "share of the old scores that is to stay, from 0 to 1, for the recommendation (default: %(default)s)"
         add("--keep", type=float, default=0.95, metavar="SHARE", help=text)
         add("--resume", action="store_true", help="go on with the runs that are in --out")
         add("--processes", type=int, metavar="N", help="default: what is fastest for the model")
