@@ -22,7 +22,7 @@ check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests, 
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j 2 types pytest ONLY='-m "not slow"'
 
-test: $(INSTALLED)           ## everything
+test: $(INSTALLED)           ## everything but the long ones, for which others try the same in parts; CI: FORGETLAB_LONG=1
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j 2 types pytest

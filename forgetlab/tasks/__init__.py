@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetlab.metrics.tally import Tally
     from forgetlab.tasks.base import Scores, Suite, Task
+    from forgetlab.tasks.distilled import Distilled
     from forgetlab.tasks.encoding import inner_tokens
     from forgetlab.tasks.labelled import Classification, Tagging
     from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM
+    from forgetlab.tasks.on_policy import OnPolicy
     from forgetlab.tasks.policy_gradient import advantages
     from forgetlab.tasks.rewarded import Rewarded, filtered
     from forgetlab.tasks.writing import sample, write
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CausalLM",
     "Classification",
+    "Distilled",
     "LanguageModel",
     "MaskedLM",
+    "OnPolicy",
     "Rewarded",
     "Scores",
     "Suite",
@@ -41,8 +45,10 @@ __all__ = [
 _HOMES = {
     "CausalLM": "tasks.language",
     "Classification": "tasks.labelled",
+    "Distilled": "tasks.distilled",
     "LanguageModel": "tasks.language",
     "MaskedLM": "tasks.language",
+    "OnPolicy": "tasks.on_policy",
     "Rewarded": "tasks.rewarded",
     "Scores": "tasks.base",
     "Suite": "tasks.base",
