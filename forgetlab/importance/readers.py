@@ -131,13 +131,11 @@ def _of_mappings(
     def scores(batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         values = logits(module, inputs) if logits else module(**inputs).logits
-        wanted = asked(batch)
+        wanted, shape = asked(batch), tuple(values.shape)
         if values.dim() == 2:
             values = values.unsqueeze(1)
         if values.shape[:-1] != wanted.shape:
-            raise ForgetlabError(
-                f"expected logits for labels of the shape {tuple(batch['labels'].shape)}, got {tuple(values.shape)}"
-            )
+            raise ForgetlabError(f"expected logits for labels of the shape {tuple(batch['labels'].shape)}, got {shape}")
         return values[wanted != IGNORE].float()
 
     return Reader(
