@@ -50,7 +50,7 @@ class View:
         for panel in PANELS:
             self._curves.axes(panel.key).set_xlabel("step" if panel.key == "reward" else over)
         figure = self._curves.draw(lines(state, over), [lines(run, over) for run in old], source)
-        self._kl.set_ylim(-0.1, max(1.1, self._kl.get_ylim()[1]))
+        self._kl.set_ylim(-0.1, max(1.1, 1.3 * self._kl.get_ylim()[1]))
         return figure
 
 
@@ -94,8 +94,8 @@ def sentence(state: Rewards) -> str:
     far, near = (number(times([first, last], task)[1]) for task in (FAR, NEAR))
     return (
         f"After {last['step']} steps: reward {change('reward')}{true}. Perplexity of other text ×{far}, of negative "
-        f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'], 'share')}, KL(before ‖ now) "
-        f"{number(new['before_now'], 'share')} nats an answer. Different answers {change('distinct')}, fluent "
+        f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'])}, KL(before ‖ now) "
+        f"{number(new['before_now'])} nats an answer. Different answers {change('distinct')}, fluent "
         f"sentences {change('fluency')}."
     )
 
