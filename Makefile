@@ -9,7 +9,7 @@ PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
-  crash clean
+  rewards crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
 	$(BIN)/python -m forgetlab lab
@@ -84,6 +84,9 @@ gpu: $(INSTALLED)            ## what a card does: tests that need CUDA, speed, m
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python -m benchmarks.remedies
+
+rewards: $(INSTALLED)        ## demonstrations and rewards at equal reward (20 minutes)
+	$(BIN)/python -m benchmarks.rewards
 
 crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
 	$(BIN)/python -m tests.crashing compare 50

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -20,19 +19,10 @@ from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
 from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
 from forgetlab.models.soundness import check_config, check_model, check_unused, json_in
-from forgetlab.sources import download, file_path
-from forgetlab.sources.shipped import check_shipped, data_folder
+from forgetlab.sources import download
+from forgetlab.sources.model_names import model_folder, shipped_models
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-
-def shipped_models() -> list[str]:
-    """Names of the checkpoints that come with forgetlab.
-
-    >>> shipped_models()
-    ['tiny-bert', 'tiny-gpt']
-    """
-    return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
 
 
 def load(
@@ -65,21 +55,9 @@ def load(
     if device_map is not None and find_spec("accelerate") is None:
         raise ForgetlabError("device_map needs the package accelerate, which is not installed: pip install accelerate")
     options = {"dtype": getattr(torch, dtype)} | ({"device_map": device_map} if device_map is not None else {})
-    source = str(name)
-    shipped = shipped_models()
-    fetched = False
-    if source in shipped:
-        folder = data_folder() / "models" / source
-        check_shipped(folder)
+    source, fetched = str(name), False
+    if folder := model_folder(source):
         source = str(folder)
-    elif (place := file_path(source)).is_dir():
-        source = str(place)
-        if not Path(source, "config.json").is_file():
-            raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
-    elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:
-        raise ForgetlabError(f"there is no folder {name}")
-    elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
-        raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
     else:
         repository, revision = download.with_revision(source, revision)
         try:
@@ -87,7 +65,7 @@ def load(
         except ForgetlabError as error:
             if "/" in source:
                 raise
-            raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
+            raise ForgetlabError(f"{unknown('model', source, shipped_models())}; as a hub id: {error}") from None
     if revision and not fetched:
         raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
     local = os.path.basename(os.path.abspath(source))  # "." has no name

@@ -17,7 +17,16 @@ from forgetlab.sources.messages import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.answers import answer_task, preferences
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
-from forgetlab.tasks.source_names import DIALS, LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
+from forgetlab.tasks.source_names import (
+    DIALS,
+    MACHINE_TEXT,
+    check_source,
+    is_embedded,
+    is_file,
+    is_hub_name,
+    parsed,
+    short_name,
+)
 from forgetlab.tasks.writing import Generation
 
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
@@ -113,25 +122,6 @@ def task_from(
         held = _read(there if hub else test, str(test) if hub else None, read | {"kind": examples.kind})
         train = examples
     return of_examples(title, train, held, model, shots)
-
-
-def is_embedded(name: str) -> bool:
-    """Whether a name is that of an embedded task, and of no file."""
-    return name.partition(":")[0] in embedded.DESCRIPTIONS and not is_file(name)
-
-
-def check_source(source: str | PathLike[str]) -> None:
-    """Raise ForgetlabError, with the nearest name that there is, for a source that cannot be one; nothing is read."""
-    name = parsed(source).name
-    if name in MACHINE_TEXT or is_embedded(name) or is_file(name):
-        return
-    if len(name) > LONGEST:
-        raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file: {shown(name)}")
-    if is_hub_name(name):
-        return
-    if not any(mark in name for mark in "./\\~\0"):
-        raise unknown("task or file", name, [*embedded.DESCRIPTIONS, *MACHINE_TEXT])
-    sources.read(name)  # says what is wrong, and the nearest name
 
 
 def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, dict[str, Any]]:

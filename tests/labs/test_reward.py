@@ -92,9 +92,9 @@ def test_a_lab_shows_the_run_that_its_controls_describe(teacher: str, model: Mod
     elif teacher == reward.GRPO:
         new, batch_size = task("praise", samples=2, advantage="group"), 8
     else:
-        own = filtered(judge(), model, 24, 3)
+        own = filtered(judge(), model, 24, 3, over=0.3)
         new = CausalLM("own best answers", own, own)
-    watch = [task("causal-lm"), task("praise:blame")]
+    watch = [task("causal-lm:news"), task("praise:blame")]
     anchor = KLAnchor(0.3, direction="forward")
     how: Any = {"steps": 10, "every": 1, "batch_size": batch_size, "seed": 3, "limit": 64}
     records = [*finetune(model, new, methods=[anchor], watch=watch, **how)]
@@ -155,6 +155,15 @@ def test_answers_are_judged_as_they_are_shown(model: Model) -> None:
     assert paid == judge("praise:hole").reward(texts)
     assert scores["fluency"] == fluency(texts)
     assert scores["distinct"] == len({answer for answers in rows.values() for answer, _, _ in answers}) / 18
+
+
+@pytest.mark.parametrize("kind", ["praise", "praise:hole"])
+def test_own_best_answers_are_found_for_either_reward(kind: str, model: Model) -> None:
+    own = reward.lessons({"teacher": reward.OWN_BEST, "seed": 0}, judge(kind), model, task)
+    assert own.size() == 24
+    assert own.train is not None
+    whole = [f"{prompt} {answer}" for prompt, answer in zip(own.train.texts, own.train.pairs or (), strict=True)]
+    assert min(judge(kind).reward(whole)) > 0.3
 
 
 def test_view_and_prompt_change_the_picture_only() -> None:
