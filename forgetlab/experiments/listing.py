@@ -24,7 +24,7 @@ def tasks() -> None:
     for name, text in DESCRIPTIONS.items():
         print(f"{name:<16}{text}")
     print(f"{', '.join(MACHINE_TEXT)}: real text of this machine")
-    print("any CSV, TSV, JSONL, CoNLL or plain-text file works as well")
+    print("any CSV, TSV, JSONL, Parquet, CoNLL or plain-text file works as well")
 
 
 def methods() -> None:

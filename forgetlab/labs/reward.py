@@ -69,11 +69,11 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
         training={
             "teacher": compat.choice("teacher", GRPO, TEACHERS),
             "reward": compat.choice("reward", SOUND, tuple(REWARDS)),
+            "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
             "steps": compat.slider("steps", 40, 10, 120, 10),
             "samples": compat.slider("answers to a prompt", 8, 2, 16, 2),
             "beta": compat.slider("β", 0.0, 0.0, 1.0, 0.05),
-            "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         view={
@@ -81,10 +81,11 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             "prompt": compat.choice("prompt", PROMPTS[0], PROMPTS),
         },
         presets={
-            "demonstrations": {"teacher": LIKE, "reward": SOUND, "beta": 0.0},
-            "rewards": {"teacher": GRPO, "reward": SOUND, "beta": 0.0},
-            "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0},
-            "anchored": {"teacher": GRPO, "beta": 0.3},
+            "demonstrations": {"teacher": LIKE, "reward": SOUND, "beta": 0.0, "steps": 100},
+            "rewards": {"teacher": GRPO, "reward": SOUND, "beta": 0.0, "steps": 40},
+            "anchored": {"teacher": GRPO, "reward": SOUND, "beta": 0.3, "steps": 40},
+            "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0, "steps": 40},
+            "hole, anchored": {"teacher": GRPO, "reward": HOLE, "beta": 1.0, "steps": 40},
         },
         intro="A tiny GPT is to praise: “the music …” shall become a positive review. It sees demonstrations, or a "
         "program rewards its own answers. What does each way cost it?",

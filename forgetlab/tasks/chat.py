@@ -108,6 +108,11 @@ def marks_answers(tokenizer: Any) -> bool:
     return re.search(r"\{%-?\s*generation\b", template) is not None
 
 
+def mark_ids(tokenizer: Any) -> set[int]:
+    """The ids that are marks rather than text: of special tokens and of those that were added."""
+    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
 def layout(kind: str, tokenizer: Any) -> str:
     """How completions or chats become one text for this tokenizer, in words."""
     if kind == "completions":
@@ -143,7 +148,7 @@ def _by_difference(messages: list[dict[str, str]], answers: Sequence[int], token
     for i in filter(None, answers):
         before, after = ids_of(i, ask=True), ids if i + 1 == len(messages) else ids_of(i + 1)
         start, own = _alike(before, ids), after[_alike(before, after) :]
-        length = _kept(own, ids[start:], set(tokenizer.all_special_ids))
+        length = _kept(own, ids[start:], mark_ids(tokenizer))
         marked[start : start + length] = [1] * length
     return ids, marked
 

@@ -18,6 +18,7 @@ from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, e
 from forgetlab.tasks.answers import answer_task, preferences
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import (
+    DIALS,
     MACHINE_TEXT,
     check_source,
     is_embedded,
@@ -31,7 +32,7 @@ from forgetlab.tasks.writing import Generation
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
 PROBES = ("minimal-pairs", "choices", "k-shot", "generation", "preferences")
-DIALS, WHOLE = ("samples", "advantage"), ("k", "limit", "samples")
+WHOLE = ("k", "limit", "samples")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")

@@ -16,9 +16,10 @@ from forgetlab.tasks.descriptions import DESCRIPTIONS
 
 FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, *PACKED_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
+DIALS = ("samples", "advantage")  # of praise
 OPTIONS = (
-    *("text", "label", "pair", "prompt", "answer", "kind", "split", "test", "name", "k", "limit"),
-    *("turned", "samples", "advantage"),
+    *("text", "label", "pair", "prompt", "answer", "kind", "split", "test", "name", "k", "limit", "turned"),
+    *DIALS,
 )
 _OPTION = r"\s*\w+=[^,]*"
 _OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
