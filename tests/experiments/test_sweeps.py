@@ -244,10 +244,12 @@ def test_a_process_loads_again_only_for_what_the_rate_changes(
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_bits(tmp_path: Path, alone: list[dict[str, Any]]) -> None:
-    with workers.several(2, threads=1) as pool:
+    told: list[tuple[Recipe, int]] = []
+    with workers.several(2, 1, lambda recipe, record: told.append((recipe, record.step))) as pool:
         assert pool.executor.submit(workers.facts, QUICK, True).result()["seconds"] > 0
         runs = Dispatcher(pool, RunFolder(tmp_path, QUICK, False))(RECIPES)
     assert without_time(runs) == without_time(alone)
+    assert sorted(told, key=repr) == sorted(((r, step) for r in RECIPES for step in (0, 2, 4)), key=repr)
 
 
 @pytest.mark.slow
