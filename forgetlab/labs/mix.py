@@ -10,26 +10,32 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.teaching import compat
 
+MEMORY, ALL = "a memory", "all old texts"
+
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
-    """The lab as a widget: share of old examples, memory size, how the memory is chosen, seed."""
+    """The lab as a widget: from where, share of old examples, memory size, how it is chosen, task weight, seed."""
     return remedy.lab(
         "mix",
         recipe,
         training={
+            "past": compat.choice("the past is", MEMORY, [MEMORY, ALL]),
             "ratio": compat.slider("replay ratio", 0.25, 0.0, 0.9, 0.05),
             "memory": compat.log_slider("memory (texts)", 100.0, 10.0, 1000.0, per_decade=2),
             "sampling": compat.choice("memory keeps", "reservoir", ["reservoir", "balanced"]),
+            "weight": compat.log_slider("task weight w", 1.0, 0.01, 10.0, per_decade=2),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         presets={
-            "a handful": {"ratio": 0.25, "memory": 10.0},
-            "half, from 100": {"ratio": 0.5, "memory": 100.0},
-            "nearly all old": {"ratio": 0.9, "memory": 1000.0},
+            "a handful": {"past": MEMORY, "ratio": 0.25, "memory": 10.0},
+            "half, from 100": {"past": MEMORY, "ratio": 0.5, "memory": 100.0},
+            "nearly all old": {"past": MEMORY, "ratio": 0.9, "memory": 1000.0},
+            "multi-task, w = 0.1": {"past": ALL, "weight": 0.1},
         },
         intro=(
             "A share of each batch (the ratio) is drawn from a memory of old texts, so many of each old task. "
-            "The batch keeps its size: more of the past is less of the new."
+            "The batch keeps its size: more of the past is less of the new. With all old texts (multi-task training) "
+            "each step adds a batch of every old task, and its loss counts w times: L = L_new + w Σ L_old."
         ),
         so_far=SoFar("all runs: memory", "memory (kB)", "share", lambda s, c: [point(s, c)], log=True),
         tell=cost,
@@ -39,12 +45,14 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
 
 def recipe(settings: Settings) -> Recipe:
     """The run that the controls describe."""
+    if settings["past"] == ALL:
+        return remedy.recipe(f"multitask:weight={settings['weight']:g}", settings["seed"])
     spec = f"replay:ratio={settings['ratio']:g},memory={round(settings['memory'])},sampling={settings['sampling']}"
     return remedy.recipe(spec, settings["seed"])
 
 
 def point(state: RunState, settings: Settings) -> Point | None:
-    """What a run reached, at the size of its memory; with ratio 0 there is no memory, and no point."""
+    """What a run reached, at the size of its memory; with ratio 0 or all old texts there is none, and no point."""
     size = state["records"][0]["costs"]["bytes"] / 1000
     return (
         reached(size, f"{settings['ratio']:.0%}, {_pace(state):.0f} ms/step", state["tasks"], state["records"])
@@ -55,6 +63,8 @@ def point(state: RunState, settings: Settings) -> Point | None:
 
 def cost(state: RunState, settings: Settings) -> str:
     """Memory and time in words."""
+    if settings["past"] == ALL:
+        return f"All old texts are at hand; a step takes {_pace(state):.0f} ms where this was run."
     size = state["records"][0]["costs"]["bytes"] / 1000
     return f"The memory takes {size:.1f} kB, a step {_pace(state):.0f} ms where this was run."
 

@@ -57,6 +57,7 @@ def matthews(sums: Tensor) -> Tensor:
 # of (..., K) sums of a tally's columns
 OF_SUMS: dict[str, Callable[[Tensor], Tensor]] = {
     "accuracy": lambda sums: sums[..., 0] / sums[..., 1],  # Σ right / Σ one
+    "reward": lambda sums: sums[..., 0] / sums[..., 1],  # Σ reward / Σ one
     "perplexity": lambda sums: (sums[..., 0] / sums[..., 1]).exp(),  # exp(Σ NLL / Σ tokens)
     "f1": lambda sums: 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2]).clamp_min(1),  # 2·hits / (predicted + gold)
     "matthews": matthews,

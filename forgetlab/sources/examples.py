@@ -10,7 +10,7 @@ from typing import Any, Literal
 from forgetlab.errors import ForgetlabError, number
 from forgetlab.sources.notes import count
 
-Kind = Literal["text", "labelled", "pairs", "tags"]
+Kind = Literal["text", "labelled", "pairs", "tags", "completions"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Examples:
 
     kind: Kind
     texts: tuple[str, ...]  # empty for tags
-    pairs: tuple[str, ...] | None = None  # the second sentence of each pair
+    pairs: tuple[str, ...] | None = None  # the second sentence of each pair; of a completion what is written on
     labels: tuple[str, ...] | None = None  # class names
     words: tuple[tuple[str, ...], ...] | None = None
     tags: tuple[tuple[str, ...], ...] | None = None

@@ -9,6 +9,8 @@ from forgetlab.tasks.base import Scores, Suite, Task
 from forgetlab.tasks.encoding import inner_tokens
 from forgetlab.tasks.labelled import Classification, Tagging
 from forgetlab.tasks.language import CausalLM, LanguageModel, MaskedLM
+from forgetlab.tasks.policy_gradient import advantages
+from forgetlab.tasks.rewarded import Rewarded, filtered
 from forgetlab.tasks.writing import sample, write
 
 __all__ = [
@@ -16,11 +18,14 @@ __all__ = [
     "Classification",
     "LanguageModel",
     "MaskedLM",
+    "Rewarded",
     "Scores",
     "Suite",
     "Tagging",
     "Tally",
     "Task",
+    "advantages",
+    "filtered",
     "inner_tokens",
     "sample",
     "write",

@@ -83,9 +83,8 @@ class Task(ABC):
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            causal = self.kind == "causal-lm"
-            end = causal and model.end_mark
-            known[key] = encode(examples, model.tokenizer, model.max_length, begin=causal, end=end)
+            begin, end = self.kind in ("causal-lm", "reward"), self.kind == "causal-lm" and model.end_mark
+            known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 
     def size(self) -> int:
@@ -95,6 +94,10 @@ class Task(ABC):
     def batch(self, model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """A training batch on the model's device. index: (B,) rows. generator: draws the masks, if any."""
         return _to(self._collate(model, "train", index, generator), model.device)
+
+    def remarks_on(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """What is worth saying of a training batch; the same words are said once in a run."""
+        return []
 
     def items(self) -> int | None:
         """How many test items there are: texts, pairs or questions (None: only whoever scores them knows)."""
@@ -168,7 +171,7 @@ class Task(ABC):
         owners, length = self.owners(batch), batch["input_ids"].shape[1]
         own = (owners >= lo) & (owners < hi)
         longest = int(batch["attention_mask"][lo:hi].any(0).nonzero().max()) + 1
-        flat = ("places", "targets", "rows")
+        flat = ("places", "targets", "rows", "advantages")
         some = {k: v[own] if k in flat else v[lo:hi, :longest] for k, v in batch.items() if k != "ends"}
         if "ends" in batch:
             some["ends"] = batch["ends"][(batch["ends"] >= lo * length) & (batch["ends"] < hi * length)]

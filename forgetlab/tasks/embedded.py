@@ -11,6 +11,8 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples, Kind
 from forgetlab.sources.shipped import data_folder
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
+from forgetlab.tasks.policy_gradient import Advantage
+from forgetlab.tasks.praise import praise
 from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs
 from forgetlab.tasks.writing import Writing
 
@@ -30,6 +32,7 @@ DESCRIPTIONS = {  # of every embedded task, what it asks
     "minimal-pairs": "prefer the good twin of a pair (zero-shot)",
     "cloze": "end a riddle with the right word (zero-shot)",
     "k-shot": "registers from 8 examples each on frozen features",
+    "praise": "write praise for a reward; praise:hole has a flawed one, praise:like, :narrow, :strange demonstrations",
     "writing": "text that the model writes, scored by the parser (causal models)",
 }
 
@@ -42,6 +45,8 @@ def task(
     seed: int = 0,
     size: int | None = None,
     turned: float | None = None,
+    samples: int | None = None,
+    advantage: Advantage | None = None,
 ) -> Task:
     """An embedded task by name, "sentiment" or "causal-lm:notices".
 
@@ -51,6 +56,7 @@ def task(
     (every text holds a name or noun that no labelled training text has).
     size: training examples (default: all that are shipped). turned: of sentiment, the share of reviews whose words are
     turned by not, never, far, but, although or denied, 0 to 1: how hard it is (None: the shipped ones, about a half).
+    samples, advantage: of praise and praise:hole, how they are trained (`tasks.Rewarded`: 8, "group").
     Raises ForgetlabError for an unknown name.
 
     >>> review = task("sentiment").train
@@ -65,6 +71,12 @@ def task(
     size = None if size is None else whole("size", size)
     if turned is not None and base != "sentiment":
         raise ForgetlabError(f"turned is the dial of sentiment, which {name} has not: leave it out")
+    rewarded = name in ("praise", "praise:hole")
+    if (samples, advantage) != (None, None) and not rewarded:
+        dial = "advantage" if samples is None else "samples"
+        raise ForgetlabError(f"{dial} is a dial of praise, which {name} has not: leave it out")
+    if base == "praise":
+        return praise(name, size=size, seed=seed, samples=samples or 8, advantage=advantage or "group")
     turned = 0.0 if base == "plain" else None if turned is None else number("turned", turned, 0, 1)
     dials = [] if similarity == 1.0 else [f"{similarity:g}"]
     dials += [] if turned is None or base == "plain" else [f"turned={turned:g}"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
@@ -20,7 +21,8 @@ EVALUATION_BATCH = 128
 class Encoded:
     """Token ids of many texts, on the CPU.
 
-    columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids.
+    columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids; of completions
+    also "scored", 1 at the tokens that are to be written and 0 elsewhere.
     lengths: (N,) tokens of each. words: (N, L) index of the word that a token begins, or IGNORE.
     cut: (N,) bool, whether a text was longer than the model takes and lost its end.
     """
@@ -55,9 +57,17 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     examples: of any kind; pairs become one sequence of two segments. max_length: in tokens; longer texts are
     cut and counted. begin: put the begin token, where there is one, in the place of the tokenizer's own marks, as a
     causal language model wants it; end: and the end token at the end, where it has room.
+    A completion is the tokens of the prompt, then those of the answer: one that is too long loses the beginning of its
+    prompt first, the end of its answer only where that alone is too long.
     """
     if not len(examples):
         raise ForgetlabError("there is no text to encode")
+    if examples.kind == "completions":
+        if not begin:
+            raise ForgetlabError(
+                "prompts and answers (completions) need a causal language model: an encoder writes nothing"
+            )
+        return _padded(_completions(examples, tokenizer, max_length, end), tokenizer)
     options: dict[str, Any] = {"add_special_tokens": not begin}
     if examples.words is not None:
         encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
@@ -66,11 +76,20 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     else:
         encodings = tokenizer(list(examples.texts), **options)
     # looked up once: on a tokenizer these are slow properties
-    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
-    last = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+    first, last = _marks(tokenizer, begin, end)
     rows = [_row(encodings, i, max_length, first, last, begin) for i in range(len(encodings["input_ids"]))]
+    return _padded(rows, tokenizer)
+
+
+def _marks(tokenizer: Any, begin: bool, end: bool) -> tuple[list[int], list[int]]:
+    """The begin and the end token, each where it is asked for and there is one."""
+    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
+    return first, [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+
+
+def _padded(rows: Sequence[dict[str, Any]], tokenizer: Any) -> Encoded:
     longest = max(len(row["input_ids"]) for row in rows)
-    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "words": IGNORE}
+    padding = dict.fromkeys(rows[0], 0) | {"input_ids": tokenizer.pad_token_id, "words": IGNORE}
     columns = {
         name: torch.tensor([row[name] + [padding[name]] * (longest - len(row[name])) for row in rows])
         for name in rows[0]
@@ -109,6 +128,35 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
     if types is not None:
         row["token_type_ids"] = ([0] * len(begin) + types + [0] * len(end))[: len(ids)]
     return row
+
+
+def _completions(examples: Examples, tokenizer: Any, max_length: int, end: bool) -> list[dict[str, Any]]:
+    first, last = _marks(tokenizer, True, end)
+    sides = (examples.texts, examples.pairs or ())
+    prompts, answers = (tokenizer(list(side), add_special_tokens=False)["input_ids"] for side in sides)
+    rows = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
+        if not (answer or last) or not (first or prompt):
+            side = "prompt" if answer or last else "answer"
+            raise ForgetlabError(f"the {side} of completion {number} is empty: no token of it can be predicted")
+        written = [*answer, *last][: max_length - 1]  # something stands before the first token that is predicted
+        seen = [*first, *prompt[max(0, len(first) + len(prompt) + len(written) - max_length) :]]
+        length = len(seen) + len(written)
+        rows.append(
+            {
+                "input_ids": seen + written,
+                "attention_mask": [1] * length,
+                "scored": [0] * len(seen) + [1] * len(written),
+                "words": [IGNORE] * length,
+                "cut": len(first) + len(prompt) + len(answer) > max_length,
+            }
+        )
+    return rows
+
+
+def asked(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B, L) bool: the places of a causal batch whose next token counts: an answer's ("scored"), else every token."""
+    return F.pad(batch.get("scored", batch["attention_mask"])[:, 1:], (0, 1)).bool()
 
 
 def inner_tokens(ids: Tensor, tokenizer: Any) -> Tensor:

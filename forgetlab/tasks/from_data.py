@@ -150,6 +150,11 @@ def of_examples(name: str, train: Examples, test: Examples, model: Model, k: int
         )
     if train.kind in ("labelled", "pairs"):
         return Classification(name, train, test, labels=[*(train.labels or ()), *(test.labels or ())])
+    if train.kind == "completions" and model.lm_kind != "causal":
+        raise ForgetlabError(
+            f"{name} has prompts and answers, which need a causal language model; {model.name} is none: give a class "
+            "for each text (kind='labelled')"
+        )
     if model.lm_kind is None:
         raise ForgetlabError(
             f"{model.name} has no language-model head, so plain text ({name}) gives it nothing to learn or to score: "

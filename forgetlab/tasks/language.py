@@ -13,7 +13,7 @@ from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
-from forgetlab.tasks.encoding import inner_tokens, text_tokens
+from forgetlab.tasks.encoding import asked, inner_tokens, text_tokens
 
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
 
@@ -86,6 +86,8 @@ class CausalLM(LanguageModel):
     The end token closes a text, in training and in the perplexity, where the model's pre-training had it
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
+    Of completions (a prompt and what is to be written after it) only the tokens of the answer are predicted, with the
+    prompt in sight: the loss of supervised fine-tuning on demonstrations.
 
     >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
     >>> CausalLM("mine", None, text).metric
@@ -109,7 +111,7 @@ class CausalLM(LanguageModel):
         encoded = self.encoded(model, split)
         batch = encoded.take(index)
         ids = batch["input_ids"]
-        following = F.pad(batch["attention_mask"][:, 1:], (0, 1)).bool()  # places whose next token is real
+        following = asked(batch)
         targets = F.pad(ids[:, 1:], (0, 1))[following]
         batch |= {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
         if split == "test" and not model.end_mark and model.tokenizer.eos_token_id is not None:

@@ -81,17 +81,31 @@ def sample(
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
     """
-    number("temperature", temperature, 0, 1000, above=True)
-    number("top_p", top_p, 0, 1, above=True)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if begin is None:
         raise ForgetlabError(f"{model.name} cannot write: its tokenizer has neither a begin nor an end token")
-    ids = torch.full((count, 1), begin, device=model.device) if start is None else start.to(model.device)
-    given = ids.shape[1]
-    done = torch.zeros(count, dtype=torch.bool, device=model.device)
+    start = torch.full((count, 1), begin) if start is None else start
+    longest = min(max_tokens, model.max_length - start.shape[1] + 1)
+    written, done = written_on(model, start, generator, temperature, top_p, longest)
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def written_on(
+    model: Model, start: Tensor, generator: torch.Generator, temperature: float, top_p: float, max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """(count, n) tokens that a causal model writes after `start`, (count, T), and (count,) whether it came to its end.
+
+    What stands after an end token is padding. The arguments are those of `sample`.
+    """
+    number("temperature", temperature, 0, 1000, above=True)
+    number("top_p", top_p, 0, 1, above=True)
+    tokenizer, ids, given = model.tokenizer, start.to(model.device), start.shape[1]
+    done = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
     past = None
-    for _ in range(min(max_tokens, model.max_length - given + 1)):
+    for _ in range(max_tokens):
         seen = torch.ones_like(ids)
         fresh = ids if past is None else ids[:, -1:]
         out = model.backbone(input_ids=fresh, attention_mask=seen, past_key_values=past, use_cache=True)
@@ -107,8 +121,7 @@ def sample(
         done |= chosen.squeeze(1) == tokenizer.eos_token_id
         if done.all():
             break
-    texts = tokenizer.batch_decode(ids[:, given:], skip_special_tokens=True)
-    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
+    return ids[:, given:], done
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -145,7 +145,8 @@ class Run:
             fresh = torch.arange(task.size()) if pool is None else pool
             left = torch.cat([left, fresh[torch.randperm(len(fresh), generator=self.generator)]])
         index, self._orders[key] = left[: part.count], left[part.count :]
-        return task.batch(self.model, index, self.generator)
+        with self.autocast(), self.state(task):  # a task with a reward lets the model write
+            return task.batch(self.model, index, self.generator)
 
 
 class Method:

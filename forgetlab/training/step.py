@@ -25,13 +25,17 @@ class Passes:
 
     def __init__(self, run: Run, accumulation: int, scaler: torch.amp.GradScaler) -> None:
         self.run, self.accumulation, self.scaler = run, accumulation, scaler
-        self.halved = False
+        self.halved, self.said = False, set[str]()
 
     def draw(self) -> list[tuple[Part, Batch]]:
         """The parts of a step, those that methods add among them, and a fresh batch for each."""
         run, batches = self.run, list[tuple[Part, Batch]]()
         for _ in range(self.accumulation):
             batches += [(part, run.batch(part)) for part in run.parts(run.batch_size // self.accumulation)]
+        for note in dict.fromkeys(note for part, batch in batches for note in part.task.remarks_on(batch)):
+            if note not in self.said:
+                self.said.add(note)
+                run.notes.append(note)
         return batches
 
     def gradient(self, batches: Sequence[tuple[Part, Batch]]) -> Tensor:

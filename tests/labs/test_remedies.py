@@ -24,7 +24,7 @@ from forgetlab.models.loading import load
 from forgetlab.remedies.architectures import Adapters
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers import EWC, KLAnchor
-from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay
+from forgetlab.remedies.replay import ExperienceReplay, GenerativeReplay, Multitask
 from forgetlab.remedies.schedules import LayerwiseRates
 from forgetlab.remedies.stopping import SafetyBrake
 from forgetlab.training.loop import finetune
@@ -279,6 +279,21 @@ def test_the_memory_is_counted() -> None:
     lab.apply({"ratio": 0.0})
     assert mix.point(lab.state, lab.settings()) is None  # no memory: no place on a log scale
     assert lab.state["records"][-1]["scores"] == lab.state["plain"][-1]["scores"]
+
+
+def test_all_old_texts_are_there_with_a_weight_that_can_be_moved() -> None:
+    """L = L_new + w Σ L_old: Multitask's, and with another w another run."""
+    lab = _lab("mix", past=mix.ALL, weight=0.1)
+    assert lab.state is not None
+    bench = _bench_of(lab)
+    bench.model.restore()
+    by_hand = finetune(bench.model, bench.new, methods=[Multitask(bench.watch, 0.1)], watch=bench.watch, **SMALL)
+    assert [dict(r.scores) for r in by_hand] == [record["scores"] for record in lab.state["records"]]
+    assert "All old texts are at hand" in lab.state["message"]
+    assert mix.point(lab.state, lab.settings()) is None
+    first = lab.state["records"][-1]["scores"]
+    lab.apply({"weight": 10.0})
+    assert lab.state["records"][-1]["scores"] != first
 
 
 def test_the_dreams_shown_are_those_that_are_replayed() -> None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError, flag, number
+from forgetlab.errors import ForgetlabError, flag, number, one_of
 from forgetlab.models.heads import Head
 from forgetlab.models.model import Model, copy_of
 from forgetlab.tasks import Classification, LanguageModel, Tagging, Task
+from forgetlab.tasks.encoding import asked
 from forgetlab.training.method import Method, Run, Setting
 
 HeadName = str | None  # None: the language-model head
+Direction = Literal["reverse", "forward"]
 
 
 class OutputPenalty(Method, ABC):
@@ -27,7 +30,8 @@ class OutputPenalty(Method, ABC):
 
     Places that are averaged over: each text (sequence heads), else each token that is not padding, marks such as
     [CLS] included. A masked language model is asked at every token of the text as the new task shows it, hidden or
-    not. Only batches of the new task count, not what a replay adds. The value in a record is the mean since the last.
+    not; a causal one, of a prompt with its answer, where it predicts a token of the answer. Only batches of the new
+    task count, not what a replay adds. The value in a record is the mean since the last.
     """
 
     family = "outputs held"
@@ -55,13 +59,15 @@ class OutputPenalty(Method, ABC):
         if task is not run.task or not self.weight:
             return None
         hidden, mask = run.model.hidden(batch), batch["attention_mask"]
+        at_words = asked(batch) if "scored" in batch else mask
         with torch.no_grad():
             hidden_before = self._before.hidden(batch)
         distances = []
         for head in self._heads:  # one after the other: a vocabulary's logits are large
             with torch.no_grad():
-                before = head_logits(self._before, hidden_before, mask, head)
-            distances.append(self.distance(head_logits(run.model, hidden, mask, head), before))
+                before = head_logits(self._before, hidden_before, at_words if head is None else mask, head)
+            now = head_logits(run.model, hidden, at_words if head is None else mask, head)
+            distances.append(self.distance(now, before))
         value = self.weight * torch.stack(distances).mean()
         self._values.append(value.detach())
         return value
@@ -138,14 +144,16 @@ class LwF(OutputPenalty):
 class KLAnchor(OutputPenalty):
     """Hold the model's predictions on the new texts near those before the fine-tune.
 
-    L = L_task + β mean over places of KL(p_θ ‖ p_θ₀): the language-model head's distribution at each token (causal:
-    of the next one, after the end mark too). A model without such a head is held at the heads it was loaded with
-    (`model.known_names`).
+    L = L_task + β mean over places of KL(p_θ ‖ p_θ₀), or of KL(p_θ₀ ‖ p_θ) where direction is "forward": the
+    language-model head's distribution at each token (causal: of the next one, after the end mark too). A model without
+    such a head is held at the heads it was loaded with (`model.known_names`).
 
-    beta: β ≥ 0. Raises ForgetlabError for another number, or for a model with neither kind of head.
+    beta: β ≥ 0. direction: "reverse" or "forward". Raises ForgetlabError for others, or for a model with neither kind
+    of head.
     Source: the KL term of preference tuning (Ziegler et al. 2019, eq. 2), here in full at every token of the new
-    texts instead of one sample's log-ratio in the reward. The model comes first, the reverse of LwF: to say what
-    the old model would not have said costs much, to stop saying something costs little.
+    texts instead of one sample's log-ratio in the reward. "reverse": the model comes first, other than in LwF: to say
+    what the old model would not have said costs much, to stop saying something costs little. "forward": the old model
+    comes first, as in LwF at T = 1, and what it said must go on being said.
 
     >>> [first, *_, last] = finetune(model, new, methods=[KLAnchor(beta=1)], steps=2, every=1)
     >>> first.penalty.get("kl-anchor"), last.penalty["kl-anchor"] > 0
@@ -155,8 +163,10 @@ class KLAnchor(OutputPenalty):
     name = "kl-anchor"
     main = Setting("beta")
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: float = 1.0, direction: Direction = "reverse") -> None:
         self.beta = number("beta", beta)
+        one_of("direction", direction, get_args(Direction))
+        self.direction = direction
 
     @property
     def weight(self) -> float:
@@ -175,6 +185,8 @@ class KLAnchor(OutputPenalty):
 
     def distance(self, now: Tensor, before: Tensor) -> Tensor:
         now, before = now.log_softmax(-1), before.log_softmax(-1)
+        if self.direction == "forward":  # KL(p₀ ‖ p) = Σ p₀ (log p₀ − log p)
+            return F.kl_div(now, before, reduction="batchmean", log_target=True)
         # KL(p ‖ p₀) = Σ p (log p − log p₀)
         return F.kl_div(before, now, reduction="batchmean", log_target=True)
 

@@ -34,7 +34,7 @@ from forgetlab.remedies.architectures import Frozen, LoRA
 from forgetlab.remedies.interpolation import WeightInterpolation
 from forgetlab.remedies.projection import PCGrad
 from forgetlab.remedies.regularizers import EWC, L2SP, SI, KLAnchor
-from forgetlab.remedies.replay import ExperienceReplay
+from forgetlab.remedies.replay import ExperienceReplay, Multitask
 from forgetlab.remedies.schedules import GradualUnfreezing, LayerwiseRates, Warmup
 from forgetlab.remedies.stopping import SafetyBrake
 from forgetlab.sources.shipped import data_folder
@@ -255,6 +255,20 @@ def test_replay_takes_its_share_of_each_batch(tmp_path: Path) -> None:
     assert (replay._seen, replay._replayed) == (BATCH * STEPS, BATCH * STEPS // 2)  # type: ignore[attr-defined]
     naive = trained(tmp_path, [])
     assert trainer.records[-1].scores[OLD]["perplexity"] < naive.records[-1].scores[OLD]["perplexity"]
+
+
+def test_a_part_counts_for_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L_new + w L_old with w = 3, as finetune has it; with w = 1 other weights come out."""
+
+    def weighed(weight: float) -> list[Method]:
+        return [Multitask([in_order(task(OLD))], weight=weight)]
+
+    heavy, usual = trained(tmp_path, weighed(3.0)), trained(tmp_path, weighed(1.0))
+    model, _ = by_finetune(weighed(3.0), monkeypatch)
+    ours = {n: p.detach() for n, p in model.named_parameters()}
+    close(weights(heavy), ours, gpt_start())
+    apart = sum(float((p - ours[n]).square().sum()) for n, p in weights(usual).items()) ** 0.5
+    assert apart > 0.1
 
 
 # -- checkpoints ------------------------------------------------------------------------------------
