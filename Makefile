@@ -4,11 +4,11 @@ VENV := .venv
 COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One thread each: two small models side by side are faster than one on two threads.
-PARALLEL = -n 2 --dist loadgroup
+# One thread each: two small models side by side are faster than one on two threads. In the order of tests/conftest.py.
+PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
+.PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
   crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
@@ -20,19 +20,22 @@ demo: $(INSTALLED)           ## the main job, headless, on the embedded world
 check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests, the docstrings' examples
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(PYTEST) -m "not slow" tests
+	$(MAKE) --no-print-directory -j 2 types pytest ONLY='-m "not slow"'
 
 test: $(INSTALLED)           ## everything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory -j 2 types pytest
+
+types: $(INSTALLED)          ## types and floors; `check` and `test` look at them beside the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests
 
-nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time
-	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly" tests
+pytest: $(INSTALLED)
+	$(PYTEST) $(ONLY) tests
+
+nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time; the long ones
+	FORGETLAB_NIGHTLY=1 $(PYTEST) -m "hypothesis or nightly or long" tests
 
 test-colab: $(COLAB)/.installed  ## every lesson and lab on a machine as Google Colab hands it out
 	OMP_NUM_THREADS=1 $(COLAB)/bin/python -m pytest $(PARALLEL) tests/notebooks tests/teaching/test_quiz.py

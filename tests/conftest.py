@@ -10,11 +10,16 @@ from hypothesis import HealthCheck, settings
 from forgetlab.models.model import Model
 from forgetlab.training.pretraining import Pretraining, random_model, world_tokenizer
 
-SLOWEST_FIRST = ("notebooks", "browser", "labs")
+# Names of files and folders: files of a minute each, the lessons one by one, and small ones to fill the ends.
+LONGEST_FIRST = (
+    *("test_cli.py", "test_widgets.py", "test_trainer.py", "browser", "test_kept.py", "test_places.py"),
+    *("experiments", "tests", "notebooks", "hub", "labs"),
+)
 
 # Generated inputs: the same few at every run of the suite; with FORGETLAB_NIGHTLY=1 new ones, fifty times as many,
 # each within five seconds (`make nightly`).
 NIGHTLY = os.environ.get("FORGETLAB_NIGHTLY") == "1"
+LONG = NIGHTLY or os.environ.get("FORGETLAB_LONG") == "1"
 COMMON = {"database": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("suite", max_examples=40, derandomize=True, deadline=None, **COMMON)
 settings.register_profile("nightly", max_examples=2000, deadline=5000, print_blob=True, **COMMON)
@@ -30,11 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: a file at a time (its fixtures are shared), lessons one by one, the longest work first."""
 
     def place(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
+        known = {item.path.name, item.path.parent.name}
+        return next((i for i, name in enumerate(LONGEST_FIRST) if name in known), len(LONGEST_FIRST))
 
     items.sort(key=place)
     for item in items:
+        if not LONG and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="long: FORGETLAB_LONG=1 make test, or make nightly"))
         alone = item.name.startswith("test_it_executes")
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 

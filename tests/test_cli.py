@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from forgetlab.__main__ import METHODS_APART
+from forgetlab.__main__ import METHODS_APART, main
 
 pytestmark = pytest.mark.slow
 QUICK = ["--steps", "4", "--every", "2", "--batch", "8", "--limit", "16", "--seeds", "2", "--device", "cpu"]
@@ -21,6 +23,24 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "forgetlab", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+Called = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Called:
+    """The command in tmp_path as `run` gives it, without a new process, which would load torch for five seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # it would stand on stderr
+            status = main([*arguments])
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    return called
 
 
 def test_compare_on_the_embedded_world(tmp_path: Path) -> None:
@@ -40,17 +60,17 @@ def test_compare_on_the_embedded_world(tmp_path: Path) -> None:
     assert "http://" not in page
 
 
-def test_measure_is_one_method(tmp_path: Path) -> None:
-    done = run("measure", "--method", "frozen", *QUICK, "--model", "tiny-gpt", "--new", "sentiment", cwd=tmp_path)
+def test_measure_is_one_method(tmp_path: Path, call: Called) -> None:
+    done = call("measure", "--method", "frozen", *QUICK, "--model", "tiny-gpt", "--new", "sentiment")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "forgetlab-report/results.json").read_text())["summary"][0]["method"] == "frozen"
 
 
-def test_pretrain_on_own_text_and_compare(tmp_path: Path) -> None:
+def test_pretrain_on_own_text_and_compare(tmp_path: Path, call: Called) -> None:
     for name, words in (("old", "the fox ran over the hill"), ("new", "notice of the lease is given in writing")):
         passages = (f"{words} {i} times and {i * 7 % 31} more ." for i in range(160))
         (tmp_path / f"{name}.txt").write_text("\n\n".join(passages))
-    done = run("pretrain", "--text", "old.txt", "--steps", "30", "--out", "gpt", cwd=tmp_path)
+    done = call("pretrain", "--text", "old.txt", "--steps", "30", "--out", "gpt")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "gpt" / "model.safetensors").is_file()
     arguments = [
@@ -65,15 +85,15 @@ def test_pretrain_on_own_text_and_compare(tmp_path: Path) -> None:
         "--lr",
         "3e-3",
     ]
-    done = run("compare", *arguments, *QUICK, "--steps", "40", cwd=tmp_path)
+    done = call("compare", *arguments, *QUICK, "--steps", "40")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "forgetlab-report/results.json").read_text())["summary"]
     kept = {row["method"]: row["tasks"]["old"]["change"] for row in rows}
     assert kept["none"] > 1.2 * kept["replay"]
 
 
-def test_lists(tmp_path: Path) -> None:
-    models, tasks = run("models", cwd=tmp_path), run("tasks", cwd=tmp_path)
+def test_lists(call: Called) -> None:
+    models, tasks = call("models"), call("tasks")
     assert (models.returncode, tasks.returncode) == (0, 0)
     assert "tiny-bert" in models.stdout
     assert "entailment" in tasks.stdout
@@ -112,13 +132,16 @@ def test_lists(tmp_path: Path) -> None:
         (["pretrain", "--text", "empty.csv", "--out", "x"], "empty.csv is empty"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_errors_are_one_line_and_leave_nothing(
+    tmp_path: Path, call: Called, arguments: list[str], message: str
+) -> None:
+    alone = {"someone/model", "1s", "--text"} & {*arguments}  # of a process: the environment, loading, its exit status
     (tmp_path / "busy").mkdir()
     (tmp_path / "busy" / "precious.txt").write_text("mine")
     (tmp_path / "broken.csv").write_bytes(b"PK\x03\x04\x00\x00")
     (tmp_path / "empty.csv").write_text("")
     before = sorted(p.name for p in tmp_path.rglob("*"))
-    done = run(*arguments, cwd=tmp_path)
+    done = run(*arguments, cwd=tmp_path) if alone else call(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("forgetlab: ")
@@ -139,7 +162,7 @@ def timeless(value: object) -> object:
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
-def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, call: Called) -> None:
     """Ctrl-C after the first run, then kill -9 after the second: the rest gives what an undisturbed one gives."""
     arguments = ["compare", "--methods", "none,l2sp", *QUICK, "--steps", "40", "--every", "40"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -156,27 +179,27 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> N
         if how == signal.SIGINT:
             assert "stopped; 1 finished run in cut/runs: the same command with --resume goes on" in error
             assert error.count("\n") == 1
-    refused = run(*arguments, "--out", "cut", cwd=tmp_path)
+    refused = call(*arguments, "--out", "cut")
     assert refused.returncode == 2
     assert "2 finished runs of an interrupted comparison: go on with --resume" in refused.stderr
-    other = run(*arguments, "--lr", "0.5", "--out", "cut", "--resume", cwd=tmp_path)
+    other = call(*arguments, "--lr", "0.5", "--out", "cut", "--resume")
     assert "holds runs of another recipe (lr was 0.001, now 0.5)" in other.stderr
     kept = {path: path.stat().st_mtime_ns for path in runs_in(out)}
     (broken, whole) = kept
     broken.write_text("{")
-    done = run(*arguments, "--out", "cut", "--resume", cwd=tmp_path)
+    done = call(*arguments, "--out", "cut", "--resume")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"computed again: {broken.name}") == 1
     assert whole.stat().st_mtime_ns == kept[whole]
-    run(*arguments, "--out", "whole", cwd=tmp_path)
+    call(*arguments, "--out", "whole")
     cut, undisturbed = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("cut", "whole"))
     assert any("damaged in" in note for note in cut["notes"])
     assert timeless({**cut, "notes": []}) == timeless({**undisturbed, "notes": []})
 
 
-def test_a_budget_is_searched_and_taken_up_again(tmp_path: Path) -> None:
+def test_a_budget_is_searched_and_taken_up_again(tmp_path: Path, call: Called) -> None:
     arguments = ["compare", "--methods", "l2sp,frozen", *QUICK, "--keep", "0.9", "--out", "report"]
-    done = run(*arguments, "--budget", "1m", cwd=tmp_path)
+    done = call(*arguments, "--budget", "1m")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "report" / "results.json").read_text())
     assert {row["method"].partition(":")[0] for row in results["summary"]} == {"none", "l2sp", "frozen"}
@@ -187,16 +210,16 @@ def test_a_budget_is_searched_and_taken_up_again(tmp_path: Path) -> None:
     assert results["keep"] == 0.9
     assert (tmp_path / "report" / "frontier.png").is_file()
     stamps = {path: path.stat().st_mtime_ns for path in runs_in(tmp_path / "report")}
-    again = run(*arguments, "--budget", "1m", "--resume", cwd=tmp_path)
+    again = call(*arguments, "--budget", "1m", "--resume")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in runs_in(tmp_path / "report")} == stamps
     assert timeless(json.loads((tmp_path / "report" / "results.json").read_text())) == timeless(results)
 
 
-def test_all_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
+def test_all_leaves_out_what_does_not_fit(tmp_path: Path, call: Called) -> None:
     """Nothing is there to be replayed: the riddles have no training side."""
     limits = ["--steps", "1", "--batch", "4", "--limit", "8", "--seeds", "1", "--device", "cpu"]
-    done = run("compare", "--model", "tiny-gpt", "--watch", "cloze", "--methods", "all", *limits, cwd=tmp_path)
+    done = call("compare", "--model", "tiny-gpt", "--watch", "cloze", "--methods", "all", *limits)
     assert done.returncode == 0, done.stderr
     assert "note: replay does not fit here and was left out: " in done.stdout
     methods = {row["method"] for row in json.loads((tmp_path / "forgetlab-report/results.json").read_text())["summary"]}
@@ -204,7 +227,7 @@ def test_all_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
     assert "replay" not in methods
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk(tmp_path: Path, call: Called) -> None:
     """/dev/full answers every write with "no space left"; here the folder is a file system of 64 KiB, if we may."""
     small = tmp_path / "small"
     small.mkdir()
@@ -212,7 +235,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
-        done = run("measure", *QUICK, "--out", str(small / "report"), cwd=tmp_path)
+        done = call("measure", *QUICK, "--out", str(small / "report"))
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
         assert {path.name for path in small.rglob("*.*")} <= {

@@ -19,7 +19,6 @@ from tests.notebooks.execute import lessons
 
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "binder" / "requirements.txt"
-GIGABYTE = 10**9
 
 
 def said(command: list[str], folder: Path, env: Mapping[str, str] | None = None) -> str:
@@ -62,16 +61,11 @@ def test_the_dev_container_s_command_makes_a_machine_that_runs_forgetlab(tmp_pat
     assert said(["python", "-c", code], tmp_path, env).startswith(str(tmp_path / "machine"))  # what was built
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux counts it")
-def test_a_lesson_fits_into_binder() -> None:
-    """mybinder.org gives 2 GB; what every lesson takes is recorded, and the first of them is taken again."""
+def test_every_lesson_s_recorded_memory_fits_into_binder() -> None:
+    """What it takes now is looked at where it runs: test_it_executes in tests/notebooks."""
     recorded = json.loads(memory.RESULT.read_text(encoding="utf-8"))["peak of a lesson, MB"]
     assert list(recorded) == [path.stem for path in lessons()]
-    assert max(recorded.values()) < 2000
-    found = memory.peak(lessons()[0])
-    assert 0.2 * GIGABYTE < found < 2 * GIGABYTE
-    assert found / 1e6 == pytest.approx(recorded[lessons()[0].stem], rel=0.5)
+    assert max(recorded.values()) * 1e6 < memory.BINDER
     words = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{max(recorded.values())} MB" in words
 

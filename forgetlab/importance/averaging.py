@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from typing import Literal
 
 import torch
@@ -12,6 +14,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.importance import per_example
 from forgetlab.importance.per_example import Power, powered
 from forgetlab.importance.readers import Batch, Reader
+from forgetlab.models.sharded import is_sharded, within
 
 How = Literal["auto", "hooks", "loop"]
 Importance = dict[str, Tensor]
@@ -23,6 +26,8 @@ Objectives = Callable[[Tensor, Batch], Iterator[Objective]]  # of the logits of 
 def mean_over_examples(reader: Reader, objectives: Objectives, power: Power, method: How) -> Importance:
     """Mean over examples of Σ over objectives of |∂s/∂θ|^power."""
     named = dict(reader.module.named_parameters())
+    if any(is_sharded(p) for p in named.values()):
+        return _in_pieces(reader, objectives, power)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
     trusted = _trusted_hooks(reader) if method in ("auto", "hooks") else set()
     count = 0
@@ -88,6 +93,37 @@ def _by_loop(
                 if grad is not None:
                     sums[name] += powered(grad.float(), power)
     return sums
+
+
+def _in_pieces(reader: Reader, objectives: Objectives, power: Power) -> Importance:
+    """The same for a model in pieces (FSDP): the result is in pieces like the weights, none of which is ever whole.
+
+    Every process goes through the same examples, one at a time, with a forward pass for each objective: FSDP hands out
+    a gradient only as the mean over the processes, at the end of a backward pass.
+    """
+    named = dict(reader.module.named_parameters())
+    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
+    count = 0
+    for batch in reader.batches():
+        count += reader.rows(batch)
+        with torch.no_grad():
+            asked = list(objectives(within(reader.module, partial(reader.logits, batch)), batch))
+        owners = reader.owners(batch)
+        for i, objective in product(range(reader.rows(batch)), asked):
+            one, own = reader.take(batch, i, i + 1), (owners == i).nonzero().squeeze(1)
+            for p in named.values():
+                p.grad = None
+            within(reader.module, partial(_total, reader, one, own, objective)).backward()
+            for name, p in named.items():
+                if p.grad is not None:
+                    sums[name] += powered(p.grad.float(), power)
+    for p in named.values():
+        p.grad = None
+    return {name: value / count for name, value in sums.items()}
+
+
+def _total(reader: Reader, batch: Batch, places: Tensor, objective: Objective) -> Tensor:
+    return objective(reader.logits(batch), places).sum()
 
 
 def _trusted_hooks(reader: Reader) -> set[str]:

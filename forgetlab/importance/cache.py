@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from forgetlab.importance.fisher import Importance
 from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
+from forgetlab.models.sharded import is_sharded
 from forgetlab.tasks import Task
 
 ROOM = 64e6  # bytes that are kept of a task: some seeds of a small model, of a large one the latest alone
@@ -20,6 +21,8 @@ def once(model: Model, task: Task, how: object, compute: Callable[[], Importance
 
     A λ slider or a sweep then waits for the first run only. The tensors are shared: do not change them in place.
     """
+    if any(is_sharded(p) for p in model.parameters()):
+        return compute()  # in pieces; and a process that had it kept would not take part in the others' passes
     own = f"heads.{getattr(task, 'head', '')}."  # the weights of other heads play no part, only that they are there
     digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
     for name, p in model.named_parameters():

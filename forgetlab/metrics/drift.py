@@ -74,7 +74,8 @@ def parameter_drift(before: Weights, after: Weights) -> Drift:
             raise ForgetlabError(f"parameter {name!r} is missing after; expected {expected}")
         if a.shape != b.shape:
             raise ForgetlabError(f"parameter {name!r} has shape {[*a.shape]} after; expected {[*b.shape]}")
-        storage = (a.device, a.data_ptr(), a.shape, a.stride())
+        here = a.to_local() if hasattr(a, "to_local") else a  # of torch's DTensor the piece that lies here
+        storage = (a.device, here.data_ptr(), a.shape, a.stride())
         if a.is_floating_point() and storage not in seen:
             seen.add(storage)
             group = layers.setdefault(layer_of(name), ([], []))
@@ -93,6 +94,11 @@ def parameter_drift(before: Weights, after: Weights) -> Drift:
 
 
 def _norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    if any(hasattr(tensor, "full_tensor") for tensor in tensors):
+        each = [torch.linalg.vector_norm(tensor) for tensor in tensors]
+        return torch.linalg.vector_norm(
+            torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in each])
+        )
     pieces = [piece for tensor in tensors for piece in tensor.reshape(-1).split(_PIECE)]
     return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in torch._foreach_norm(pieces)]))
 

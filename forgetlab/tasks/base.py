@@ -19,6 +19,7 @@ from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import Tally, score_of_sums, stratified
 from forgetlab.models.memory import free, out_of_memory
 from forgetlab.models.model import Model, evaluating
+from forgetlab.models.sharded import is_sharded
 from forgetlab.sources import Examples
 from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
 
@@ -130,8 +131,8 @@ class Task(ABC):
         with evaluating(model):
             while True:
                 try:
-                    with torch.inference_mode():
-                        return self._scored(model, limit)
+                    with torch.no_grad(), torch.inference_mode(not is_sharded(next(model.parameters()))):
+                        return self._scored(model, limit)  # FSDP writes into what the pass before has left
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.rows_at_once == 1:
                         raise

@@ -9,6 +9,7 @@ import torch
 
 from forgetlab.metrics import parameter_drift
 from forgetlab.models.model import evaluating
+from forgetlab.models.sharded import within
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Scores, Tagging, Tally, Task
 from forgetlab.training.method import Method, Run, by_name
 from forgetlab.training.record import Record
@@ -26,7 +27,7 @@ def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor 
 
     def score(task: Task) -> Scored:
         with torch.no_grad(), run.autocast(), run.state(task):
-            return task.scored(run.model, limit)
+            return within(run.model, lambda: task.scored(run.model, limit))
 
     with evaluating(run.model):  # here once: a task that puts a mode back must not do so in the middle of another
         found: dict[str, Scored] = {}

@@ -172,6 +172,7 @@ class Method:
     main: ClassVar[Setting | None] = None
     saved: ClassVar[tuple[str, ...]] = ()
     adds_weights: ClassVar[bool] = False  # parts of its own beside the model's
+    spread: ClassVar[bool] = False  # works where FSDP has spread the weights over several processes
 
     def setup(self, run: Run) -> None:
         """Before the first step, with the model still as it was; what changes its structure does so here."""

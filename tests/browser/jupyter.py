@@ -119,10 +119,11 @@ class Server:
                 raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()}")
             time.sleep(0.2)
 
-    def _ask(self, path: str, method: str = "GET") -> None:
+    def _ask(self, path: str, method: str = "GET") -> bytes:
         asked = urllib.request.Request(f"{self.url}{path}", method=method)
         asked.add_header("Authorization", f"token {self.token}")
-        urllib.request.urlopen(asked, timeout=5).close()
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            return bytes(answer.read())
 
     def _answers(self) -> bool:
         try:
@@ -130,6 +131,11 @@ class Server:
         except OSError:
             return False
         return True
+
+    def end_kernels(self) -> None:
+        """End the kernels; the server stays."""
+        for kernel in json.loads(self._ask("/api/kernels")):
+            self._ask(f"/api/kernels/{kernel['id']}", "DELETE")
 
     def close(self) -> int:
         """End the server and its kernels; its exit status. Killed (a status below 0) where it does not end."""

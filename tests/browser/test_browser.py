@@ -32,12 +32,20 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    started = Server(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("jupyter"))
     yield started
     if started.process.poll() is None:
         started.close()
+
+
+@pytest.fixture
+def server(shared: Server) -> Iterator[Server]:
+    """The server, without kernels of earlier tests; the last test ends it."""
+    yield shared
+    if shared.process.poll() is None:
+        shared.end_kernels()
 
 
 def busy(notebook: Notebook) -> None:
@@ -77,9 +85,9 @@ def test_the_first_lesson_runs_from_top_to_bottom(server: Server) -> None:
 
 
 def test_labs_in_notebook_7(server: Server) -> None:
-    write(server.root / "labs.ipynb", CELLS[:BUSY])
+    write(server.root / "seven.ipynb", CELLS[:BUSY])
     with browser() as page:
-        notebook = Notebook(page, server, "labs.ipynb", at="notebooks")
+        notebook = Notebook(page, server, "seven.ipynb", at="notebooks")
         assert page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
         for cell in range(BUSY):
             notebook.run_cell(cell)

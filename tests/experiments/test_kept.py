@@ -359,6 +359,7 @@ def test_two_comparisons_into_one_folder_and_an_end_that_the_system_asks_for(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
 @pytest.mark.parametrize(("what", "rounds"), [("compare", 1), ("trainer", 2)])
 def test_killed_at_random_moments_and_resumed_gives_the_same_bits(what: str, rounds: int) -> None:

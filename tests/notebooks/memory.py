@@ -1,5 +1,7 @@
 """How much memory a lesson takes: the most that its kernel and the processes it starts hold together (Linux).
 
+Each lesson of the suite is looked at while it runs (test_notebooks.py).
+
 python -m tests.notebooks.memory [NN …]
 Runs the lessons one after the other and writes benchmarks/results/memory.json.
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,6 +21,7 @@ import torch
 from tests.notebooks.execute import execute, lessons
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "memory.json"
+BINDER = 2e9  # bytes that mybinder.org gives
 EVERY = 0.1  # seconds between looks
 
 
@@ -32,29 +37,31 @@ def held() -> int:
     return total
 
 
-def peak(lesson: Path) -> int:
-    """Bytes, at the highest, while a lesson runs from top to bottom in a new kernel."""
+@contextmanager
+def watched(every: float = EVERY) -> Iterator[list[int]]:
+    """Within it somebody looks; the one number of the list is the most that was held, in bytes."""
     over, most = threading.Event(), [0]
 
     def look() -> None:
-        while not over.wait(EVERY):
+        while not over.wait(every):
             most[0] = max(most[0], held())
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        execute(lesson)
+        yield most
     finally:
         over.set()
         looking.join()
-    return most[0]
 
 
 if __name__ == "__main__":
     found: dict[str, int] = {}
     for path in lessons():
         if len(sys.argv) == 1 or path.name[:2] in sys.argv[1:]:
-            found[path.stem] = round(peak(path) / 1e6)
+            with watched() as most:
+                execute(path)
+            found[path.stem] = round(most[0] / 1e6)
             print(f"{path.stem}: {found[path.stem]:,} MB", flush=True)
     if len(sys.argv) == 1:
         result = {"torch": torch.__version__, "peak of a lesson, MB": found}

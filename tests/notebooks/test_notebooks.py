@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 from html import unescape
@@ -13,7 +14,7 @@ import ipywidgets
 import nbformat
 import pytest
 
-from tests.notebooks import bare, colab
+from tests.notebooks import bare, colab, memory
 from tests.notebooks.execute import WIDGET, execute, lessons
 
 LESSONS = pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
@@ -49,13 +50,19 @@ def test_it_executes(path: Path, place: tuple[Path, str]) -> None:
     folder, kernel = place
     if path.parent != folder:
         shutil.copy(path, folder)
-    notebook, said = execute(folder / path.name, kernel)
+    with memory.watched(every=0.3) as most:
+        notebook, said = execute(folder / path.name, kernel)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error"
             assert not (output.output_type == "stream" and output.name == "stderr"), output.text
     hidden = [words for words in said if re.search(r"(^|>)error|Traceback", words)]
     assert not hidden
+    if Path("/proc/self/smaps_rollup").exists():  # Linux counts what a process holds
+        assert 0.2e9 < most[0] < memory.BINDER
+        if kernel == "python3" and path == lessons()[0]:
+            recorded = json.loads(memory.RESULT.read_text(encoding="utf-8"))["peak of a lesson, MB"]
+            assert most[0] / 1e6 == pytest.approx(recorded[path.stem], rel=0.5)
 
 
 @LESSONS

@@ -74,6 +74,7 @@ class EWC(Measured):
     """
 
     name = "ewc"
+    spread = True
 
     def __init__(
         self,

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forgetlab.models.sharded import is_sharded
+
 Term = tuple[Tensor, Tensor | float, Tensor]  # a weight, its λΩ, and where it is pulled to
 
 PIECE = 2**18  # elements that are pulled at a time: 1 MiB
 
 
 def is_large(p: Tensor) -> bool:
-    return p.device.type == "cpu" and p.numel() > PIECE and p.is_contiguous()
+    return p.device.type == "cpu" and p.numel() > PIECE and p.is_contiguous() and not is_sharded(p)
 
 
 def few_rows(p: Tensor, strength: Tensor | float) -> Tensor | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError, flag, number
 from forgetlab.importance import Importance, check_importance
+from forgetlab.models.sharded import like, whole
 from forgetlab.remedies.regularizers import in_cache
 from forgetlab.training.method import Method, Run, Setting
 
@@ -75,8 +76,8 @@ class Quadratic(Method):
         for name, p in run.weights.items():
             lam = _lam_of(self._lam, name)
             if lam and (omega is None or name in omega):
-                strength = lam if omega is None else lam * omega[name].to(p)
-                self._terms.append((p, strength, anchor[name].to(p)))
+                strength = lam if omega is None else lam * like(omega[name], p)
+                self._terms.append((p, strength, like(anchor[name], p)))
                 self._rows[p] = in_cache.few_rows(p, strength)
 
     @property
@@ -87,7 +88,7 @@ class Quadratic(Method):
     def _usual(self, run: Run, omega: Importance | None) -> float:
         """λ = strength · 0.02 / mean Ω; 0 where Ω is 0 everywhere."""
         known = [torch.ones(1)] if omega is None else [omega[name] for name in run.weights if name in omega]
-        total = sum(float(value.sum(dtype=torch.float64)) for value in known)
+        total = sum(float(whole(value.sum(dtype=torch.float64))) for value in known)
         mean = total / max(1, sum(value.numel() for value in known))
         if not math.isfinite(mean):
             raise ForgetlabError(f"{self.name}: the importance has values that are not finite; expected finite ones")
@@ -107,7 +108,7 @@ class Quadratic(Method):
 
     def penalty(self, run: Run) -> Tensor:
         zero = torch.zeros((), device=run.model.device)
-        return sum(((s * (p - a) ** 2).sum() / 2 for p, s, a in self._active()), zero)
+        return sum((whole((s * (p - a) ** 2).sum()) / 2 for p, s, a in self._active()), zero)
 
     @torch.no_grad()
     def add_penalty_gradient(self, run: Run) -> None:
@@ -160,6 +161,7 @@ class L2SP(Quadratic):
     """
 
     name = "l2sp"
+    spread = True
 
     def __init__(
         self, lam: Lam | None = None, beta: float = 0.0, proximal: bool = False, strength: float = 1.0
@@ -172,7 +174,7 @@ class L2SP(Quadratic):
             super().check(run)
 
     def penalty(self, run: Run) -> Tensor:
-        new = sum(((p**2).sum() / 2 for p in self._new(run)), torch.zeros((), device=run.model.device))
+        new = sum((whole((p**2).sum()) / 2 for p in self._new(run)), torch.zeros((), device=run.model.device))
         return super().penalty(run) + self.beta * new
 
     @torch.no_grad()

@@ -85,6 +85,7 @@ class ExperienceReplay(Replay):
     """
 
     name = "replay"
+    spread = True
 
     def __init__(
         self, old: Sequence[Task], ratio: float = 0.25, memory: int = 2000, sampling: Sampling = "reservoir"

@@ -1,5 +1,5 @@
-"""transformers' Trainer with remedies and watched tasks."""
+"""transformers' Trainer and trl's trainers with remedies and watched tasks."""
 
-from forgetlab.training.huggingface.trainer import ForgettingTrainer
+from forgetlab.training.huggingface.trainer import ForgettingMixin, ForgettingTrainer
 
-__all__ = ["ForgettingTrainer"]
+__all__ = ["ForgettingMixin", "ForgettingTrainer"]

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.lm_heads import lm_logits
-from forgetlab.models.model import Model, lm_kind_of
+from forgetlab.models.model import Batch, Model, lm_kind_of
 from forgetlab.sources import Examples
 from forgetlab.tasks import Task
 
@@ -69,6 +70,27 @@ class Theirs(Task):
         raise ForgetlabError("the Trainer's own data are its own: no method can draw, compute or score them")
 
     _collate = logits = _scored = cast(Any, _refuse)
+
+
+def texts_of(inputs: Batch) -> Batch:
+    """A Trainer's batch as methods read it: token ids (texts, tokens) and their mask.
+
+    Of trl's forms: GRPO's prompts and answers side by side, the answers "scored"; packed texts, which stand in one row
+    with positions that begin anew, below each other.
+    """
+    if "prompt_ids" in inputs:
+        mask, answers = inputs["prompt_mask"], inputs["completion_mask"]
+        return {
+            "input_ids": torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            "attention_mask": torch.cat([mask, answers], 1),
+            "scored": torch.cat([torch.zeros_like(mask), answers], 1),
+        }
+    if "attention_mask" in inputs or "position_ids" not in inputs:
+        return inputs
+    starts = (inputs["position_ids"].flatten() == 0).nonzero().flatten().tolist()
+    texts = list(inputs["input_ids"].flatten().tensor_split(starts[1:]))
+    ids, mask = (pad_sequence(one, batch_first=True) for one in (texts, [torch.ones_like(text) for text in texts]))
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -15,13 +15,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from forgetlab.errors import ForgetlabError
+from forgetlab.models.sharded import like, whole
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.watching import Watching
 from forgetlab.training.method import Run
 
 
 class Resuming(Watching):
-    """The part of `ForgettingTrainer` that saves and resumes; the whole defines what is declared here."""
+    """The part of `ForgettingMixin` that saves and resumes; the whole defines what is declared here."""
 
     _run: Run | None
     _settings: list[list[Any]] | None  # of the methods, before their setup
@@ -57,9 +58,12 @@ class Resuming(Watching):
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
             checkpoints.unseal(folder)
+        if self.args.should_save or self.is_fsdp_enabled:  # of weights in pieces every process has one to give
             own = {id(p) for p in self.model.parameters()}
-            shared = {f"anchor/{name}": value for name, value in run.anchor.items()}
+            shared = {f"anchor/{name}": whole(value).cpu() for name, value in run.anchor.items()}
             shared |= {f"head/{n}": p for n, p in self.together.named_parameters() if id(p) not in own}
+        if not self.args.should_save:
+            shared = {}
         more = {
             "methods": self._settings,
             "first": self._first,
@@ -80,7 +84,10 @@ class Resuming(Watching):
         folder = Path(resume_from_checkpoint)
         saved = checkpoints.load(folder, self.args.process_index)
         self._check_same(saved.plain)
-        self._to_anchor(saved.group("anchor"))
+        if self._run is None:
+            self._to_anchor(saved.group("anchor"))
+        else:  # FSDP: the methods had to be set up first
+            self._check_anchor(self._run, saved.group("anchor"))
         run, heads = self._begin(), saved.group("head")
         with checkpoints.explained(folder), torch.no_grad():
             saved.bring_back(run, self.methods, self.args.device)
@@ -121,7 +128,20 @@ class Resuming(Watching):
         for name, value in anchor.items():
             if name not in named or named[name].shape != value.shape:
                 raise ForgetlabError(f"the checkpoint is of another model: {name!r} does not fit the one given")
-            named[name].copy_(value)
+            named[name].copy_(like(value, named[name]))
+
+    def _check_anchor(self, run: Run, anchor: Mapping[str, Tensor]) -> None:
+        """Raise ForgetlabError where a run in pieces would go on from another start than it began with."""
+        here = {name: whole(value).cpu() for name, value in run.anchor.items()}
+        if odd := sorted(
+            n
+            for n in here.keys() | anchor.keys()
+            if not (n in here and n in anchor and torch.equal(here[n], anchor[n]))
+        ):
+            raise ForgetlabError(
+                f"the checkpoint's run began with other weights than the model given ({odd[0]}): with FSDP give the "
+                "Trainer the model that it began with"
+            )
 
     def _ended(self, checkpoint: str) -> TrainOutput | None:
         """Of a run that was at its end: the weights and the state as they were then, and a record of them."""

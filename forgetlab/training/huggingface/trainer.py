@@ -1,4 +1,4 @@
-"""The remedies and the forgetting scores inside `transformers.Trainer`: a thin subclass.
+"""The remedies and the forgetting scores inside `transformers.Trainer` and trl's trainers: a mixin.
 
 Everything else stays the Trainer's: data, loss, precision, accumulation, logging, checkpoints, several processes.
 """
@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.model import Model, evaluating, lm_kind_of
+from forgetlab.models.sharded import is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
-from forgetlab.training.huggingface.lent_heads import Theirs, plain
+from forgetlab.training.huggingface.lent_heads import Theirs, plain, texts_of
 from forgetlab.training.huggingface.resuming import Resuming
 from forgetlab.training.method import Method, Run, grouped
 
 
-class ForgettingTrainer(Resuming):
-    """A Trainer with remedies and watched tasks.
+class ForgettingMixin(Resuming):
+    """Remedies and watched tasks for any Trainer: `class MySFT(ForgettingMixin, SFTTrainer)`, and trl has them.
 
-    model, args, train_dataset, data_collator, …: as for `transformers.Trainer`; a peft model or a `forgetlab.load`ed
-    one (its body is trained) will do too. methods: remedies, composed in order. watch: tasks to score along the way.
+    model and all that is not named here: as the Trainer takes it, in its order; a `forgetlab.load`ed model (its body is
+    trained) will do too. methods: remedies, composed in order. watch: tasks to score along the way.
     before: a forgetlab model of the same checkpoint, whose language-model head and named heads serve the watched
     tasks and the remedies where `model` has none of its own; its backbone is replaced by the one in training.
     watch_every: steps between scores (None: `args.logging_steps`), besides those before the first step and after the
@@ -35,25 +37,34 @@ class ForgettingTrainer(Resuming):
     Scores go where the Trainer logs: "watch/entities/f1", "kept/entities" (the share of what was known above a guesser,
     `metrics.retention.kept`; not there where there is nothing to lose), "penalty/ewc", "drift". `records` holds them as
     finetune's Records. A method that stops the run says why in `stopped`. The penalty's gradient is added once per
-    optimizer step, before clipping.
-    With replay, the batch is used whole and its loss gets the share that replay leaves it.
+    optimizer step, before clipping. Without methods the weights are those of the Trainer alone, bit for bit.
+    With replay, the batch is used whole and its loss gets the share that replay leaves it. Examples are the texts of a
+    batch: packed ones each by itself, and of a preference both answers.
     Checkpoints hold the state of the methods; resume with the same methods, or a ForgetlabError names the difference.
     A record's `loss` is the mean over the training steps since the last one. The score of the new task, which
     EarlyStopping reads, is the loss on the evaluation set at that step (nan where the Trainer does not evaluate then),
     or the record's loss where no evaluation is asked for.
-    Raises ForgetlabError where the tasks or methods do not fit the model.
+    Raises ForgetlabError where the tasks or methods do not fit the model, and for a class that names a Trainer first.
 
-    >>> from transformers import AutoModelForSequenceClassification, TrainingArguments
-    >>> own = AutoModelForSequenceClassification.from_config(model.config)
-    >>> ForgettingTrainer(own, TrainingArguments("out"), train_dataset=[{}], watch=[old], before=model).records
+    >>> from transformers import Trainer, TrainingArguments
+    >>> class Mine(ForgettingMixin, Trainer):  # or trl's SFTTrainer, DPOTrainer, GRPOTrainer
+    ...     pass
+    >>> Mine(model, TrainingArguments("out"), train_dataset=[{}], watch=[old]).records
     []
     """
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        order = cls.__mro__
+        if Trainer in order and order.index(Trainer) < order.index(ForgettingMixin):
+            raise ForgetlabError(
+                f"{cls.__name__}: ForgettingMixin stands before the Trainer: class X(ForgettingMixin, SFTTrainer)"
+            )
+
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module,
-        args: TrainingArguments | None = None,
-        *,
+        model: PreTrainedModel | nn.Module | str,
+        *given: Any,
         methods: Sequence[Method] = (),
         watch: Sequence[Task] = (),
         before: Model | None = None,
@@ -65,9 +76,11 @@ class ForgettingTrainer(Resuming):
             before, model = model, model.body
         if (names := [task.name for task in watch]) and len(set(names)) < len(names):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
-        if lm_kind_of(plain(model)) == "causal" and getattr(plain(model), "loss_type", "") is None:
-            cast(Any, plain(model)).loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
-        super().__init__(methods, watch, limit, before, model=model, args=args, **trainer)
+        if isinstance(model, nn.Module):
+            body = cast(Any, plain(model))
+            if lm_kind_of(body) == "causal" and getattr(body, "loss_type", "") is None:
+                body.loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
+        super().__init__(methods, watch, limit, before, model, *given, **trainer)
         self.watch_every = whole("watch_every", watch_every or max(1, int(self.args.logging_steps)))
         self._run: Run | None = None
         self._settings = None
@@ -88,6 +101,11 @@ class ForgettingTrainer(Resuming):
                 raise ForgetlabError(
                     f"{method.name} adds weights that a Trainer's checkpoint cannot hold: give the Trainer a peft "
                     "model instead, or use finetune"
+                )
+            if self.is_fsdp_enabled and not method.spread:
+                raise ForgetlabError(
+                    f"{method.name} does not work where FSDP has spread the weights over processes: take L2SP, EWC or "
+                    "ExperienceReplay, or let each process have the whole model (DDP)"
                 )
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
@@ -116,8 +134,21 @@ class ForgettingTrainer(Resuming):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
             return self.optimizer
-        run = self._begin()
-        optimizer = super().create_optimizer(model)
+        if self.is_fsdp_enabled:  # the weights are yet to be spread: see create_scheduler
+            return super().create_optimizer(model)
+        self._begin()
+        return self._grouped(super().create_optimizer(model))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """By now the weights are as they will be trained; those of FSDP were spread after the optimizer was made."""
+        if self.is_fsdp_enabled and self._run is None:
+            self._begin()
+            self._grouped(cast(Any, self.optimizer).optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _grouped(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimizer with its groups as the methods want them."""
+        run = cast(Run, self._run)
         names = {p: name for m in (self.model, self.together) for name, p in m.named_parameters()}
         groups = [{**group, "names": [names[p] for p in group["params"]]} for group in optimizer.param_groups]
         # heads of the watched tasks that are not the Trainer's own: they learn when they are replayed
@@ -155,28 +186,37 @@ class ForgettingTrainer(Resuming):
     ) -> Any:
         if not model.training or not self.methods or self._run is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        run, batch = self._run, dict(inputs)
-        own, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        run, kept = self._run, dict(inputs)
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        own, outputs = found if return_outputs else (found, None)
+        batch = texts_of(kept)
         count = len(next(value for value in batch.values() if isinstance(value, Tensor)))
         parts = run.parts(count)
         # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
-        whole_step = getattr(self, "loss_is_scaled_for_ga", None)  # newer transformers let one say so
-        if whole_step is None:
-            whole_step = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or self.compute_loss_func
-        scale = 1 / self.current_gradient_accumulation_steps if whole_step else 1.0
-        if scale < 1 and num_items_in_batch is not None and self._is_mean(model, batch, num_items_in_batch):
+        said = getattr(self, "loss_is_scaled_for_ga", None)  # newer transformers let one say so
+        counted = num_items_in_batch is not None
+        done = said if said is not None else (self.model_accepts_loss_kwargs and counted) or self.compute_loss_func
+        scale = 1 / self.current_gradient_accumulation_steps if done else 1.0
+        asked = (
+            scale < 1 and counted and said is None and not self._is_trl()
+        )  # trl's losses are what they are said to be
+        if asked and self._is_mean(model, kept, num_items_in_batch):
             own = own * scale  # else the task would weigh as many times more than all that is added
         loss = sum(part.count for part in parts if part.task is run.task) / count * own
         for part in parts:
             new = part.task is run.task
-            share, more = scale * part.weight * part.count / count, torch.zeros((), device=own.device)
+            if new and all(type(method).batch_penalty is Method.batch_penalty for method in self.methods):
+                continue
+            share = scale * part.weight * part.count / count
             values = batch if new else run.batch(part)
             with run.state(part.task), self.together.shared_forward():
-                if not new:
-                    more = more + part.task.loss(self.together, values)
-                more = sum(run.batch_penalties(part.task, values), more)
-            loss = loss + share * more
+                loss = loss + share * within(self.together, partial(self._added, part.task, values, new))
         return (loss, outputs) if return_outputs else loss
+
+    def _added(self, task: Task, batch: Any, new: bool) -> Tensor:
+        """What a batch adds to the Trainer's own loss: that of an old task, and the methods' terms."""
+        own = torch.zeros((), device=self.args.device) if new else task.loss(self.together, batch)
+        return sum(cast(Run, self._run).batch_penalties(task, batch), own)
 
     @torch.no_grad()
     def _is_mean(self, model: Any, inputs: Any, count: Any) -> bool:
@@ -204,6 +244,7 @@ class ForgettingTrainer(Resuming):
             run.finish_gradients()
         gradients = [p.grad for p in run.trained() if p.grad is not None]
         if self.methods and self.accelerator.num_processes > 1:  # other draws in each process, one step for all
+            gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # FSDP has done so by now
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
         if scale != 1.0:
@@ -222,10 +263,23 @@ class ForgettingTrainer(Resuming):
         self.together.zero_grad()
 
 
+class ForgettingTrainer(ForgettingMixin, Trainer):
+    """transformers' Trainer with remedies and watched tasks: see `ForgettingMixin` for what it takes besides.
+
+    model, args, train_dataset, data_collator, …: as for `transformers.Trainer`; a peft model or a `forgetlab.load`ed
+    one (its body is trained) will do too.
+
+    >>> from transformers import AutoModelForSequenceClassification, TrainingArguments
+    >>> own = AutoModelForSequenceClassification.from_config(model.config)
+    >>> ForgettingTrainer(own, TrainingArguments("out"), train_dataset=[{}], watch=[old], before=model).records
+    []
+    """
+
+
 class _Hooks(TrainerCallback):
     """Where the Trainer calls back: after the optimizer's step, and around the run."""
 
-    def __init__(self, trainer: ForgettingTrainer) -> None:
+    def __init__(self, trainer: ForgettingMixin) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

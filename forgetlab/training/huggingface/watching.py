@@ -23,17 +23,25 @@ from forgetlab.training.measuring import measured
 from forgetlab.training.method import Method, Run
 from forgetlab.training.record import Record, Status, main_score
 
+_SomeTrainer: Any = object  # a Trainer of any kind stands behind it
 
-class Watching(Trainer):
-    """The part of `ForgettingTrainer` that scores and logs."""
+
+class Watching(_SomeTrainer):
+    """The part of `ForgettingMixin` that scores and logs."""
 
     def __init__(
-        self, methods: Sequence[Method], watch: Sequence[Task], limit: int | None, before: Model | None, **trainer: Any
+        self,
+        methods: Sequence[Method],
+        watch: Sequence[Task],
+        limit: int | None,
+        before: Model | None,
+        *given: Any,
+        **trainer: Any,
     ) -> None:
-        tokenizer = trainer.get("processing_class") or (before.tokenizer if before else None)
+        super().__init__(*given, **trainer)
+        tokenizer = self.processing_class or (before.tokenizer if before else None)
         if tokenizer is None and (watch or methods):
             raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
-        super().__init__(**trainer)
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
         self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
         for task in self.watch:
@@ -91,9 +99,16 @@ class Watching(Trainer):
     def _logged(self, record: Record) -> Record:
         self.records.append(record)
         wanted = self.control.should_log  # `log` takes it for done: the Trainer's own line may be still to come
-        self.log(self._as_logs(record))
+        if self._is_trl():  # its log adds its means to a line and begins them anew: that is for its own lines
+            Trainer.log(self, self._as_logs(record))
+        else:
+            self.log(self._as_logs(record))
         self.control.should_log = wanted
         return record
+
+    def _is_trl(self) -> bool:
+        """Whether it is one of trl's trainers, which keep their means in `_metrics`."""
+        return hasattr(self, "_metrics")
 
     def _mean_loss(self) -> float | None:
         """Of the training steps since the last record, as the Trainer logs it; None where there was none."""

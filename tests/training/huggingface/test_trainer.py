@@ -823,6 +823,10 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path) -> 
         trainer.train()
     with pytest.raises(ForgetlabError, match="give the Trainer a peft model instead"):
         trained(tmp_path, [LoRA(2)])
+    spread = InOrder(classifier(model), arguments(tmp_path), train_dataset=rows, before=model, methods=[KLAnchor()])
+    spread.is_fsdp_enabled = True
+    with pytest.raises(ForgetlabError, match="kl-anchor does not work where FSDP .* take L2SP, EWC or"):
+        spread._begin()
 
 
 @pytest.mark.parametrize("given", [3, 4])

@@ -1,0 +1,49 @@
+"""A Trainer whose weights are spread over two processes (FSDP2) ends where one process alone does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.huggingface.shards import METHODS
+from tests.training.huggingface.test_trainer import OLD, close, gpt_start, trained, weights
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that two processes have written their weights to, of every method."""
+    folder = tmp_path_factory.mktemp("shards")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    done = subprocess.run(
+        [*command, "-m", "tests.training.huggingface.shards", str(folder), *METHODS],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_spread_over_two_processes_it_is_one(name: str, spread: Path, tmp_path: Path) -> None:
+    first, second = (load_file(spread / f"{name}.{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    said = {n.removeprefix("record "): float(first.pop(n)) for n in [*first] if n.startswith("record ")}
+    alone = trained(tmp_path, METHODS[name]())
+    close(first, weights(alone), gpt_start())
+    last = alone.records[-1]
+    assert said["perplexity"] == pytest.approx(last.scores[OLD]["perplexity"], rel=1e-5)
+    assert said["drift"] == pytest.approx(last.drift, rel=1e-4)
+    assert said["penalty"] == pytest.approx(sum(last.penalty.values()), rel=1e-3)
