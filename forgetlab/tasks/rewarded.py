@@ -19,7 +19,7 @@ from forgetlab.tasks.encoding import asked
 from forgetlab.tasks.policy_gradient import OF_GROUPS, Advantage, advantages, running_mean, surrogate
 from forgetlab.tasks.probes import need_causal
 from forgetlab.tasks.rewards import Reward, rewards_of
-from forgetlab.tasks.writing import written_on
+from forgetlab.tasks.writing import rollouts
 
 AT_ONCE = 128  # answers written side by side: bounds the memory of a large model's keys and values
 
@@ -152,27 +152,27 @@ class Rewarded(Task):
         """An answer to each of the prompts `rows` of "train" or "test"; a row may stand there more than once."""
         encoded, eos = self.encoded(model, side), model.tokenizer.eos_token_id
         lengths = encoded.lengths[rows]
-        whole: list[Tensor] = [torch.empty(0)] * len(rows)
+        written: list[Tensor] = [torch.empty(0)] * len(rows)
         with evaluating(model):
             for length in lengths.unique().tolist():
-                places = (lengths == length).nonzero().squeeze(1)
                 most = min(self.max_tokens, model.max_length - length)
-                for some in places.split(min(AT_ONCE, self.rows_at_once)):
-                    start = encoded.columns["input_ids"][rows[some], :length]
-                    written = written_on(model, start, generator, self.temperature, 1.0, most)[0].cpu()
-                    ends = (written == eos).long() if eos is not None else torch.zeros_like(written)
-                    kept = (ends.cumsum(1) - ends == 0).sum(1)  # up to the first end token, itself among them
-                    for row, begin, own, count in zip(some.tolist(), start, written, kept.tolist(), strict=True):
-                        whole[row] = torch.cat([begin, own[:count]])
+                for some in (lengths == length).nonzero().squeeze(1).split(min(AT_ONCE, self.rows_at_once)):
+                    prompts, which = rows[some].unique(return_inverse=True)
+                    starts = encoded.columns["input_ids"][prompts, :length]
+                    found = rollouts(model, starts, which, generator, self.temperature, most)
+                    for row, answer in zip(some.tolist(), found, strict=True):
+                        written[row] = answer
+        ended = torch.tensor([len(answer) > 0 and int(answer[-1]) == eos for answer in written])
+        asked_of = [encoded.columns["input_ids"][row, :length] for row, length in zip(rows, lengths, strict=True)]
+        whole = [torch.cat(both) for both in zip(asked_of, written, strict=True)]
         counts = torch.tensor([len(row) for row in whole])
         ids = pad_sequence(whole, batch_first=True, padding_value=model.tokenizer.pad_token_id)
         place = torch.arange(ids.shape[1])
         scored = ((place >= lengths.unsqueeze(1)) & (place < counts.unsqueeze(1))).long()
-        ended = torch.tensor([eos is not None and int(row[-1]) == eos for row in whole])
         decode = model.tokenizer.batch_decode
         texts = decode([row.tolist() for row in whole], skip_special_tokens=True)
-        alone = [row[n:].tolist() for row, n in zip(whole, lengths.tolist(), strict=True)]
-        return Answers(ids, scored, counts, ended, texts, decode(alone, skip_special_tokens=True))
+        alone = decode([answer.tolist() for answer in written], skip_special_tokens=True)
+        return Answers(ids, scored, counts, ended, texts, alone)
 
     def batch(self, model: Model, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """`samples` answers to each prompt of `index`, with "advantages": (places,), each answer's at its tokens."""
@@ -244,8 +244,9 @@ def filtered(task: Rewarded, model: Model, count: int, seed: int = 0, *, over: f
         rewards = rewards_of(task.name, task.reward, found.texts)
         assert task.train is not None
         for row, (reward, ended) in enumerate(zip(rewards.tolist(), found.ended.tolist(), strict=True)):
-            if reward > over and (ended or not model.end_mark):
-                kept.append((task.train.texts[int(order[row])], found.answers[row]))
+            answer = found.answers[row]
+            if reward > over and (ended if model.end_mark else answer):  # an empty one is nothing to train on
+                kept.append((task.train.texts[int(order[row])], answer))
         if len(kept) >= count:
             prompts, answers = zip(*kept[:count], strict=True)
             return Examples("completions", prompts, answers)

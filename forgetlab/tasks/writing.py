@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,43 +77,26 @@ def sample(
 ) -> list[tuple[str, bool]]:
     """Texts that a causal model writes from its begin token on, each with whether it came to its end token.
 
+    A model whose weights are no longer finite writes nothing.
     start: (count, T) tokens to write on from, which are not returned (None: the begin token).
     generator: on the CPU, so that a seed gives the same text on every device. temperature: divides the logits, above 0.
     top_p: draw from the `nucleus` of that mass; 1: from every token. max_tokens: where a text is cut off.
     Raises ForgetlabError for a bad temperature or top_p, and for a tokenizer with no token to begin from.
     """
+    number("temperature", temperature, 0, 1000, above=True)
+    number("top_p", top_p, 0, 1, above=True)
     tokenizer = model.tokenizer
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if begin is None:
         raise ForgetlabError(f"{model.name} cannot write: its tokenizer has neither a begin nor an end token")
-    start = torch.full((count, 1), begin) if start is None else start
-    longest = min(max_tokens, model.max_length - start.shape[1] + 1)
-    written, done = written_on(model, start, generator, temperature, top_p, longest)
-    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
-
-
-@torch.no_grad()
-def written_on(
-    model: Model, start: Tensor, generator: torch.Generator, temperature: float, top_p: float, max_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """(count, n) tokens that a causal model writes after `start`, (count, T), and (count,) whether it came to its end.
-
-    What stands after an end token is padding. The arguments are those of `sample`.
-    """
-    number("temperature", temperature, 0, 1000, above=True)
-    number("top_p", top_p, 0, 1, above=True)
-    tokenizer, ids, given = model.tokenizer, start.to(model.device), start.shape[1]
-    done = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
+    ids = torch.full((count, 1), begin, device=model.device) if start is None else start.to(model.device)
+    given = ids.shape[1]
+    done = torch.zeros(count, dtype=torch.bool, device=model.device)
     past = None
-    for _ in range(max_tokens):
-        seen = torch.ones_like(ids)
-        fresh = ids if past is None else ids[:, -1:]
-        out = model.backbone(input_ids=fresh, attention_mask=seen, past_key_values=past, use_cache=True)
-        past = out.past_key_values
-        logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
-        logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
-        probabilities = (logits / max(temperature, 1e-6)).softmax(-1).cpu()
+    for _ in range(min(max_tokens, model.max_length - given + 1)):
+        probabilities, past = _next_token(model, ids if past is None else ids[:, -1:], past, ids.shape[1], temperature)
+        if not bool(probabilities.isfinite().all()):
+            break
         if top_p < 1:
             probabilities = nucleus(probabilities, top_p)
         chosen = torch.multinomial(probabilities, 1, generator=generator).to(model.device)
@@ -121,7 +105,53 @@ def written_on(
         done |= chosen.squeeze(1) == tokenizer.eos_token_id
         if done.all():
             break
-    return ids[:, given:], done
+    texts = tokenizer.batch_decode(ids[:, given:], skip_special_tokens=True)
+    return [(text.strip(), ended) for text, ended in zip(texts, done.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def rollouts(
+    model: Model, starts: Tensor, which: Tensor, generator: torch.Generator, temperature: float, max_tokens: int
+) -> list[Tensor]:
+    """The tokens that a causal model writes after starts of one length, the end token among them, on the CPU.
+
+    starts: (P, T) tokens, each read once. which: (N,) the start of each answer. Returns N answers of up to
+    `max_tokens`. Other arguments and the weights that are no longer finite: as in `sample`. What has come to its end
+    takes no further time, and a token costs one uniform draw u: it is the first one with p(it or one before) > u.
+    """
+    answers: list[list[int]] = [[] for _ in which]
+    going, fresh, past, end = torch.arange(len(which)), starts.to(model.device), None, model.tokenizer.eos_token_id
+    for place in range(max_tokens):
+        probabilities, past = _next_token(model, fresh, past, starts.shape[1] + place, temperature)
+        if not place:
+            past.batch_select_indices(which.to(model.device))
+            probabilities = probabilities[which]
+        mass = probabilities.double().cumsum(-1)
+        if not bool(mass[:, -1].isfinite().all()):
+            break
+        u = torch.rand(len(going), 1, generator=generator, dtype=torch.float64) * mass[:, -1:]
+        chosen = (mass <= u).sum(-1).clamp(max=mass.shape[1] - 1)
+        for answer, token in zip(going.tolist(), chosen.tolist(), strict=True):
+            answers[answer].append(token)
+        alive = (chosen != end).nonzero().squeeze(1) if end is not None else torch.arange(len(chosen))
+        if not len(alive):
+            break
+        if len(alive) < len(going):
+            past.batch_select_indices(alive.to(model.device))
+        going, fresh = going[alive], chosen[alive].unsqueeze(1).to(model.device)
+    return [torch.tensor(answer, dtype=torch.long) for answer in answers]
+
+
+def _next_token(model: Model, fresh: Tensor, past: Any, length: int, temperature: float) -> tuple[Tensor, Any]:
+    """(B, vocabulary) probabilities of the next token, on the CPU, and the keys and values so far.
+
+    fresh: (B, n) the tokens that are not in `past` yet. length: how many tokens there are by now.
+    """
+    seen = fresh.new_ones(len(fresh), length)
+    out = model.backbone(input_ids=fresh, attention_mask=seen, past_key_values=past, use_cache=True)
+    logits = model.lm_logits(out.last_hidden_state[:, -1]).float()
+    logits = logits - logits.max(dim=-1, keepdim=True).values  # so that no temperature overflows
+    return (logits / max(temperature, 1e-6)).softmax(-1).cpu(), out.past_key_values
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:

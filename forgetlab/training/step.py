@@ -94,7 +94,7 @@ class Passes:
         for key, (part, batch) in zip(keys, batches, strict=True):
             examples[key] += part.count
             predictions[key] += len(batch["targets"])
-        shares = [len(b["targets"]) / predictions[key] for key, (_, b) in zip(keys, batches, strict=True)]
+        shares = [len(b["targets"]) / (predictions[key] or 1) for key, (_, b) in zip(keys, batches, strict=True)]
         return [key[-1] * examples[key] / self.run.batch_size * own for key, own in zip(keys, shares, strict=True)]
 
     def _loss(self, task: Task, batch: Batch) -> Tensor:
