@@ -27,6 +27,7 @@ LABS = {
     "frontier": "All remedies on one plot: what each keeps and what it learns",
     "own": "Bring your own: a model and data of yours",
     "stream": "A stream of tasks: many fine-tunes in a row",
+    "reward": "Two ways to teach: demonstrations and rewards, and what each costs",
     "anchor": "Alignment-style tuning: hold the outputs near the old ones with a KL term",
 }
 __all__ = ["LABS", "show"]

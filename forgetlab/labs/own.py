@@ -14,11 +14,10 @@ from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState, device, score_lines, score_panels, states, told
 from forgetlab.labs.kit.curves import Curves
 from forgetlab.labs.kit.runner import Driver
-from forgetlab.labs.kit.shown import encoded, image
+from forgetlab.labs.kit.shown import within
 from forgetlab.labs.views.ask import card, table
 from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import TaskFacts, TaskSummary
-from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import UNITS, number
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.tasks.from_data import check_source
@@ -57,9 +56,7 @@ def show(driver: Driver | None = None) -> Lab[Own]:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
         figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
-        fit(figure, settings.get("narrow", False))
-        picture = image(encoded(figure, told(state)), told(state), round(figure.bbox.width))
-        page = card("", picture + summary(state))
+        page = card("", within(figure, told(state), settings.get("narrow", False)) + summary(state))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(

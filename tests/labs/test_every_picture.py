@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from forgetlab import labs
 from forgetlab.experiments import results
-from forgetlab.labs import own
+from forgetlab.labs import own, reward
 from forgetlab.labs.kit import base
 from forgetlab.labs.kit.base import Lab
 from forgetlab.labs.kit.settings import to_line
@@ -30,10 +30,8 @@ SOURCES = ("live", "cached", "simulated")
 def _shipped_and_an_empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(results, "shipped_folder", SHIPPED)
     monkeypatch.setattr(base, "Shown", Seen)
-    # a page that holds a figure: its words in place of its PNG
-    monkeypatch.setattr(
-        own, "encoded", lambda figure, alt: '"><b>' + "</b><b>".join(map(str, flat(seen(figure)))) + "</b>"
-    )
+    for page in (own, reward):  # it holds a figure: its words in place of its PNG
+        monkeypatch.setattr(page, "within", lambda figure, *_: "".join(f"<b>{one}</b>" for one in flat(seen(figure))))
     monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path))
 
 

@@ -17,6 +17,7 @@ from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, INK, at_log, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SIDE_BY_SIDE = 26  # letters of labels that fit below a panel in one line
 Points = tuple[Sequence[float], Sequence[float | None]]
 Lines = Mapping[str, Mapping[str, Points]]  # {panel: {label: (x, y)}}
 
@@ -36,16 +37,17 @@ class Panel:
 class Curves:
     """A figure with a panel for each quantity; `draw` moves its lines and returns it.
 
-    panels: from left to right, two in a row. across: label of the x axes.
+    panels: from left to right, two in a row. across: label of the x axes. high: inches of a row. apart: each panel has
+    looks of its own, and a legend below it, as different quantities want it; else a label looks the same in all panels.
     """
 
-    def __init__(self, panels: Sequence[Panel], across: str = "step") -> None:
-        self.panels = tuple(panels)
+    def __init__(self, panels: Sequence[Panel], across: str = "step", high: float = 2.5, apart: bool = False) -> None:
+        self.panels, self._apart = tuple(panels), apart
         rows = (len(panels) + 1) // 2
-        self.figure, self._source = blank(2.5 * rows + 0.6)
+        self.figure, self._source = blank(high * rows + 0.6)
         self._axes: dict[str, Axes] = {}
         self._lines: dict[tuple[str, str, int], Line2D] = {}
-        self._labels: list[str] = []
+        self._labels: dict[str, list[str]] = {}  # of each panel, or of all
         grid = self.figure.add_gridspec(rows, 2)
         odd = len(panels) % 2
         for i, panel in enumerate(panels):
@@ -90,23 +92,28 @@ class Curves:
             line.set_visible(key in shown)
         for panel in self.panels:
             self._fit(panel, [line for key, line in self._lines.items() if key[0] == panel.key and line.get_visible()])
-        self._legend(list(dict.fromkeys(label for panel in lines.values() for label in panel)))
+        if self._apart:
+            for name, ax in self._axes.items():
+                self._legend(ax, name, list(lines.get(name, {})))
+        else:
+            self._legend(self.figure, "", list(dict.fromkeys(label for panel in lines.values() for label in panel)))
         return self.figure
 
     def _line(self, panel: str, label: str, age: int) -> Line2D:
         key = (panel, label, age)
         if key not in self._lines:
-            look = self._look(label)
+            look = self._look(panel if self._apart else "", label)
             if age:
                 look |= {"color": FAINT, "alpha": max(0.15, 0.5 - 0.1 * age), "lw": 1.2, "ms": 0, "zorder": 1}
             (self._lines[key],) = self._axes[panel].plot([], [], **look)
             moves(self._lines[key])
         return self._lines[key]
 
-    def _look(self, label: str) -> dict[str, Any]:
-        if label not in self._labels:
-            self._labels.append(label)
-        i = self._labels.index(label)
+    def _look(self, panel: str, label: str) -> dict[str, Any]:
+        labels = self._labels.setdefault(panel, [])
+        if label not in labels:
+            labels.append(label)
+        i = labels.index(label)
         looks: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "ls": DASHES[i % len(DASHES)]}
         return looks | {"marker": MARKERS[i % len(MARKERS)], "ms": 5, "lw": 2.0, "markevery": 0.15, "zorder": 3}
 
@@ -133,12 +140,20 @@ class Curves:
             margin = max(0.06 * (y.max() - y.min()), 0.02 * max(1e-9, abs(y).max()), 1e-9)
             ax.set_ylim(y.min() - margin, y.max() + margin)
 
-    def _legend(self, labels: Sequence[str]) -> None:
-        if self.figure.legends and [t.get_text() for t in self.figure.legends[0].get_texts()] == list(labels):
+    def _legend(self, where: Figure | Axes, panel: str, labels: Sequence[str]) -> None:
+        """Below the figure, or below a panel."""
+        found = where.legends[:1] if isinstance(where, Figure) else [where.get_legend()]
+        before = found[0] if found else None
+        if before and [text.get_text() for text in before.get_texts()] == list(labels):
             return
-        for legend in list(self.figure.legends):
-            legend.remove()
-        if len(labels) > 1:
-            handles = [Line2D([], [], label=label, **{**self._look(label), "markevery": None}) for label in labels]
-            style: Any = {"fontsize": 11, "labelcolor": INK, "frameon": False, "ncols": min(3, len(labels))}
-            self.figure.legend(handles=handles, loc="outside lower center", **style)
+        if before:
+            before.remove()
+        if len(labels) < 2:
+            return
+        handles = [Line2D([], [], label=one, **{**self._look(panel, one), "markevery": None}) for one in labels]
+        style: Any = {"handles": handles, "fontsize": 11, "labelcolor": INK, "frameon": False}
+        if isinstance(where, Figure):
+            where.legend(loc="outside lower center", ncols=min(3, len(labels)), **style)
+        else:
+            columns = 2 if sum(map(len, labels)) <= SIDE_BY_SIDE else 1
+            where.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=columns, columnspacing=1.0, **style)

@@ -156,6 +156,12 @@ def pictured(of: Result[Any], drawn: Figure | str, alt: str) -> Picture:
     return Picture(of, image(png, alt, width), {"text/plain": alt, "image/png": png})
 
 
+def within(figure: Figure, alt: str, narrow: bool) -> str:
+    """A figure as a part of a page, laid out for it."""
+    fit(figure, narrow)
+    return image(encoded(figure, alt), alt, round(figure.bbox.width))
+
+
 def encoded(figure: Figure, alt: str) -> str:
     """A figure as a PNG in base64."""
     return base64.b64encode(plots.png(figure, alt)).decode()

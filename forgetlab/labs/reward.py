@@ -1,0 +1,120 @@
+"""Two ways to teach: demonstrations and rewards. What each costs, and what becomes of a reward with a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+
+from forgetlab.experiments.recipes import Recipe
+from forgetlab.labs.kit.base import Lab, Settings
+from forgetlab.labs.kit.benches import Benches, states
+from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import within
+from forgetlab.labs.kit.written import Written
+from forgetlab.labs.views.ask import card
+from forgetlab.labs.views.reward import ANSWERS, FAR, NEAR, PROMPTS, Rewards, View, sentence, writings
+from forgetlab.models.model import Model
+from forgetlab.tasks import CausalLM, Task
+from forgetlab.tasks.embedded import task
+from forgetlab.tasks.policy_gradient import Advantage
+from forgetlab.tasks.rewarded import Rewarded, filtered
+from forgetlab.teaching import compat
+
+DEMONSTRATIONS = {
+    "demos like the language": "praise:like",
+    "demos of one phrase": "praise:narrow",
+    "demos in strange words": "praise:strange",
+}
+ADVANTAGES: dict[str, Advantage] = {"reward: GRPO": "group", "reward: RLOO": "leave-one-out"}
+OWN_BEST = "reward: own best answers"
+TEACHERS = (*DEMONSTRATIONS, *ADVANTAGES, OWN_BEST)
+LIKE, GRPO = TEACHERS[0], "reward: GRPO"
+SOUND, HOLE = "sound", "with a hole"
+REWARDS = {SOUND: "praise", HOLE: "praise:hole"}
+DIRECTIONS = {"now ‖ before": "reverse", "before ‖ now": "forward"}
+PROMPTS_A_STEP, BEST = 8, 256  # prompts of a step; own answers that are trained on
+
+
+def show(driver: Driver | None = None) -> Lab[Rewards]:
+    """The lab as a widget: teacher, reward, learning rate, steps, β, its direction, answers to a prompt, seed.
+
+    View: the prompt whose answers are listed, and what the curves are drawn over.
+    """
+    benches, named, view = Benches(), cache(task), cache(View)
+
+    def work(settings: Settings) -> Iterator[Rewards]:
+        made = recipe(settings)
+        bench = benches.bench(made)  # one for all teachers
+        bench.model.restore()
+        judge, meant = (named(REWARDS[reward]) for reward in (settings["reward"], SOUND))
+        assert isinstance(judge, Rewarded)
+        assert isinstance(meant, Rewarded)
+        written = Written(ANSWERS, judge, meant, bench.model)
+        new = lessons(settings, judge, bench.model)
+        for run in states(replace(bench, new=new, watch=[*bench.watch, written]), made):
+            state: Rewards = {**run, "written": list(written.texts), "hole": settings["reward"] == HOLE}
+            yield {**state, "message": sentence(state)} if "message" in run else state
+
+    def draw(state: Rewards, old: Sequence[Rewards], settings: Settings, source: str) -> tuple[str, str]:
+        narrow = settings.get("narrow", False)
+        figure = view().draw(state, old, settings["over"], source)
+        said = sentence(state)
+        return card("", within(figure, said, narrow) + writings(state, settings["prompt"], narrow)), said
+
+    return Lab(
+        "reward",
+        work,
+        draw,
+        training={
+            "teacher": compat.choice("teacher", GRPO, TEACHERS),
+            "reward": compat.choice("reward", SOUND, tuple(REWARDS)),
+            "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
+            "steps": compat.slider("steps", 40, 10, 120, 10),
+            "samples": compat.slider("answers to a prompt", 8, 2, 16, 2),
+            "beta": compat.slider("β", 0.0, 0.0, 1.0, 0.05),
+            "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
+            "seed": compat.slider("seed", 0, 0, 9, 1),
+        },
+        view={
+            "over": compat.choice("curves over", "step", ("step", "reward")),
+            "prompt": compat.choice("prompt", PROMPTS[0], PROMPTS),
+        },
+        presets={
+            "demonstrations": {"teacher": LIKE, "reward": SOUND, "beta": 0.0},
+            "rewards": {"teacher": GRPO, "reward": SOUND, "beta": 0.0},
+            "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0},
+            "anchored": {"teacher": GRPO, "beta": 0.3},
+        },
+        intro="A tiny GPT is to praise: “the music …” shall become a positive review. It sees demonstrations, or a "
+        "program rewards its own answers. What does each way cost it?",
+        driver=driver,
+    )
+
+
+def recipe(settings: Settings) -> Recipe:
+    """The run that the controls describe, but for its new task, which hangs on the teacher."""
+    beta = settings["beta"]
+    return Recipe(
+        model="tiny-gpt",
+        new=REWARDS[SOUND],
+        watch=(FAR, NEAR),
+        methods=f"kl-anchor:beta={beta:g},direction={DIRECTIONS[settings['direction']]}" if beta else "none",
+        steps=settings["steps"],
+        lr=settings["lr"],
+        seed=settings["seed"],
+        batch_size=PROMPTS_A_STEP if settings["teacher"] in ADVANTAGES else PROMPTS_A_STEP * settings["samples"],
+        every=settings["steps"] // 10,
+        limit=64,
+    )
+
+
+def lessons(settings: Settings, judge: Rewarded, model: Model) -> Task:
+    """What a teacher gives to learn from: demonstrations, the model's own best answers, or a reward for each."""
+    teacher = settings["teacher"]
+    if teacher in DEMONSTRATIONS:
+        return task(DEMONSTRATIONS[teacher])
+    if teacher == OWN_BEST:
+        own = filtered(judge, model, BEST, settings["seed"])
+        return CausalLM("own best answers", own, own)
+    return task(judge.name, samples=settings["samples"], advantage=ADVANTAGES[teacher])

@@ -1,0 +1,114 @@
+"""The picture of "Two ways to teach": four panels of curves, and what the model writes along the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from matplotlib.figure import Figure
+
+from forgetlab.labs.kit.benches import RunState, told
+from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.written import Answer
+from forgetlab.labs.views.ask import table
+from forgetlab.metrics.schema import PlainRecord
+from forgetlab.plots.style import COLORS, FAINT, number
+
+ANSWERS, FAR, NEAR = "answers", "causal-lm", "praise:blame"  # tasks
+PROMPTS = ("the music", "the story", "the play", "the poems")  # to choose from
+PANELS = (
+    Panel("reward", "reward", "mean", limits=(-0.03, 1.05)),
+    Panel("perplexity", "perplexity", "times before", log=True),
+    Panel("kl", "KL of the answers", "nats an answer"),
+    Panel("answers", "answers", "share", limits=(-0.03, 1.05)),
+)
+ROWS, COLUMNS, NARROW_COLUMNS = 6, 3, 2  # of the table; the last on a small screen
+
+
+class Rewards(RunState):
+    """A run with the answers at each record to each prompt, {prompt: answers}. hole: whether its reward has one."""
+
+    written: list[dict[str, list[Answer]]]
+    hole: bool
+
+
+class View:
+    """A figure of its own for each lab."""
+
+    def __init__(self) -> None:
+        self._curves = Curves(PANELS, high=2.9, apart=True)
+
+    def draw(self, state: Rewards, old: Sequence[Rewards], over: str, source: str) -> Figure:
+        """The curves over the steps or, where runs are to be compared at an equal one, over the reward."""
+        for panel in PANELS:
+            self._curves.axes(panel.key).set_xlabel("step" if panel.key == "reward" else over)
+        return self._curves.draw(lines(state, over), [lines(run, over) for run in old], source)
+
+
+def lines(state: Rewards, over: str) -> Lines:
+    """The curves of a run. What a diverged model scores means nothing."""
+    records = [record for record in state["records"] if record["status"] != "diverged"]
+    steps = [record["step"] for record in records]
+    own = {name: [record["scores"][ANSWERS][name] for record in records] for name in records[0]["scores"][ANSWERS]}
+    across = own["reward"] if over == "reward" else steps
+    panels = {
+        "reward": {"reward": own["reward"], **({"true praise": own["meant"]} if state["hole"] else {})},
+        "perplexity": {
+            label: times(records, name) for label, name in (("other text", FAR), ("negative reviews", NEAR))
+        },
+        "kl": {"now ‖ before": own["now_before"], "before ‖ now": own["before_now"]},
+        "answers": {"different": own["distinct"], "fluent": own["fluency"]},
+    }
+    return {
+        panel: {label: (steps if panel == "reward" else across, y) for label, y in some.items()}
+        for panel, some in panels.items()
+    }
+
+
+def times(records: Sequence[PlainRecord], task: str) -> list[float]:
+    """A perplexity, each as a multiple of the first."""
+    values = [record["scores"][task]["perplexity"] for record in records]
+    return [value / values[0] for value in values]
+
+
+def sentence(state: Rewards) -> str:
+    """The run so far in words, for the alt text and the message."""
+    first, last = state["records"][0], state["records"][-1]
+    if last["status"] == "diverged":
+        return told(state)
+    old, new = (record["scores"][ANSWERS] for record in (first, last))
+
+    def change(name: str) -> str:
+        return f"{number(old[name], 'share')} → {number(new[name], 'share')}"
+
+    true = f" (true praise {change('meant')})" if state["hole"] else ""
+    far, near = (number(times([first, last], task)[1]) for task in (FAR, NEAR))
+    return (
+        f"After {last['step']} steps: reward {change('reward')}{true}. Perplexity of other text ×{far}, of negative "
+        f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'], 'share')}, KL(before ‖ now) "
+        f"{number(new['before_now'], 'share')} nats an answer. Different answers {change('distinct')}, fluent "
+        f"sentences {change('fluency')}."
+    )
+
+
+def writings(state: Rewards, prompt: str, narrow: bool) -> str:
+    """What the model writes after a prompt, before, along the run and now, as an HTML table.
+
+    The draws are the same at each step, so that down a column one answer is seen to change.
+    """
+    last = len(state["written"]) - 1
+    rows = []
+    for i in sorted({round(last * share / (ROWS - 1)) for share in range(ROWS)}):
+        step = state["records"][i]["step"]
+        when = f"{step} (before)" if i == 0 else f"{step} (now)" if i == last else str(step)
+        answers = state["written"][i][prompt][: NARROW_COLUMNS if narrow else COLUMNS]
+        rows.append((when, *(_cell(answer, state["hole"]) for answer in answers)))
+    heads = [f"answer {i}" for i in range(1, len(rows[0]))]
+    return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows)
+
+
+def _cell(answer: Answer, hole: bool) -> str:
+    text, reward, meant = answer
+    mark, color = ("✓", COLORS[1]) if meant else ("✗", COLORS[0])
+    paid = f' <span style="color:{FAINT}">({number(reward, "share")})</span>' if hole else ""
+    return f'<b style="color:{color}">{mark}</b> {escape(text) or "(nothing)"}{paid}'
