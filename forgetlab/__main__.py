@@ -7,6 +7,7 @@ import codecs
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -15,10 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import progress
 from forgetlab.experiments.recipe import Recipe
+
+if TYPE_CHECKING:
+    from forgetlab.metrics.schema import Results
 
 __all__ = ["main"]
 
@@ -112,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         add("--resume", action="store_true", help="go on with the runs that are in --out")
         add("--processes", type=int, metavar="N", help="default: what is fastest for the model")
         add("--cluster", metavar="ADDRESS", help="compute on the workers of a Dask scheduler")
+        text = "save the recommended model there, with a card: its recipe is trained once more, at the first seed"
+        add("--save", metavar="FOLDER", help=text)
+        add(
+            "--save-all",
+            metavar="FOLDER",
+            help="save the model of every run, each in a folder of its own below this one",
+        )
+        add("--report-to", default="", metavar="A,B", help="show the scores in tensorboard, wandb or both, too")
         text = "where the report goes (default: %(default)s)"
         add("--out", default="forgetlab-report", metavar="FOLDER", help=text)
 
@@ -140,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from forgetlab.experiments import comparison, report, sweeps, tables
+    from forgetlab.experiments.plan import Plan, seconds
     from forgetlab.tasks.source_names import parted
 
     if options.seeds < 1:
@@ -149,44 +162,48 @@ def _compare(options: argparse.Namespace) -> None:
     recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
     if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):
         recipe = replace(recipe, lr=5e-5)
-    plan = comparison.Plan(
+    plan = Plan(
         recipe,
         methods=[m.replace(";", ",") for m in re.split(METHODS_APART, options.methods) if m],
         seeds=range(options.seeds),
         out=Path(options.out),
-        budget=comparison.seconds(options.budget) if options.budget is not None else None,
+        budget=seconds(options.budget) if options.budget is not None else None,
         keep=options.keep,
         resume=options.resume,
         processes=options.processes,
         cluster=options.cluster,
+        save=Path(options.save) if options.save is not None else None,
+        save_all=Path(options.save_all) if options.save_all is not None else None,
+        report_to=tuple(dict.fromkeys(filter(None, (one.strip() for one in options.report_to.split(","))))),
     )
     plan.check()  # said now, not after the training
-    start = time.perf_counter()
-    progress.show("loading the model and the tasks")
+    from forgetlab.experiments import comparison, report, sweeps, tables, teller
 
-    def say(note: str) -> None:
-        progress.clear()
-        print(f"note: {note}")
+    plan.check_methods()
+    start, command = time.perf_counter(), "python -m forgetlab " + shlex.join(sys.argv[1:])
+    steps = recipe.steps * (len(plan.names()) * options.seeds + bool(plan.save))
+    with progress.Progress(plan.budget, steps) as bar, sweeps.opened(plan.out, recipe, plan.resume) as kept:
+        told = teller.Teller(bar, kept, plan.report_to, command)
 
-    bar = progress.Progress(plan.budget, recipe.steps * len(plan.names()) * options.seeds)
-    with sweeps.opened(plan.out, recipe, plan.resume) as kept:
-        try:
-            results = comparison.execute(plan, kept, say=say, on_record=bar, on_run=bar.landed)
+        def show(results: Results) -> None:
             progress.clear()
-            results["command"] = "python -m forgetlab " + " ".join(sys.argv[1:])
-            print(tables.table(results))
-            print("\n" + "\n".join(report.filled(results["recommendation"])))
-            page = report.write(results, plan.out)
+            results["command"] = command
+            advice = "\n".join(report.filled(results["recommendation"]))
+            print(f"{tables.table(results)}\n\n{advice}\n", flush=True)
+            print(f"report: {report.write(results, plan.out)}   ({time.perf_counter() - start:.0f} s)", flush=True)
+
+        try:
+            comparison.execute(plan, kept, told, on_results=show)
             kept.finish()
         except KeyboardInterrupt as stop:
             raise type(stop)(kept.told()) from None
-    print(f"\nreport: {page}   ({time.perf_counter() - start:.0f} s)")
+        finally:
+            told.close()
 
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import sources
     from forgetlab.tasks.source_names import MACHINE_TEXT
-    from forgetlab.training import pretraining
 
     out = Path(options.out)
     if bool(options.name) == bool(options.text):
@@ -196,20 +213,22 @@ def _pretrain(options: argparse.Namespace) -> None:
     if options.steps is not None and options.steps < 1:
         raise ForgetlabError(f"--steps must be 1 or more, got {options.steps}")
     start = time.perf_counter()
-    if options.name:
-        run = pretraining.pretrain(options.name, seed=options.seed, steps=options.steps)
-    else:
-        examples = (
-            sources.machine_text(options.text)
-            if options.text in MACHINE_TEXT
-            else sources.read(options.text, kind="text")
-        )
+    train = None
+    if options.text:
+        of_machine = options.text in MACHINE_TEXT
+        examples = sources.machine_text(options.text) if of_machine else sources.read(options.text, kind="text")
         train, _ = sources.split(examples, test=0.2)  # the same split as `compare` makes: its test side stays unseen
-        run = pretraining.pretrain_on(train.texts, seed=options.seed, steps=options.steps or 1000)
-    for step, loss, trained in run:
-        model = trained
-        progress.show(f"step {step}   loss {loss:.3f} nats   {time.perf_counter() - start:.0f} s")
-    progress.clear()
+    from forgetlab.training import pretraining
+
+    steps = options.steps or (1000 if train else pretraining.SHIPPED[options.name].steps)
+    if train:
+        run = pretraining.pretrain_on(train.texts, seed=options.seed, steps=steps)
+    else:
+        run = pretraining.pretrain(options.name, seed=options.seed, steps=steps)
+    with progress.Progress(None, 1, "reading the text") as bar:
+        for step, loss, trained in run:
+            model = trained
+            bar.say(f"step {step}   loss {loss:.3f} nats   {time.perf_counter() - start:.0f} s", step / steps)
     model.save(out)
     if options.name:
         (out / "README.md").write_text(pretraining.card(options.name, model, step, options.seed), encoding="utf-8")

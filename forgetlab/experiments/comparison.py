@@ -3,116 +3,80 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from itertools import zip_longest
-from pathlib import Path
+from dataclasses import replace
 
-from forgetlab.errors import ForgetlabError, number, whole
-from forgetlab.experiments import report, workers
+from forgetlab.errors import ForgetlabError
+from forgetlab.experiments import workers
 from forgetlab.experiments.frontier import dots, shares
-from forgetlab.experiments.recipes import Recipe, recipes_of, results_of
+from forgetlab.experiments.plan import Plan, spoken
+from forgetlab.experiments.recipes import recipes_of, results_of
 from forgetlab.experiments.recommendation import recommend, verdicts
+from forgetlab.experiments.saving import Models, fits_a_folder, recipe_of, same_bits, winner
 from forgetlab.experiments.search import End, Pair, Search
 from forgetlab.experiments.sweeps import Dispatcher, RunFolder
+from forgetlab.experiments.teller import Teller
 from forgetlab.experiments.workers import Pool
 from forgetlab.metrics.schema import BenchFacts, Results, RunResult
 from forgetlab.metrics.summary import nothing_to_lose
-from forgetlab.remedies.by_name import METHODS, family, make_methods
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-@dataclass
-class Plan:
-    """What to compare, and how.
-
-    methods: methods texts, or ["all"]: every remedy, those left out that do not fit. out: the report's folder.
-    budget: seconds, within which strengths are searched; None: the methods as they are. keep: the share of the old
-    scores that is to stay. resume: take up the runs in `out`. processes: None is what is fastest. cluster: the
-    address of a Dask scheduler.
-    """
-
-    recipe: Recipe
-    methods: Sequence[str]
-    seeds: Sequence[int]
-    out: Path
-    budget: float | None = None
-    keep: float = 0.95
-    resume: bool = False
-    processes: int | None = None
-    cluster: str | None = None
-
-    def check(self) -> None:
-        """Raise ForgetlabError for what cannot work, before anything is loaded."""
-        if not self.methods:
-            raise ForgetlabError("no method given; try --methods none,l2sp,ewc,replay, or all")
-        if not self.seeds:
-            raise ForgetlabError("--seeds must be 1 or more, got 0")
-        number("--keep", self.keep, 0, 1)
-        if self.processes is not None:
-            whole("--processes", self.processes)
-            if self.cluster:
-                raise ForgetlabError("--processes and --cluster exclude each other: a cluster's workers are its own")
-        report.check_folder(self.out)
-        for method in self.names():
-            make_methods(method, None)
-
-    def names(self) -> list[str]:
-        """The methods texts, "all" taken apart: one of each family at a time, in case time is short."""
-        families: dict[str, list[str]] = {}
-        for name in METHODS:
-            families.setdefault(family(name), []).append(name)
-        every = [name for row in zip_longest(*families.values()) for name in row if name]
-        return list(dict.fromkeys(name for given in self.methods for name in (every if given == "all" else [given])))
+from forgetlab.remedies.by_name import METHODS, make_methods
 
 
 def execute(
     plan: Plan,
     kept: RunFolder,
-    *,
-    say: Callable[[str], None],
-    on_record: Callable[..., None],
-    on_run: Callable[[RunResult, float], None],
+    told: Teller,
+    on_results: Callable[[Results], None] = lambda results: None,
 ) -> Results:
     """Run a plan; returns the content of results.json. Each run lands in OUT/runs as it finishes.
 
-    kept: OUT/runs, opened; no other process may use it meanwhile.
-    say: called with each note as it is known. on_record: at each record, where runs are computed in this process;
-    on_run: at each run that is there, with the seconds spent.
+    kept: OUT/runs, opened; no other process may use it meanwhile. told: hears of everything on the way; of single
+    records where no cluster computes them. on_results: called before models are saved, which takes further runs.
     """
     start = time.perf_counter()
     try:
-        with _pool(plan, on_record) as pool:
+        with _pool(plan, told.record) as pool:
             try:
                 facts = pool.executor.submit(workers.facts, plan.recipe, plan.budget is not None).result()
             except Exception as error:
                 raise workers.explain(error, pool) from error
             estimate, loading = facts.pop("seconds"), time.perf_counter() - start
-            if plan.budget is not None and loading + estimate > plan.budget:
+            reserved = estimate if plan.save else 0.0  # the winner is trained once more
+            if plan.budget is not None and loading + estimate + reserved > plan.budget:
                 raise ForgetlabError(
                     f"--budget {spoken(plan.budget)} is too small: loading takes {spoken(loading)} here and one run of "
                     f"{plan.recipe.steps} steps about {spoken(estimate)}"
                 )
-            for note in facts["notes"]:
-                say(note)
-            sweep = Dispatcher(pool, kept, strict="all" not in plan.methods, estimate=estimate)
-            sweep.on_run = lambda run: on_run(run, loading + sweep.spent())
             facts["machine"]["processes"] = pool.size()
+            told.facts(facts)
+            for note in facts["notes"]:
+                told.say(note)
+            every = Models(plan.place, facts)
+            sweep = Dispatcher(pool, kept, strict="all" not in plan.methods, estimate=estimate)
+            sweep.on_run = lambda run: told.run(run, loading + sweep.spent())
             if plan.budget is None:
+                sweep.models = every if plan.save_all else None
                 results = results_of(facts, sweep(recipes_of(plan.recipe, plan.names(), plan.seeds)))
             else:
-                results = _searched(plan, facts, sweep, plan.budget - loading)
+                results = _searched(plan, facts, sweep, plan.budget - loading - reserved, told.say)
+            _conclude(plan, results, sweep, told.say)
+            on_results(results)
+            _save(plan, results, every, pool, told)
     except ForgetlabError as error:
         if not kept.wrote:
+            kept.drop_log()
             raise
         raise ForgetlabError(f"{error} ({kept.told()})") from error
+    return results
+
+
+def _conclude(plan: Plan, results: Results, sweep: Dispatcher, say: Callable[[str], None]) -> None:
+    """Add to the results what was left out, and what to choose."""
     more = [f"{name} does not fit here and was left out: {reason}" for name, reason in sweep.refused.items()]
-    if damaged := list(dict.fromkeys(kept.damaged)):
-        more.append(f"damaged in {kept.folder}, and computed again: {', '.join(damaged)}")
+    if damaged := list(dict.fromkeys(sweep.kept.damaged)):
+        more.append(f"damaged in {sweep.kept.folder}, and computed again: {', '.join(damaged)}")
     runs, tasks, searched = results["runs"], results["tasks"], plan.budget is not None
     idle = nothing_to_lose(runs, tasks)
     alike = [f"{name}: nothing to lose, as it starts within its error of guessing; it counts nowhere" for name in idle]
@@ -120,26 +84,43 @@ def execute(
         say(note)
         results["notes"].append(note)
     found, watched, to_lose = dots(runs, tasks), len(tasks) > 1, len(tasks) - 1 > len(idle)
-    advice = recommend(found, plan.keep, watched=watched, to_lose=to_lose, searched=searched)
-    return {**results, "keep": plan.keep, "recommendation": advice, "verdicts": verdicts(found)}
+    tried = {method.name for dot in found for method in make_methods(dot["spec"], None)}
+    untried = [name for name in METHODS if name not in tried and name not in sweep.refused]
+    results["keep"] = plan.keep
+    results["recommendation"] = recommend(
+        found, plan.keep, watched=watched, to_lose=to_lose, searched=searched, untried=untried
+    )
+    results["verdicts"] = verdicts(found)
 
 
-def seconds(text: str) -> float:
-    """A time as "90s", "10m" or "1.5h", in seconds; raises ForgetlabError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh])", text.strip().lower())
-    if not found or not float(found[1]):
-        raise ForgetlabError(f"--budget must be a time such as 90s, 10m or 1.5h, got {text!r}")
-    return float(found[1]) * UNITS[found[2]]
+def _save(plan: Plan, results: Results, every: Models, pool: Pool, told: Teller) -> None:
+    """Train the models that are wanted and not there yet once more, and save them."""
+    jobs = [(every, run, list[str]()) for run in results["runs"] if plan.save_all and not every.has(run)]
+    if plan.save:
+        run, reason = winner(results, plan.keep)
+        if reason:
+            told.say(f"{'saved instead' if run else 'nothing is saved'} in {plan.save}: {reason}")
+        jobs += [(Models(lambda _: plan.save, results), run, results["recommendation"])] if run else []
+    size = pool.size()
+    for some in (jobs[i : i + size] for i in range(0, len(jobs), size)):
+        recipes = [recipe_of(run) for _, run, _ in some]
+        asked = [
+            pool.executor.submit(workers.compute, r, save=m.draft(r)) for r, (m, *_) in zip(recipes, some, strict=True)
+        ]
+        for future, (models, run, advice) in zip(asked, some, strict=True):
+            try:
+                again = future.result()
+            except Exception as error:
+                raise workers.explain(error, pool) from error
+            place = models.finish(again, run, advice)
+            if place == plan.save:
+                told.saved(place, run, same_bits(again, run))
+    if plan.save_all:
+        held = [run for run in results["runs"] if fits_a_folder(run["recipe"]["methods"])]
+        told.saved_all(plan.save_all, len(held), len(results["runs"]) - len(held))
 
 
-def spoken(time: float) -> str:
-    """Seconds as people say them: 0.4 s, 12 s, 5 min, 1.5 h."""
-    if time < 120:
-        return f"{time:.1f} s" if time < 10 else f"{time:.0f} s"
-    return f"{time / 60:.0f} min" if time < 7200 else f"{time / 3600:.1f} h"
-
-
-def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, left: float) -> Results:
+def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, left: float, say: Callable[[str], None]) -> Results:
     runs: dict[Pair, RunResult] = {}
 
     def ask(pairs: Sequence[Pair], share: float) -> dict[Pair, End]:
@@ -149,6 +130,9 @@ def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, left: float) -> 
         return {pair: shares(run["records"], facts["tasks"]) for pair, run in found.items()}
 
     search = Search(plan.names(), list(plan.seeds), plan.keep, ask)
+    if too_many := _too_many(plan, search, sweep, left):
+        say(too_many)  # now, not after the time is gone
+        facts["notes"].append(too_many)
     best = search.run()
     chosen = [run for spec in best for (methods, _), run in sorted(runs.items()) if methods == spec]
     tried = [
@@ -159,9 +143,25 @@ def _searched(plan: Plan, facts: BenchFacts, sweep: Dispatcher, left: float) -> 
     return {**results_of(facts, chosen), "search": tried, "left_out": search.told()}
 
 
+def _too_many(plan: Plan, search: Search, sweep: Dispatcher, left: float) -> str:
+    """Drop from a search what has no time for its first try, by what a plain run takes; returns what to say of it."""
+    first = {name: replace(plan.recipe, methods=m, seed=s) for name, (m, s) in search.first_tries().items()}
+    open_ones = [name for name, recipe in first.items() if sweep.kept.get(recipe) is None]
+    size = sweep.pool.size()
+    turns = int(left / sweep.estimate) if sweep.estimate else len(open_ones)
+    if not (dropped := open_ones[max(1, turns * size) :]):
+        return ""
+    search.methods = [name for name in search.methods if name not in dropped]
+    enough = spoken(plan.budget - left + sweep.estimate * math.ceil(len(open_ones) / size)) if plan.budget else ""
+    return (
+        f"--budget is too short for a first try of every method, at about {spoken(sweep.estimate)} a run; left out "
+        f"from the start: {', '.join(dropped)}; {enough} would do for one of each"
+    )
+
+
 def _pool(plan: Plan, on_record: Callable[..., None]) -> AbstractContextManager[Pool]:
     if plan.cluster:
         return workers.cluster(plan.cluster)
     jobs = math.inf if plan.budget is not None else len(plan.names()) * len(plan.seeds)
     processes, threads = workers.threads_for(plan.recipe, plan.processes, jobs)
-    return workers.here(threads, on_record) if processes == 1 else workers.several(processes, threads)
+    return workers.here(threads, on_record) if processes == 1 else workers.several(processes, threads, on_record)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import forgetlab
+from forgetlab.errors import number, whole
 
 if TYPE_CHECKING:
     from forgetlab.training.loop import Precision
@@ -44,7 +45,9 @@ class Recipe:
     limit: int | None = _option(512, "test examples per score")
     text: str | None = _option(None, "column of the new file's text", metavar="COLUMN")
     label: str | None = _option(None, "column of the new file's labels", metavar="COLUMN")
-    kind: str | None = _option(None, "how to read the new file", choices=("text", "labelled", "pairs", "tags"))
+    kind: str | None = _option(
+        None, "how to read the new file", choices=("text", "labelled", "pairs", "tags", "chat", "completions")
+    )
     device: str = _option("auto")
     precision: Precision = _option("float32", choices=("float32", "bfloat16", "float16"))  # noqa: RUF009
 
@@ -53,6 +56,15 @@ class Recipe:
             if hasattr(value, "item"):  # a rate from np.logspace: JSON knows Python's own numbers only
                 object.__setattr__(self, name, value.item())
         object.__setattr__(self, "watch", tuple(self.watch))
+
+    def check(self) -> None:
+        """Raise ForgetlabError for numbers that no run can work with."""
+        number("lr", self.lr, above=True)
+        for name in ("steps", "batch_size", "every"):
+            whole(name, getattr(self, name))
+        if self.limit is not None:
+            whole("limit", self.limit)
+        number("similarity", self.similarity, 0, 1)
 
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
@@ -65,3 +77,12 @@ class Recipe:
 
         files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
         return digest([asdict(self), files, inputs(), forgetlab.__version__])[:16]
+
+
+def called(methods: str) -> str:
+    """A recipe's methods as a sentence names them: "none" would read as the English word.
+
+    >>> called("none"), called("none+ewc")
+    ('plain fine-tuning', 'none+ewc')
+    """
+    return "plain fine-tuning" if methods == "none" else methods

@@ -26,6 +26,7 @@ from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed
 from forgetlab.training.loop import finetune
+from forgetlab.training.method import Method
 from forgetlab.training.options import Options
 from forgetlab.training.record import Record
 from forgetlab.training.torch_state import is_small
@@ -48,12 +49,13 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     learned: tuple[str, ...] = ()
     limit: int | None = None
+    methods: list[Method] = field(default_factory=list)  # of the latest run
 
     def run(self, recipe: Recipe) -> Iterator[Record]:
         """One run from the model as it was; yields its records. It begins with the first `next`."""
         self.model.restore()
-        methods = make_methods(recipe.methods, self.watch)
-        yield from finetune(self.model, self.new, methods=methods, watch=self.watch, **_options(recipe))
+        self.methods = make_methods(recipe.methods, self.watch)
+        yield from finetune(self.model, self.new, methods=self.methods, watch=self.watch, **_options(recipe))
 
 
 def prepare(recipe: Recipe) -> Bench:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forgetlab.experiments.frontier import Dot, Share, best_within, mean, spread, values
+from forgetlab.experiments.recipe import called
 from forgetlab.metrics.retention import pareto
 from forgetlab.metrics.schema import Verdict
 from forgetlab.metrics.uncertainty import Difference, difference
@@ -20,7 +21,13 @@ SHARES: tuple[Share, ...] = ("balance", "kept", "new")
 
 
 def recommend(
-    dots: Sequence[Dot], keep: float, *, watched: bool = True, to_lose: bool = True, searched: bool = False
+    dots: Sequence[Dot],
+    keep: float,
+    *,
+    watched: bool = True,
+    to_lose: bool = True,
+    searched: bool = False,
+    untried: Sequence[str] = (),
 ) -> list[str]:
     """What to choose, each line a sentence or two.
 
@@ -47,6 +54,8 @@ def recommend(
         best = pick(sound, keep)
         assert best is not None
         lines = [*_first(sound, best, keep), *_others(sound, best, plain), *_against_plain(dots, plain, best, keep)]
+        if untried:
+            lines.append(f"Not tried: {', '.join(untried)}. --methods all --budget 30m gives each its turn.")
     if gain < LITTLE:
         lines.append(
             f"Little is learned by any ({gain:.2f} of it at most): more --steps or another --lr may tell more."
@@ -67,6 +76,16 @@ def pick(dots: Sequence[Dot], keep: float) -> Dot | None:
     most = max((len(dot["kept"]) for dot in able), default=0)
     enough = best_within([dot for dot in able if len(dot["kept"]) == most], 1 - keep) or best_within(able, 1 - keep)
     return enough or max(able, key=lambda dot: (mean(dot, "kept"), mean(dot, "new")), default=None)
+
+
+def choice(dots: Sequence[Dot], keep: float, *, watched: bool = True, to_lose: bool = True) -> Dot | None:
+    """The dot that `recommend` names first; None where it can say nothing. One that stands alone is the choice."""
+    sound = [dot for dot in dots if dot["kept"]]
+    if len(dots) == 1:
+        return next(iter(sound), None)
+    if not (watched and to_lose and sound) or max(mean(dot, "new") for dot in sound) < HARDLY:
+        return None
+    return pick(sound, keep)
 
 
 def learners(dots: Sequence[Dot]) -> list[Dot]:
@@ -134,12 +153,12 @@ def _first(sound: Sequence[Dot], best: Dot, keep: float) -> list[str]:
     aim, able = f"≥ {_percent(keep)} of the old scores", learners(sound)
     enough = [dot for dot in able if mean(dot, "kept") >= keep]
     if enough:
-        lines = [f"To keep {aim}: {best['spec']} ({evidence(best)})."]
+        lines = [f"To keep {aim}: {called(best['spec'])} ({evidence(best)})."]
         if _about(best, keep):
             lines[0] += f" That it keeps {_percent(keep)} cannot be told from a little less."
         close = [dot for dot in enough if dot is not best and _same(best, dot, "new")]
     else:
-        lines = [f"Nothing that learns keeps {aim}: {best['spec']} comes nearest ({evidence(best)})."]
+        lines = [f"Nothing that learns keeps {aim}: {called(best['spec'])} comes nearest ({evidence(best)})."]
         close = [dot for dot in able if dot is not best and _same(best, dot, "kept")]
     if close:
         lines.append(f"It cannot be told from that: {_list(close)}.")
@@ -158,9 +177,9 @@ def _others(sound: Sequence[Dot], best: Dot, plain: Dot | None) -> list[str]:
     balanced = max(front, key=lambda dot: mean(dot, "balance"))
     most = max(front, key=lambda dot: mean(dot, "new"))
     if balanced is not best and mean(balanced, "new") > mean(best, "new"):
-        lines.append(f"The best balance of both: {balanced['spec']} ({evidence(balanced)}).")
+        lines.append(f"The best balance of both: {called(balanced['spec'])} ({evidence(balanced)}).")
     if most is not best and most is not balanced and most is not plain:
-        lines.append(f"To learn the most: {most['spec']} ({evidence(most)}).")
+        lines.append(f"To learn the most: {called(most['spec'])} ({evidence(most)}).")
     if plain and plain is not best and plain is not balanced:
         lines.append(f"Plain fine-tuning: {evidence(plain)}.")
     return lines
@@ -190,7 +209,7 @@ def _spoken(row: Verdict) -> str:
 def _list(dots: Sequence[Dot]) -> str:
     best = sorted(dots, key=lambda dot: -mean(dot, "new"))
     more = f"; and {len(best) - NAMED} more" if len(best) > NAMED else ""
-    return "; ".join(f"{dot['spec']} ({evidence(dot)})" for dot in best[:NAMED]) + more
+    return "; ".join(f"{called(dot['spec'])} ({evidence(dot)})" for dot in best[:NAMED]) + more
 
 
 def _about(dot: Dot, keep: float) -> bool:

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,16 +15,13 @@ from pathlib import Path
 from forgetlab import plots
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import frontier_plot
+from forgetlab.experiments.folders import REPORT_DRAFT, check_folder
 from forgetlab.experiments.frontier import dots, mean
 from forgetlab.experiments.recommendation import pick
-from forgetlab.experiments.sweeps import only_runs
 from forgetlab.experiments.tables import html_table, html_verdicts
 from forgetlab.metrics.schema import PlainRecord, Results
-from forgetlab.sources import file_path
 from forgetlab.sources.json_files import sync_folder
 
-OURS = ("results.json", "runs/sweep.json")
-DRAFT = ".report-"
 MOST = 6  # methods in a figure with lines
 CAPTIONS = {
     "curves": "Every task along the run: the new one, and the watched ones, which show what it costs.",
@@ -67,31 +63,6 @@ def filled(lines: Sequence[str]) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, 120, subsequent_indent="  ", break_on_hyphens=False)]
 
 
-def check_folder(folder: str | Path) -> None:
-    """Raise ForgetlabError where a report may not be written: a file, or a folder that holds something else."""
-    folder = file_path(folder)
-    try:
-        there = [path.name for path in folder.glob("*") if not path.name.startswith(DRAFT)]
-        fine = folder.is_dir() or not folder.exists()
-        fine = fine and (not there or any(_ours(folder / name) for name in OURS) or only_runs(folder, there))
-    except OSError:  # a file
-        fine = False
-    if not fine:
-        raise ForgetlabError(f"{folder} is no empty folder and holds no report of forgetlab; choose another folder")
-    near = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        tempfile.TemporaryDirectory(dir=near, prefix=DRAFT).cleanup()  # rights alone do not tell
-    except OSError as error:
-        raise ForgetlabError(f"cannot write the report to {folder}: {error.strerror or error}") from error
-
-
-def _ours(path: Path) -> bool:
-    try:
-        return "forgetlab" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # not there, damaged, or of another program
-        return False
-
-
 def write(results: Results, folder: str | Path) -> Path:
     """Write report.html, its figures as PNG files and results.json into a folder; returns the path of report.html.
 
@@ -102,9 +73,9 @@ def write(results: Results, folder: str | Path) -> Path:
     check_folder(folder)
     folder = Path(folder).resolve()
     files = _files(results)
-    draft = (folder if folder.exists() else folder.parent) / f"{DRAFT}{secrets.token_hex(4)}"
+    draft = (folder if folder.exists() else folder.parent) / f"{REPORT_DRAFT}{secrets.token_hex(4)}"
     try:
-        for old in folder.glob(f"{DRAFT}*"):  # of a process that was killed
+        for old in folder.glob(f"{REPORT_DRAFT}*"):  # of a process that was killed
             shutil.rmtree(old, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, content in files.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from forgetlab.experiments.recipe import called
 from forgetlab.remedies.by_name import METHODS, with_strength
 
 Pair = tuple[str, int]  # (methods, seed)
@@ -15,7 +16,7 @@ COARSE = (0.1, 10.0)  # strengths beside the usual one
 ROUNDS = 3  # of strengths between the best one and its neighbours
 FINALISTS = 4  # by merit, and two more by the balance of both shares
 PHASES = {  # each with the share of the budget when it ends, and what it means to be left out of it
-    "usual": (0.5, "not tried at all"),
+    "usual": (1.0, "not tried at all"),
     "coarse": (0.5, "not at strengths far from the usual one"),
     "refined": (0.75, "not at every strength near the best one"),
     "seeds": (1.0, "not at every seed"),
@@ -37,10 +38,13 @@ class Search:
         self.left_out: dict[str, list[str]] = {}  # phase → methods
         self._strengths = {name: [1.0] for name in self.methods}
 
+    def first_tries(self) -> dict[str, Pair]:
+        """The run that each method begins with: at its usual strength, at the first seed."""
+        return {name: (self._spec(name, 1.0), self.seeds[0]) for name in self.methods}
+
     def run(self) -> list[str]:
         """Searches; returns the methods that count, the best strength of each remedy, best first."""
-        first = self.seeds[0]
-        self._look("usual", [(self._spec(name, 1.0), first) for name in self.methods])
+        self._look("usual", list(self.first_tries().values()))
         self._try("coarse", dict.fromkeys(self.ranked(), COARSE))
         for _ in range(ROUNDS):
             self._try("refined", {name: self._neighbours(name) for name in self.ranked()})
@@ -86,7 +90,7 @@ class Search:
     def _look(self, phase: str, pairs: Sequence[Pair]) -> None:
         wanted = [pair for pair in pairs if pair not in self.found]
         self.found.update(self._ask(wanted, PHASES[phase][0]) if wanted else {})
-        if missing := [spec.partition(":")[0] for spec, seed in wanted if (spec, seed) not in self.found]:
+        if missing := [called(spec.partition(":")[0]) for spec, seed in wanted if (spec, seed) not in self.found]:
             self.left_out.setdefault(phase, []).extend(missing)
 
     def _neighbours(self, name: str) -> list[float]:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import forgetlab
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import workers
+from forgetlab.experiments.folders import LOCK, LOG, MANIFEST, RUNS
+from forgetlab.experiments.identity import differences, identity
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.recipes import Recipe
+from forgetlab.experiments.saving import Models
 from forgetlab.experiments.workers import Pool
 from forgetlab.metrics.schema import RunResult
 from forgetlab.sources.json_files import DRAFT, digest, read_json, write_json
-from forgetlab.sources.shipped import inputs, sha256
-from forgetlab.tasks.source_names import source_files
-
-FOLDER, MANIFEST, LOCK = "runs", "sweep.json", "lock"
-OWN_NAMES = re.compile(rf"{re.escape(MANIFEST)}|{LOCK}|[0-9a-f]{{16}}\.json|\..*{re.escape(DRAFT)}")
 
 
 @contextmanager
 def opened(out: Path, recipe: Recipe, resume: bool) -> Iterator[RunFolder]:
     """A RunFolder that no other process may write to meanwhile. Raises ForgetlabError where one does."""
-    folder = out / FOLDER
+    folder = out / RUNS
     with locked(folder / LOCK):
         for draft in folder.glob(f".*{DRAFT}"):  # of a process that was killed
             with suppress(OSError):
@@ -51,9 +45,10 @@ class RunFolder:
     """
 
     def __init__(self, out: Path, recipe: Recipe, resume: bool) -> None:
-        self.folder = out / FOLDER
+        self.folder = out / RUNS
         self.damaged: list[str] = []
         self.wrote = False
+        self._log: Path | None = None
         self._put: set[str] = set()  # keys of what was to be kept: an interrupt may come right after the file is there
         self._identity = identity(recipe)
         self._of = digest(self._identity)
@@ -104,12 +99,23 @@ class RunFolder:
         with suppress(OSError):
             self._write_manifest(finished=True)
 
+    def log(self, line: str) -> None:
+        """Add a line to OUT/runs/log.txt, with the time; a disk that refuses costs the line only."""
+        new, self._log = self._log is None, self.folder / LOG
+        with suppress(OSError), self._log.open("w" if new and self._fresh else "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def drop_log(self) -> None:
+        """Nothing came of it: an error before the first run leaves no trace."""
+        if self._log and self._fresh and not self.wrote:
+            self._log.unlink(missing_ok=True)
+
     def told(self) -> str:
         """What is kept of a sweep that did not finish, in words."""
         ours = [kept["run"]["key"] for kept in whole(self.folder) if kept["of"] == self._of]
         own = [key for key in ours if not self._fresh or key in self._put]
         if not own:
-            return "nothing was written"
+            return f"no run had finished; how far it was: {self._log}" if self._log else "nothing was written"
         return f"{_runs(len(own))} in {self.folder}: the same command with --resume goes on from there"
 
     def _write_manifest(self, finished: bool) -> None:
@@ -136,42 +142,12 @@ def whole(folder: Path) -> list[dict[str, Any]]:
     return [kept for kept in found if kept and "of" in kept and "run" in kept]
 
 
-def only_runs(out: Path, there: Sequence[str]) -> bool:
-    """Whether what is there in a folder is a sweep's own files alone, damaged or not: none of it is anybody else's."""
-    return there == [FOLDER] and all(OWN_NAMES.fullmatch(path.name) for path in (out / FOLDER).iterdir())
-
-
-def identity(recipe: Recipe) -> dict[str, Any]:
-    """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
-    content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
-    model = Path(recipe.model).expanduser()
-    files = source_files((recipe.new, *recipe.watch))
-    files += [path for path in sorted(model.glob("*")) if path.suffix != ".md"]  # a vocabulary is any kind of file
-    shared = {"recipe": content, "files": {str(path): sha256(path) for path in files if path.is_file()}}
-    return json.loads(json.dumps({**shared, "shipped data": inputs(), "forgetlab": forgetlab.__version__}))
-
-
-def differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """In words, what tells two identities apart."""
-    old, new = ({**one.get("recipe", {}), "forgetlab": one.get("forgetlab")} for one in (there, wanted))
-    told = [
-        f"{name} was {_shown(old.get(name))}, now {_shown(value)}"
-        for name, value in new.items()
-        if old.get(name) != value
-    ]
-    was, now = there.get("files", {}), wanted["files"]
-    told += [f"{name} has changed" for name in now if name in was and now[name] != was[name]]
-    if not told and (was != now or there.get("shipped data") != wanted["shipped data"]):
-        told.append("the data has changed")
-    return told
-
-
 class Dispatcher:
     """Computes runs in a pool and keeps them in a folder.
 
     kept: a RunFolder. on_run: called with each run that is there, and whether it was found in the folder.
     strict: a run that cannot start is an error; else it is noted in `refused`, {methods: reason}.
-    estimate: seconds of a run of which nothing is known yet. clock: seconds.
+    estimate: seconds of a run of which nothing is known yet. clock: seconds. models: where each run's model goes.
     """
 
     def __init__(
@@ -183,9 +159,11 @@ class Dispatcher:
         strict: bool = True,
         estimate: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
+        models: Models | None = None,
     ) -> None:
         self.pool, self.kept, self.on_run, self.strict, self.estimate = pool, kept, on_run, strict, estimate
         self.refused: dict[str, str] = {}
+        self.models = models
         self._clock, self._start = clock, clock()
         self._earlier = 0.0  # what the runs found in the folder took
         self._took: dict[str, list[float]] = {}  # first remedy → seconds of its runs
@@ -205,7 +183,8 @@ class Dispatcher:
                     self._earlier += run["seconds"] / self.pool.size()
                     self._landed(recipe, run, found)
                 elif self.spent() + self._expected(recipe) <= until:
-                    active[self.pool.executor.submit(workers.compute, recipe)] = recipe
+                    draft = self.models.draft(recipe) if self.models else ""
+                    active[self.pool.executor.submit(workers.compute, recipe, save=draft)] = recipe
             for future in wait(active, return_when=FIRST_COMPLETED).done:
                 recipe = active.pop(future)
                 try:
@@ -218,6 +197,8 @@ class Dispatcher:
                     )
                 if "error" not in run:
                     run = self.kept.put(run)
+                    if self.models:
+                        self.models.finish(run)
                 self._landed(recipe, run, found)
         return [found[recipe] for recipe in recipes if recipe in found]
 
@@ -239,7 +220,3 @@ class Dispatcher:
 
 def _runs(n: int) -> str:
     return f"{n} finished run{'' if n == 1 else 's'}"
-
-
-def _shown(value: Any) -> str:
-    return (", ".join(value) if isinstance(value, list) else str(value)) or "nothing"

@@ -22,6 +22,7 @@ import torch
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.recipes import Bench, Recipe, describe, finished, prepare
+from forgetlab.experiments.saving import write_draft
 from forgetlab.metrics.schema import BenchFacts, RunResult
 from forgetlab.models.loading import shipped_models
 
@@ -29,6 +30,7 @@ PATIENCE = 10  # seconds for a scheduler, and for its first worker, to answer
 SMALL = 50_000_000  # bytes of weights: below it, one thread a process is the fastest
 
 _ready: dict[Any, tuple[Bench, Any]] = {}  # the bench of this process, and how what it learned first was learned
+_told: Callable[..., None] | None = None  # in a process of `several`: passes its records on
 _alone = threading.Lock()  # a Dask worker may call from several threads, and a model is for one at a time
 
 
@@ -54,15 +56,21 @@ def facts(recipe: Recipe, timed: bool = False) -> BenchFacts:
         return {**describe(bench), "seconds": seconds}
 
 
-def compute(recipe: Recipe, on_record: Callable[..., None] | None = None) -> RunResult:
-    """One run as plain values, with its "seconds"; one that cannot start has "error", the reason."""
+def compute(recipe: Recipe, on_record: Callable[..., None] | None = None, save: str = "") -> RunResult:
+    """One run as plain values, with its "seconds"; one that cannot start has "error", the reason.
+
+    save: where the model is written as the run leaves it, unless it diverged.
+    """
     with _alone:
         bench, start = _bench(recipe), time.perf_counter()
         try:
-            run = finished(bench, recipe, on_record)
+            run = finished(bench, recipe, on_record or _told)
         except ForgetlabError as error:
             return {"recipe": {"methods": recipe.methods}, "key": recipe.key(), "records": [], "error": str(error)}
-        return {**run, "seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        if save and run["records"][-1]["status"] != "diverged":
+            write_draft(bench, Path(save))
+        return {**run, "seconds": seconds}
 
 
 def threads_for(recipe: Recipe, processes: int | None, jobs: float) -> tuple[int, int]:
@@ -92,11 +100,15 @@ def here(threads: int, on_record: Callable[..., None] | None = None) -> Iterator
 
 
 @contextmanager
-def several(processes: int, threads: int) -> Iterator[Pool]:
-    """So many new processes with so many threads each."""
+def several(processes: int, threads: int, on_record: Callable[..., None] | None = None) -> Iterator[Pool]:
+    """So many new processes with so many threads each; on_record: called in a thread, for progress."""
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's locks as they happen to stand
     before = {child.pid for child in multiprocessing.active_children()}
-    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
+    told = context.SimpleQueue() if on_record else None
+    listener = threading.Thread(target=_listen, args=(told, on_record), daemon=True)
+    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads, told))
+    if told:
+        listener.start()
     try:
         yield Pool(executor, lambda: processes)
     except BaseException:
@@ -106,6 +118,9 @@ def several(processes: int, threads: int) -> Iterator[Pool]:
                 child.terminate()  # a run in the middle is not waited for
         raise
     executor.shutdown()
+    if told:
+        told.put(None)
+        listener.join()
 
 
 @contextmanager
@@ -173,8 +188,19 @@ class _Inline(Executor):
         return future
 
 
-def _begin(threads: int) -> None:
-    """The start of a process: Ctrl-C is the parent's business, and where the parent dies, so does the child."""
+def _listen(told: Any, on_record: Callable[..., None]) -> None:
+    while (record := told.get()) is not None:
+        on_record(*record)
+
+
+def _begin(threads: int, told: Any = None) -> None:
+    """The start of a process: Ctrl-C is the parent's business, and where the parent dies, so does the child.
+
+    told: a queue for (recipe, record), the items of scores left out.
+    """
+    global _told
+    if told:
+        _told = lambda recipe, record: told.put((recipe, replace(record, tallies={})))  # noqa: E731
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()

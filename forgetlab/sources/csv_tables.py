@@ -12,7 +12,17 @@ from pathlib import Path
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources.notes import count, skipped
-from forgetlab.sources.tables import USUAL_NAMES, Column, Rows, Table, fold_name, is_number, too_wide, usual_width
+from forgetlab.sources.tables import (
+    ANSWER_NAMES,
+    USUAL_NAMES,
+    Column,
+    Rows,
+    Table,
+    fold_name,
+    is_number,
+    too_wide,
+    usual_width,
+)
 
 _NONE = "\x1f"  # the delimiter of a single column: a character that no text has
 _END = "\ue000end"
@@ -127,14 +137,20 @@ def _cells_of_any_size() -> Iterator[None]:
 def _is_header(cells: list[str], asked: set[str]) -> bool:
     """Whether the first line, cut at a delimiter, shows a column name."""
     names = {fold_name(cell) for cell in cells}
-    return len(cells) > 1 and max(map(len, cells)) <= 40 and not names.isdisjoint(USUAL_NAMES | asked)
+    known = not names.isdisjoint(USUAL_NAMES | asked) or _asks(names)
+    return len(cells) > 1 and max(map(len, cells)) <= 40 and known
+
+
+def _asks(names: set[str]) -> bool:
+    """Whether columns are of prompts and answers, which have names of their own."""
+    return any({*both.split()} <= names for both in ANSWER_NAMES)
 
 
 def _has_header(rows: list[list[str]], asked: set[str]) -> bool:
     """Whether the first row names the columns; in doubt it does not: no row of data may be lost."""
     first, below = rows[0], rows[1:]
     names = {fold_name(cell) for cell in first}
-    if not names.isdisjoint(asked) or (len(first) > 1 and first == [str(i) for i in range(len(first))]):
+    if not names.isdisjoint(asked) or _asks(names) or (len(first) > 1 and first == [str(i) for i in range(len(first))]):
         return True
     filled = [cell for cell in first if cell]
     # "text,text,label" names columns all the same

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from forgetlab.errors import ForgetlabError, number
+from forgetlab.sources.messages import Turn
 from forgetlab.sources.notes import count
 
-Kind = Literal["text", "labelled", "pairs", "tags", "completions"]
+Kind = Literal["text", "labelled", "pairs", "tags", "completions", "chat"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Examples:
     """What was read: parallel tuples, one entry per example, and notes on what was done on the way."""
 
     kind: Kind
-    texts: tuple[str, ...]  # empty for tags
-    pairs: tuple[str, ...] | None = None  # the second sentence of each pair; of a completion what is written on
+    texts: tuple[str, ...]  # empty for tags; of completions the prompts, of chats what stands before the first answer
+    pairs: tuple[str, ...] | None = None  # the second sentence of each pair; of completions the answers
     labels: tuple[str, ...] | None = None  # class names
     words: tuple[tuple[str, ...], ...] | None = None
     tags: tuple[tuple[str, ...], ...] | None = None
     notes: tuple[str, ...] = ()
+    turns: tuple[tuple[Turn, ...], ...] | None = None  # of chats
+    rejected: Examples | None = None  # of preferences: the same examples with their other side
 
     def __len__(self) -> int:
         return len(self.texts if self.words is None else self.words)
@@ -66,6 +69,6 @@ def _place(key: str, seed: int) -> float:
 
 def take(examples: Examples, keep: Sequence[int]) -> Examples:
     """The examples with these numbers, in this order, with all the notes."""
-    names = ("texts", "pairs", "labels", "words", "tags")
+    names = ("texts", "pairs", "labels", "words", "tags", "turns")
     columns: dict[str, Any] = {n: tuple(v[i] for i in keep) for n in names if (v := getattr(examples, n))}
-    return replace(examples, **columns)
+    return replace(examples, **columns, rejected=examples.rejected and take(examples.rejected, keep))

@@ -14,16 +14,20 @@ from typing import Any, get_args
 from forgetlab.errors import ForgetlabError, shown, unknown, whole
 from forgetlab.sources.conll import looks_like_conll, read_conll
 from forgetlab.sources.csv_tables import csv_table
+from forgetlab.sources.dotted import with_dotted
 from forgetlab.sources.examples import Examples, Kind, take
-from forgetlab.sources.json_tables import json_items, json_table, json_tags, starts_with_object
+from forgetlab.sources.json_tables import json_items, json_objects, json_table, json_tags, starts_with_object
 from forgetlab.sources.notes import count
+from forgetlab.sources.packed import LARGEST, packed_rows, unpacked
 from forgetlab.sources.paragraphs import passages
 from forgetlab.sources.prefixed import prefixed_table
-from forgetlab.sources.tables import Column, examples_in
+from forgetlab.sources.rows import Wanted, chats_in, of_rows
+from forgetlab.sources.tables import Column, Table, examples_in
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 CSV_SUFFIXES = {".csv", ".tsv", ".tab", ".psv"}
-LARGEST = 1_000_000_000  # bytes: in memory it becomes several times as much
+PACKED_SUFFIXES = {".parquet", ".arrow", ".gz", ".bz2", ".xz"}
+TABLES = ("labelled", "pairs", "chat", "completions")  # the kinds that only tables make
 CONLL_SUFFIXES = {".conll", ".conllu", ".iob", ".iob2", ".bio"}
 
 
@@ -33,13 +37,16 @@ def read(
     text: Column = None,
     label: Column = None,
     pair: Column = None,
+    prompt: Column = None,
+    answer: Column = None,
     kind: Kind | None = None,
     limit: int | None = None,
 ) -> Examples:
-    """Read a file of CSV, TSV, JSON, JSON lines, CoNLL columns or plain text, whichever it is.
+    """Read a file of CSV, TSV, JSON, JSON lines, Parquet, Arrow, CoNLL columns or plain text, gzipped or not.
 
-    text, label, pair: columns, by name or 0-based number; found by their usual names or their contents where
-    left out (for CoNLL columns: `text` is the token, `label` the tag; first and last where left out).
+    text, label, pair: columns, by name or 0-based number, within JSON's objects by a dotted name, "data.review"; found
+    by their usual names or their contents where left out (for CoNLL columns: `text` is the token, `label` the tag;
+    first and last where left out). prompt, answer: columns of what is asked and what is to be written after it.
     kind: what is wanted; the richest kind that the file has where left out.
     limit: the most examples to keep, spread evenly over the file (many files are sorted by class).
     Raises ForgetlabError for a file that cannot be read, is not text, or lacks what was asked for.
@@ -55,9 +62,19 @@ def read(
         whole("limit", limit)
     if (pair is not None and kind not in (None, "pairs")) or (label is not None and kind == "text"):
         raise ForgetlabError(f'kind="{kind}" has no {"label" if pair is None else "pair"}: leave it or the kind out')
+    if (prompt, answer) != (None, None) and kind not in (None, "chat", "completions"):
+        raise ForgetlabError(
+            f'kind="{kind}" has no {"answer" if prompt is None else "prompt"}: leave it or the kind out'
+        )
     path = file_path(path)
-    content, notes = _decode(path, _load(path))
-    found = _parse(path, content, text, label, pair, kind)
+    inner, raw = unpacked(path, _load(path))
+    wanted = Wanted(text, label, pair, prompt, answer, kind)
+    notes: list[str] = []
+    if (packed := packed_rows(inner, raw)) is not None:
+        found = of_rows(inner, *packed, wanted)
+    else:
+        content, notes = _decode(inner, raw)
+        found = _parse(inner, content, wanted)
     if kind == "text" and found.words is not None:
         found = Examples("text", tuple(" ".join(words) for words in found.words), notes=found.notes)
     if not len(found):
@@ -68,39 +85,74 @@ def read(
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _parse(path: Path, content: str, text: Column, label: Column, pair: Column, kind: Kind | None) -> Examples:
+def _parse(path: Path, content: str, wanted: Wanted) -> Examples:
     """The examples in the format that the options, the suffix and the content speak for, in this order."""
+    text, label, pair, kind = wanted.text, wanted.label, wanted.pair, wanted.kind
     suffix = path.suffix.lower()
     lines = content.split("\n")
-    is_table = kind in ("labelled", "pairs") or (text, label, pair) != (None, None, None)
+    is_table = kind in TABLES or any(column is not None for column in wanted.columns())
     is_conll = suffix in CONLL_SUFFIXES or (suffix not in JSON_SUFFIXES and not is_table and looks_like_conll(lines))
-    is_json = suffix in JSON_SUFFIXES or starts_with_object(content)
-    may_be_tags = is_json and kind in (None, "tags") and pair is None
-    if may_be_tags and (found := json_tags(path, content, text, label, kind)) is not None:
-        return found
+    if suffix in JSON_SUFFIXES or starts_with_object(content):
+        return _of_json(path, content, wanted)
     if kind == "tags" or (is_conll and kind in (None, "text")):
         return read_conll(path, lines, text, label)
-    if is_json:
-        return examples_in(path, json_table(path, content), text, label, pair, kind)
-    if kind in (None, "labelled") and pair is None and (begun := prefixed_table(path, lines)) is not None:
+    may_begin = kind in (None, "labelled") and (pair, wanted.prompt, wanted.answer) == (None, None, None)
+    if may_begin and (begun := prefixed_table(path, lines)) is not None:
         return examples_in(path, begun, text, label, pair, kind)
     content = re.sub(r"\Asep=.\n", "\n", content)  # Excel's first line
     is_table = is_table or suffix in CSV_SUFFIXES
     if is_table or kind != "text":
-        table = csv_table(path, content, (text, label, pair), is_table)
+        table = csv_table(path, content, wanted.columns(), is_table)
         if table is not None:
-            return examples_in(path, table, text, label, pair, kind)
+            return _chats_in_table(path, table, wanted) or examples_in(path, table, text, label, pair, kind)
     return Examples("text", tuple(passages(content)))
 
 
+def _of_json(path: Path, content: str, wanted: Wanted) -> Examples:
+    """The examples in JSON's objects."""
+    objects, notes, unit = json_objects(path, content)
+    rows = with_dotted([item for _, item in objects], wanted.columns())
+    objects = [(i, dict(item)) for (i, _), item in zip(objects, rows, strict=True)]
+    found = chats_in(path, objects, unit, wanted)
+    if found is None and wanted.kind in (None, "tags") and wanted.pair is None:
+        found = json_tags(path, objects, wanted.text, wanted.label, wanted.kind)
+    if found is None:
+        table = json_table(path, objects, unit)
+        found = examples_in(path, table, wanted.text, wanted.label, wanted.pair, wanted.kind)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _chats_in_table(path: Path, table: Table, wanted: Wanted) -> Examples | None:
+    """The rows of a table with a header as conversations or completions, where they are; else None."""
+    if not table.header:
+        return None
+    cells = [(line, [cell or None for cell in row]) for line, row in table.rows]
+    rows = [(line, dict(zip(table.names, row, strict=True))) for line, row in cells]
+    if (found := chats_in(path, rows, table.unit, wanted)) is None:
+        return None
+    notes = (*table.notes, *found.notes)
+    if found.kind != "completions":
+        return replace(found, notes=notes)
+    spaced = _spaced(found)
+    rejected = found.rejected and _spaced(found.rejected)
+    said = "cells lose the spaces at their ends: one is put before each answer"
+    return replace(spaced, notes=(said, *notes), rejected=rejected)
+
+
+def _spaced(examples: Examples) -> Examples:
+    return replace(examples, pairs=tuple(f" {answer}" for answer in examples.pairs or ()))
+
+
 def read_rows(path: str | PathLike[str]) -> list[tuple[str, Any]]:
-    """The values in a file of JSON, of its list or of its lines, each with where it stands, such as "line 3".
+    """The values in a file of JSON, of its list or of its lines, or of Parquet, each with where it stands: "line 3".
 
     A line that is not JSON gives None; another file has no rows at all. Raises ForgetlabError for a file that cannot
     be read or is not text.
     """
-    path = file_path(path)
-    content, _ = _decode(path, _load(path))
+    path, raw = unpacked(file_path(path), _load(file_path(path)))
+    if (packed := packed_rows(path, raw)) is not None:
+        return [(f"row {number}", row) for number, row in enumerate(packed[0], 1)]
+    content, _ = _decode(path, raw)
     if path.suffix.lower() not in JSON_SUFFIXES and not starts_with_object(content):
         return []
     unit, items = json_items(content)
@@ -132,13 +184,9 @@ _BOMS = [
     (b"\xfe\xff", "utf-16"),
 ]
 _BINARIES = {
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"BZh": "a bzip2 archive; unpack it first",
-    b"\xfd7zXZ": "an xz archive; unpack it first",
     b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it first",
     b"PK\x03\x04": "a zip archive (.xlsx, .docx and .pt files are too); unpack it, or save it as CSV or text",
-    b"PAR1": "a Parquet file; save it as CSV or JSON lines",
-    b"ARROW1": "an Arrow file; save it as CSV or JSON lines",
+    b"\x1f\x8b": "an archive within an archive; unpack it first",
     b"%PDF-": "a PDF; save it as text",
     b"SQLite format 3": "an SQLite database; export a table as CSV",
 }

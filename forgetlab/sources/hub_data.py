@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,11 @@ from typing import Any
 from forgetlab.errors import ForgetlabError, unknown, whole
 from forgetlab.sources import download as shared
 from forgetlab.sources.examples import Examples, Kind, split
-from forgetlab.sources.notes import count
-from forgetlab.sources.tables import Column, Table, examples_in, fold_name
-from forgetlab.sources.tagged_rows import tagged
+from forgetlab.sources.rows import Wanted, of_rows
+from forgetlab.sources.tables import Column
 
 PREFIX = "hub:"
 LARGE = 300_000_000  # bytes of text beyond which `limit` reads the first rows instead of the whole
-LONGEST = 100_000  # characters of one text: beyond, it is cut
 _GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
 
 
@@ -71,6 +69,8 @@ def hub(
     text: Column = None,
     label: Column = None,
     pair: Column = None,
+    prompt: Column = None,
+    answer: Column = None,
     kind: Kind | None = None,
     limit: int | None = None,
     revision: str | None = None,
@@ -79,8 +79,9 @@ def hub(
 
     name: an id, or a name of KNOWN, which brings its columns and a pinned revision along. config: its configuration;
     "name:CONFIG" says the same.
-    text, label, pair, kind: as in `read`; class numbers become class names; lists of words with a list of tags are
-    read as tags. limit: the most examples, spread evenly; of a set above 300 MB the first ones are read, not the rest.
+    text, label, pair, prompt, answer, kind: as in `read`; class numbers become class names; lists of words with a list
+    of tags are read as tags. limit: the most examples, spread evenly; of a set above 300 MB the first ones are read,
+    not the rest.
     revision: a branch, tag or commit; "name@REVISION" says the same.
     Rows without a label (GLUE's hidden tests have −1) and with an empty text are left out, with a note.
     Raises ForgetlabError where `datasets` is missing, the hub refuses or cannot be reached, and for a configuration,
@@ -102,8 +103,7 @@ def hub(
         raise unknown("data set", name, [*KNOWN, "or OWNER/NAME"])
     rows, features, notes = _rows(name, config, split, revision, limit)
     where = Path(f"{name} ({split})")
-    if (found := tagged(where, rows, features, text, label, kind)) is None:
-        found = examples_in(where, _table(where, rows, features, (text, label, pair)), text, label, pair, kind)
+    found = of_rows(where, rows, features, Wanted(text, label, pair, prompt, answer, kind))
     if not len(found):
         raise ForgetlabError(f"{where}: no examples found ({'; '.join(found.notes) or 'the split is empty'})")
     return replace(found, notes=(*notes, *found.notes))
@@ -113,7 +113,8 @@ def hub_sides(name: str, **columns: Any) -> tuple[Examples, Examples]:
     """(train, test) of "ID[:CONFIG][@REVISION]" or a short name: the set's own sides where both have what is asked.
 
     The test side is the first of validation, validation_matched and test that has rows with labels; a set with one
-    split is parted by `split`. columns: text, label, pair, kind, limit, as in `hub`.
+    split is parted by `split`. columns: text, label, pair, prompt, answer, kind, limit, as in
+    `hub`.
     """
     train = hub(name, split="train", **columns)
     short = name.removeprefix(PREFIX).partition("@")[0].partition(":")[0]
@@ -182,34 +183,3 @@ def _failed(error: Exception, name: str, revision: str | None) -> ForgetlabError
     if isinstance(error, ConnectionError | OSError):
         return shared.refused(error, "dataset", name, revision)
     return ForgetlabError(f"{name} cannot be read as a data set: {shared.first_line(error)}")
-
-
-def _table(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, asked: Sequence[Column]) -> Table:
-    """The rows as text, class numbers as their names."""
-    columns = list(features)
-    nested = frozenset(c for c in columns if rows and isinstance(rows[0].get(c), list | dict))
-    classes = {c: names for c in columns if (names := getattr(features[c], "names", None))}
-    if asked[1] in columns and str(getattr(features[asked[1]], "dtype", "")).startswith("float"):
-        raise ForgetlabError(f"{where}: {asked[1]!r} holds real numbers, a regression; expected classes")
-    table = Table(columns, [], [], nested=nested, unit="row")
-    label = table.find(asked[1])
-    at = label if label is not None else next((i for i, c in enumerate(columns) if fold_name(c) == "label"), None)
-    hidden = cut = 0
-    for number, row in enumerate(rows):
-        cells = []
-        for column in columns:
-            value = row[column]
-            if column in classes and isinstance(value, int):
-                value = classes[column][value] if value >= 0 else None
-            text = "" if value is None else str(value).strip()
-            cut += len(text) > LONGEST
-            cells.append(text[:LONGEST])
-        if at is not None and columns[at] in classes and not cells[at]:
-            hidden += 1
-            continue
-        table.rows.append((number, cells))
-    if hidden:
-        table.notes.append(f"{count(hidden, 'row')} without a label left out")
-    if cut:
-        table.notes.append(f"{count(cut, 'text')} longer than {LONGEST:,} characters cut")
-    return table

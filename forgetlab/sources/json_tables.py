@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forgetlab.sources.dotted import dotted
 from forgetlab.sources.examples import Examples, Kind
+from forgetlab.sources.messages import whole_text
 from forgetlab.sources.notes import skipped
 from forgetlab.sources.tables import LABEL_NAMES, TEXT_NAMES, Column, Table, fold_name, too_wide
 from forgetlab.sources.tagged_rows import tagged
@@ -16,28 +16,26 @@ from forgetlab.sources.tagged_rows import tagged
 Objects = list[tuple[int, dict[str, Any]]]  # with the line or entry that each is
 
 
-def json_table(path: Path, content: str) -> Table:
+def json_table(path: Path, objects: Objects, unit: str) -> Table:
     """The objects, with a column for each of their keys."""
-    objects, notes, unit = _objects(path, content)
     names = list(dict.fromkeys(name for _, item in objects for name in item))
     too_wide(path, len(names))
     nested = frozenset(name for _, item in objects for name, value in item.items() if isinstance(value, list | dict))
     rows = [(i, [_cell(item.get(name)) for name in names]) for i, item in objects]
-    return Table(names, rows, notes, nested=nested, unit=unit)
+    some = (name for _, item in objects[:100] for name, value in dotted(item) if "." in name and isinstance(value, str))
+    return Table(names, rows, [], nested=nested, within=next(some, ""), unit=unit)
 
 
-def json_tags(path: Path, content: str, words: Column, tags: Column, kind: Kind | None) -> Examples | None:
+def json_tags(path: Path, objects: Objects, words: Column, tags: Column, kind: Kind | None) -> Examples | None:
     """The objects as words with their tags, where they hold lists of both; else None."""
-    objects, notes, _ = _objects(path, content)
     rows = [item for _, item in objects]
     plain = {fold_name(name) for row in rows[:1] for name, value in row.items() if not isinstance(value, list | dict)}
     if kind is None and all(plain.intersection(usual.split()) for usual in (TEXT_NAMES, LABEL_NAMES)):
         return None  # texts with labels, whose lists may be anything
-    found = tagged(path, rows, dict.fromkeys(name for row in rows for name in row), words, tags, kind)
-    return found and replace(found, notes=(*notes, *found.notes))
+    return tagged(path, rows, dict.fromkeys(name for row in rows for name in row), words, tags, kind)
 
 
-def _objects(path: Path, content: str) -> tuple[Objects, list[str], str]:
+def json_objects(path: Path, content: str) -> tuple[Objects, list[str], str]:
     """The objects of a list or of lines, notes on what was left out, and what they are numbered by."""
     unit, items = json_items(content)
     items = [(i, {"text": item} if isinstance(item, str) else item) for i, item in items]
@@ -66,11 +64,6 @@ def _parsed(content: str) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def whole_text(text: str) -> str:
-    """The text without half surrogate pairs, which JSON allows and no encoding of text does."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _cell(value: Any) -> str:

@@ -33,6 +33,13 @@ PAIR_NAMES = (
     "premise hypothesis, sentence1 sentence2, question1 question2, text1 text2, texta textb, sentencea sentenceb, "
     "question sentence, question passage, query passage"
 )
+# two columns of which the second answers the first
+ANSWER_NAMES = ("prompt completion", "prompt response", "instruction output", "instruction response", "chosen rejected")
+SUCH = (
+    '{"text": "…", "label": "…"}, {"tokens": […], "ner_tags": […]}, {"messages": […]} or {"prompt": "…", '
+    '"completion": "…"}'
+)
+OTHERS = ", or kind=text for texts alone, or prompt=NAME,answer=NAME for answers"
 USUAL_NAMES = {*TEXT_NAMES.split(), *LABEL_NAMES.split(), *PAIR_NAMES.replace(",", "").split()}
 
 
@@ -45,6 +52,7 @@ class Table:
     notes: list[str]
     header: bool = True
     nested: frozenset[str] = frozenset()  # columns that hold lists or objects (JSON)
+    within: str = ""  # the dotted name of a text within an object
     unit: str = "line"  # what the rows are numbered by
 
     def column(self, index: int) -> list[str]:
@@ -176,6 +184,7 @@ def _columns(
 
     def missing(what: str, option: str, other: str = "") -> ForgetlabError:
         lists = " (lists and objects are not read)" if table.nested else ""
+        lists = f" (what is within objects has a dotted name: {option}={table.within})" if table.within else lists
         return ForgetlabError(
             f"{path}: no {what} among {_listed(names)}{lists}; name it: {option}=NAME, --{option} NAME{other}"
         )
@@ -191,7 +200,7 @@ def _columns(
     if at_text is None:
         free = [i for i in range(len(names)) if i not in (at_label, at_pair) and names[i] not in table.nested]
         if not free:
-            raise missing("text column", "text")
+            raise missing("text column", "text", f"; expected rows such as {SUCH}")
         at_text = max(free, key=lambda i: sum(map(len, table.column(i))))
         if len(free) > 1:
             table.notes.append(f"text column {names[at_text]!r}: it has the longest texts")
@@ -203,7 +212,7 @@ def _columns(
         raise missing("second sentence", "pair")
     plain = sum(name not in table.nested for name in names)
     if at_label is None and (kind in ("labelled", "pairs") or pair is not None or (kind is None and plain > 1)):
-        raise missing("label column", "label", "" if kind or pair is not None else ", or kind=text for texts alone")
+        raise missing("label column", "label", "" if kind or pair is not None else OTHERS)
     return at_text, None if at_label is None or kind == "labelled" else at_pair, at_label
 
 

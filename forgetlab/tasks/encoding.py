@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources import Examples
+from forgetlab.tasks.chat import chat_rows, completion_rows, marks
 
 IGNORE = -100
 EVALUATION_BATCH = 128
@@ -22,7 +23,7 @@ class Encoded:
     """Token ids of many texts, on the CPU.
 
     columns: name → (N, L) of input_ids, attention_mask and, where the model has them, token_type_ids; of completions
-    also "scored", 1 at the tokens that are to be written and 0 elsewhere.
+    and chats also "scored", 1 at the tokens that are to be written and 0 elsewhere.
     lengths: (N,) tokens of each. words: (N, L) index of the word that a token begins, or IGNORE.
     cut: (N,) bool, whether a text was longer than the model takes and lost its end.
     """
@@ -31,6 +32,13 @@ class Encoded:
     lengths: Tensor
     words: Tensor
     cut: Tensor
+    without: dict[str, int] = field(default_factory=dict)  # of chats: why some have no answer to learn, and how many
+
+    @property
+    def answered(self) -> Tensor:
+        """(N,) bool, whether a text has a token to learn and to score after its first one."""
+        counted = self.columns.get("scored", self.columns["attention_mask"])
+        return counted[:, 1:].any(1)
 
     @property
     def truncated(self) -> int:
@@ -58,16 +66,21 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     cut and counted. begin: put the begin token, where there is one, in the place of the tokenizer's own marks, as a
     causal language model wants it; end: and the end token at the end, where it has room.
     A completion is the tokens of the prompt, then those of the answer: one that is too long loses the beginning of its
-    prompt first, the end of its answer only where that alone is too long.
+    prompt first, the end of its answer only where that alone is too long. A chat is what `chat.tokens_of` makes of it.
     """
     if not len(examples):
         raise ForgetlabError("there is no text to encode")
+    if examples.kind in ("completions", "chat") and not begin:
+        raise ForgetlabError(
+            f"prompts and answers ({examples.kind}) need a causal language model: an encoder writes nothing"
+        )
     if examples.kind == "completions":
-        if not begin:
-            raise ForgetlabError(
-                "prompts and answers (completions) need a causal language model: an encoder writes nothing"
-            )
-        return _padded(_completions(examples, tokenizer, max_length, end), tokenizer)
+        texts = [*zip(examples.texts, examples.pairs or (), strict=True)]
+        written = completion_rows(texts, tokenizer, max_length, marks(tokenizer, True, end))
+        return _padded([_scored(*row) for row in written], tokenizer)
+    if examples.turns is not None:
+        said, without = chat_rows(examples.turns, tokenizer, max_length, marks(tokenizer, True, end))
+        return replace(_padded([_scored(*row) for row in said], tokenizer), without=without)
     options: dict[str, Any] = {"add_special_tokens": not begin}
     if examples.words is not None:
         encodings = tokenizer([list(words) for words in examples.words], is_split_into_words=True, **options)
@@ -76,15 +89,9 @@ def encode(examples: Examples, tokenizer: Any, max_length: int, *, begin: bool =
     else:
         encodings = tokenizer(list(examples.texts), **options)
     # looked up once: on a tokenizer these are slow properties
-    first, last = _marks(tokenizer, begin, end)
+    first, last = marks(tokenizer, begin, end)
     rows = [_row(encodings, i, max_length, first, last, begin) for i in range(len(encodings["input_ids"]))]
     return _padded(rows, tokenizer)
-
-
-def _marks(tokenizer: Any, begin: bool, end: bool) -> tuple[list[int], list[int]]:
-    """The begin and the end token, each where it is asked for and there is one."""
-    first = [tokenizer.bos_token_id] if begin and tokenizer.bos_token_id is not None else []
-    return first, [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
 
 
 def _padded(rows: Sequence[dict[str, Any]], tokenizer: Any) -> Encoded:
@@ -130,28 +137,9 @@ def _row(encodings: Any, i: int, max_length: int, begin: list[int], end: list[in
     return row
 
 
-def _completions(examples: Examples, tokenizer: Any, max_length: int, end: bool) -> list[dict[str, Any]]:
-    first, last = _marks(tokenizer, True, end)
-    sides = (examples.texts, examples.pairs or ())
-    prompts, answers = (tokenizer(list(side), add_special_tokens=False)["input_ids"] for side in sides)
-    rows = []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
-        if not (answer or last) or not (first or prompt):
-            side = "prompt" if answer or last else "answer"
-            raise ForgetlabError(f"the {side} of completion {number} is empty: no token of it can be predicted")
-        written = [*answer, *last][: max_length - 1]  # something stands before the first token that is predicted
-        seen = [*first, *prompt[max(0, len(first) + len(prompt) + len(written) - max_length) :]]
-        length = len(seen) + len(written)
-        rows.append(
-            {
-                "input_ids": seen + written,
-                "attention_mask": [1] * length,
-                "scored": [0] * len(seen) + [1] * len(written),
-                "words": [IGNORE] * length,
-                "cut": len(first) + len(prompt) + len(answer) > max_length,
-            }
-        )
-    return rows
+def _scored(ids: list[int], scored: list[int], cut: bool) -> dict[str, Any]:
+    words = [IGNORE] * len(ids)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "scored": scored, "words": words, "cut": cut}
 
 
 def asked(batch: Mapping[str, Tensor]) -> Tensor:

@@ -13,15 +13,16 @@ from forgetlab.errors import ForgetlabError, shown, unknown
 from forgetlab.models.model import Model
 from forgetlab.sources import Column, Examples, Kind
 from forgetlab.sources.files import read_rows
-from forgetlab.sources.json_tables import whole_text
+from forgetlab.sources.messages import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
+from forgetlab.tasks.answers import answer_task, preferences
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
 from forgetlab.tasks.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
 from forgetlab.tasks.writing import Generation
 
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
-PROBES = ("minimal-pairs", "choices", "k-shot", "generation")
+PROBES = ("minimal-pairs", "choices", "k-shot", "generation", "preferences")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
@@ -39,6 +40,8 @@ def task_from(
     text: Column = None,
     label: Column = None,
     pair: Column = None,
+    prompt: Column = None,
+    answer: Column = None,
     limit: int | None = None,
     k: int | None = None,
     seed: int = 0,
@@ -47,22 +50,24 @@ def task_from(
 ) -> Task:
     """A task from data: `task_from("reviews.csv", model)`; the command line and the labs read a source by it too.
 
-    source: a file (CSV, TSV, JSON lines, CoNLL, plain text), "python-docs", "python-source" or "licences", a hub
-    data set "owner/name", "owner/name:config", with "@REVISION" at the end to pin it; "hub:sst2" (`sources.hub`);
-    or an embedded task's name, if there is no such file. Options may stand at its end: "cola.tsv:text=3,label=1".
+    source: a file (CSV, TSV, JSON lines, Parquet, CoNLL, plain text, gzipped or not), "python-docs", "python-source" or
+    "licences", a hub data set "owner/name", "owner/name:config", with "@REVISION" at the end to pin it; "hub:sst2"
+    (`sources.hub`); or an embedded task's name, if there is no such file. Options may stand at its end:
+    "cola.tsv:text=3,label=1".
     kind: what to make of it; found out where left out. Trained and scored: "labelled", "pairs" (classes), "tags",
-    "text" (masked or causal language modelling, as suits the model). Scored only: "minimal-pairs" (rows
-    {"good", "bad"}), "choices" (rows {"question", "choices", "answer": index, letter or the choice itself}), both JSON
-    lines; "k-shot" (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
+    "text" (masked or causal language modelling, as suits the model), "chat" and "completions" (the answers of a causal
+    model). Scored only: "minimal-pairs" (rows {"good", "bad"}), "choices" (rows {"question", "choices", "answer":
+    index, letter or the choice itself}), both JSON lines; "preferences" (is the chosen answer likelier?); "k-shot"
+    (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
     test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
-    source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair: columns.
-    limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
+    source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair, prompt,
+    answer: columns. limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
     'f1'
     """
-    columns: dict[str, Any] = {"text": text, "label": label, "pair": pair}
+    columns: dict[str, Any] = {"text": text, "label": label, "pair": pair, "prompt": prompt, "answer": answer}
     given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
     there, options = _options(source, given)
     turned = options.pop("turned")
@@ -81,16 +86,18 @@ def task_from(
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
-    wanted: Any = {"k-shot": "labelled", "generation": "text"}.get(kind or "", kind)
+    wanted: Any = {"k-shot": "labelled", "generation": "text", "preferences": None}.get(kind or "", kind)
     read = {**columns, "kind": wanted, "limit": limit}
     shots = (8 if k is None else k) if kind == "k-shot" else None
     hub = is_hub_name(there)
-    if hub and test is None and kind != "generation":
+    if hub and test is None and kind not in ("generation", "preferences"):
         train, held = sources.hub_sides(there, **read)
         return of_examples(title, train, held, model, shots)
     examples = _read(there, "train" if hub else None, read)
     if kind == "generation":
         return Generation(title, examples.texts)
+    if kind == "preferences":
+        return preferences(title, examples, model)
     if test is None:
         train, held = sources.split(examples, test=0.2, seed=seed)
     else:
@@ -150,11 +157,8 @@ def of_examples(name: str, train: Examples, test: Examples, model: Model, k: int
         )
     if train.kind in ("labelled", "pairs"):
         return Classification(name, train, test, labels=[*(train.labels or ()), *(test.labels or ())])
-    if train.kind == "completions" and model.lm_kind != "causal":
-        raise ForgetlabError(
-            f"{name} has prompts and answers, which need a causal language model; {model.name} is none: give a class "
-            "for each text (kind='labelled')"
-        )
+    if train.kind in ("completions", "chat"):
+        return answer_task(name, train, test, model)
     if model.lm_kind is None:
         raise ForgetlabError(
             f"{model.name} has no language-model head, so plain text ({name}) gives it nothing to learn or to score: "

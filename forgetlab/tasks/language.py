@@ -13,6 +13,7 @@ from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.base import Scores, Task
+from forgetlab.tasks.chat import layout
 from forgetlab.tasks.encoding import asked, inner_tokens, text_tokens
 
 LOGITS_AT_ONCE = 2**26  # in scoring: a quarter of a gigabyte
@@ -87,7 +88,8 @@ class CausalLM(LanguageModel):
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
     Of completions (a prompt and what is to be written after it) only the tokens of the answer are predicted, with the
-    prompt in sight: the loss of supervised fine-tuning on demonstrations.
+    prompt in sight: the loss of supervised fine-tuning on demonstrations. Of chats those of the assistant's turns, each
+    with its end, laid out by the tokenizer's chat template.
 
     >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
     >>> CausalLM("mine", None, text).metric
@@ -98,14 +100,34 @@ class CausalLM(LanguageModel):
 
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         notes = super().remarks(model, *splits, limit=limit)
-        if "test" in splits:
+        templated = self.test.kind == "chat" and model.tokenizer.chat_template  # which has end marks of its own
+        if self.test.kind in ("completions", "chat"):
+            notes += [f"{self.name}: {note}" for note in (self._counted(model, splits), *self._lost(model, splits))]
+        elif "test" in splits:
             notes += first_unscored(self.name, model)
-        if "train" in splits and not model.end_mark and model.tokenizer.eos_token_id is not None:
+        if "train" in splits and not (templated or model.end_mark or model.tokenizer.eos_token_id is None):
             notes.append(
                 f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
                 "pre-trained with one (end_mark in its config would)"
             )
         return notes
+
+    def _counted(self, model: Model, splits: Sequence[str]) -> str:
+        """How answers are laid out, and how many of the tokens count."""
+        sides = [(split, self.encoded(model, split)) for split in splits]
+        told = [f"{int(e.columns['scored'].sum()):,} of {int(e.lengths.sum()):,} {split}" for split, e in sides]
+        return f"{layout(self.test.kind, model.tokenizer)}; only the answers count, {' and '.join(told)} tokens"
+
+    def _lost(self, model: Model, splits: Sequence[str]) -> Iterator[str]:
+        for split in splits:
+            encoded = self.encoded(model, split)
+            if lost := int((~encoded.answered).sum()):
+                yield f"{lost} of {len(encoded)} {split} examples have no answer ({'; '.join(encoded.without)})"
+
+    def loss(self, model: Model, batch: Mapping[str, Tensor]) -> Tensor:
+        if not len(batch["targets"]):  # answers that were cut off: nothing to learn
+            return self.logits(model, batch).sum()
+        return super().loss(model, batch)
 
     def _collate(self, model: Model, split: str, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         encoded = self.encoded(model, split)
@@ -114,7 +136,8 @@ class CausalLM(LanguageModel):
         following = asked(batch)
         targets = F.pad(ids[:, 1:], (0, 1))[following]
         batch |= {"places": following.flatten().nonzero().squeeze(1), "targets": targets}
-        if split == "test" and not model.end_mark and model.tokenizer.eos_token_id is not None:
+        ends = not model.end_mark and model.tokenizer.eos_token_id is not None
+        if split == "test" and ends and self.test.kind != "chat":
             whole = ~encoded.cut[index]
             last = torch.arange(len(index)) * ids.shape[1] + encoded.lengths[index] - 1
             batch["ends"] = last[whole]  # the places that the end token would follow

@@ -33,6 +33,22 @@ def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUAT
     return total
 
 
+def answer_log_probabilities(
+    model: Model, examples: Examples, at_once: int = EVALUATION_BATCH
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-probability in nats of each answer of completions or chats after what it answers, and (N,) its tokens.
+
+    Causal models: Σ log p(token | all before it) over the tokens that such a task learns.
+    """
+    encoded = encode(examples, model.tokenizer, model.max_length, begin=True, end=model.end_mark)
+    total = torch.empty(len(encoded))
+    with torch.inference_mode():
+        for index in (i for batch in encoded.evaluation_batches() for i in batch.split(at_once)):
+            batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
+            total[index] = _sums(model, batch, batch["scored"].bool()).cpu()
+    return total, encoded.columns["scored"][:, 1:].sum(1)
+
+
 def option_log_probabilities(
     model: Model, contexts: Sequence[str], options: Sequence[str], at_once: int = EVALUATION_BATCH
 ) -> tuple[Tensor, Tensor]:

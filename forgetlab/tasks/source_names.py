@@ -10,12 +10,12 @@ from pathlib import Path
 
 from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.models.model import free_name
-from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES
+from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES, PACKED_SUFFIXES
 from forgetlab.sources.hub_data import PREFIX
 
-FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, ".txt", ".md"}
+FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, *PACKED_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
-OPTIONS = ("text", "label", "pair", "kind", "test", "name", "k", "limit", "turned")
+OPTIONS = ("text", "label", "pair", "prompt", "answer", "kind", "test", "name", "k", "limit", "turned")
 _OPTION = r"\s*\w+=[^,]*"
 _OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
 LONGEST = 1000  # characters of a source

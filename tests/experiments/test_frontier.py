@@ -13,8 +13,8 @@ import pytest
 from forgetlab import ForgetlabError
 from forgetlab.__main__ import main
 from forgetlab.errors import whole
-from forgetlab.experiments.comparison import Plan
 from forgetlab.experiments.frontier import best_within, read_benchmark
+from forgetlab.experiments.plan import Plan
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.experiments.search import End, Pair, Search
 from forgetlab.labs import frontier as frontier_lab

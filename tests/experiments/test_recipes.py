@@ -252,7 +252,7 @@ def recipe_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Recipe:
         seen.append(recipe)
         raise ForgetlabError("seen")
 
-    monkeypatch.setattr("forgetlab.experiments.comparison.Plan", plan)
+    monkeypatch.setattr("forgetlab.experiments.plan.Plan", plan)
     assert main(["compare", *arguments]) == 2
     return seen[0]
 

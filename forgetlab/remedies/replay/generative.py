@@ -77,7 +77,7 @@ class GenerativeReplay(Replay):
         self._writer = writer
         kinds = Classification | Tagging | LanguageModel
         listed("old", old, Task, "[task('entities')]")
-        self._old = [task for task in old if isinstance(task, kinds) and task.test.pairs is None]
+        self._old = [task for task in old if isinstance(task, kinds) and task.test.kind != "pairs"]
         if not self._old:
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(

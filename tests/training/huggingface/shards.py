@@ -12,13 +12,14 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from forgetlab import task
 from forgetlab.models.model import Model
 from forgetlab.models.sharded import is_sharded, whole
 from forgetlab.remedies.regularizers import EWC, L2SP
 from forgetlab.remedies.replay import ExperienceReplay
-from forgetlab.training.method import Method
+from forgetlab.training.method import Method, Run
 from tests.training.huggingface.test_trainer import BATCH, OLD, STEPS, trained
 
 SPREAD = {
@@ -61,6 +62,13 @@ def allow_fsdp_on_the_cpu() -> None:
     AcceleratorState.__init__ = spread  # type: ignore[method-assign]
 
 
+def held(run: Run, methods: list[Method]) -> int:
+    """Bytes that this process holds of anchors and importances, each tensor once."""
+    found = [*run.anchor.values(), *(t for m in methods for _, *term in getattr(m, "_terms", ()) for t in term)]
+    here = [t.to_local() for t in found if isinstance(t, DTensor)]
+    return sum({t.data_ptr(): t.nbytes for t in here}.values())
+
+
 def main(folder: Path, names: list[str]) -> None:
     allow_fsdp_on_the_cpu()
     for name in names:
@@ -86,6 +94,7 @@ def main(folder: Path, names: list[str]) -> None:
             "perplexity": last.scores[OLD]["perplexity"],
             "drift": last.drift,
             "penalty": sum(last.penalty.values()),
+            "bytes a weight": held(run, trainer.methods) / sum(p.numel() for p in run.weights.values()),
         }
         found = {n: whole(p.detach()).clone() for n, p in run.weights.items()}
         found |= {f"record {n}": torch.tensor(value, dtype=torch.float64) for n, value in numbers.items()}

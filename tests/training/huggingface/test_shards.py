@@ -46,4 +46,6 @@ def test_spread_over_two_processes_it_is_one(name: str, spread: Path, tmp_path: 
     last = alone.records[-1]
     assert said["perplexity"] == pytest.approx(last.scores[OLD]["perplexity"], rel=1e-5)
     assert said["drift"] == pytest.approx(last.drift, rel=1e-4)
+    each = {"ewc": 8.0}.get(name, 4.0)  # θ* and λΩ, or θ* alone, in float32
+    assert said["bytes a weight"] == pytest.approx(each / 2, rel=0.02)  # half of them in each process
     assert said["penalty"] == pytest.approx(sum(last.penalty.values()), rel=1e-3)
