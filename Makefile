@@ -9,7 +9,7 @@ PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
-  crash clean
+  rewards crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
 	$(BIN)/python -m forgetlab lab
@@ -22,7 +22,7 @@ check: $(INSTALLED)          ## the fast part: lint, types, floors, unit tests, 
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j 2 types pytest ONLY='-m "not slow"'
 
-test: $(INSTALLED)           ## everything
+test: $(INSTALLED)           ## everything but the long ones, for which others try the same in parts; CI: FORGETLAB_LONG=1
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --no-print-directory -j 2 types pytest
@@ -84,6 +84,9 @@ gpu: $(INSTALLED)            ## what a card does: tests that need CUDA, speed, m
 fidelity: $(INSTALLED)       ## known results reproduced, and every remedy at its best strength
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python -m benchmarks.remedies
+
+rewards: $(INSTALLED)        ## demonstrations and rewards at equal reward (20 minutes)
+	$(BIN)/python -m benchmarks.rewards
 
 crash: $(INSTALLED)          ## runs killed at random moments and resumed, many times over (half an hour)
 	$(BIN)/python -m tests.crashing compare 50

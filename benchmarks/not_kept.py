@@ -2,7 +2,8 @@
 
 python -m benchmarks.not_kept [--seeds 5] [--steps 200] [--out FILE]
 By the rules of benchmarks/remedies.py: tiny-bert on `plain` and `sentiment`, strengths chosen on validation texts and
-seeds of their own, test texts and other seeds reported, in pairs with plain fine-tuning. Writes results/not_kept.json.
+seeds of their own, test texts and other seeds reported, in pairs with plain fine-tuning. Writes results/not_kept.json,
+a part as it is done: started again before all are, it goes on there.
 """
 
 from __future__ import annotations
@@ -62,10 +63,9 @@ def losses_before(bench: Bench, steps: int) -> Tensor:
     """(N,) cross-entropy of each training example, by a head trained on the frozen model, as it had none."""
     model, new = bench.model, bench.new
     model.restore()
+    options: dict[str, Any] = {"steps": steps, "every": steps, "lr": 1e-2, "seed": CHOOSING_SEEDS[0], "limit": 8}
     with torch.enable_grad():
-        list(
-            finetune(model, new, methods=[Frozen()], steps=steps, lr=1e-2, every=steps, seed=CHOOSING_SEEDS[0], limit=8)
-        )
+        list(finetune(model, new, methods=[Frozen()], **options))
     batches = (new.batch(model, rows, torch.Generator()) for rows in torch.arange(new.size()).split(64))
     return torch.cat([F.cross_entropy(new.logits(model, b), b["targets"], reduction="none") for b in batches])
 
@@ -129,9 +129,8 @@ def block(new: str, seeds: int, steps: int) -> dict[str, Any]:
     search, best = dict[str, Any](), dict[str, list[Run]]()
     for name, rungs in ROWS.items():
         if name == "α by layer":
-            best[name] = test.at(
-                validation.by_layer(dict.fromkeys(validation.layers, search["one α"]["rung"]), tasks["validation"])
-            )
+            one = dict.fromkeys(validation.layers, search["one α"]["rung"])
+            best[name] = test.at(validation.by_layer(one, tasks["validation"]))
             continue
         runs: Callable[..., list[Run]] = partial(_runs, name, before, steps)
         tried = balances({r: runs(r, of["validation"], CHOOSING_SEEDS, validation) for r in rungs}, tasks["validation"])
@@ -175,11 +174,7 @@ def table(results: Mapping[str, Any]) -> str:
                 mean([run["masked-lm"] for run in runs], 1),
             ]
             lines.append("| " + " | ".join([*cells, spoken(told.get(name)), spoken(found["beside"].get(name))]) + " |")
-    lines += [
-        "",
-        "| forecast before the first step | Spearman's ρ with the rise of the old loss, 95 % interval |",
-        "| --- | --- |",
-    ]
+    lines += ["", "| forecast before the first step | ρ with the rise of the old loss |", "| --- | --- |"]
     for name, ends in results["forecasts"]["correlations"].items():
         middle, low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
         lines.append(f"| {name} | {middle} ({low} to {high}) |")
@@ -192,10 +187,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "not_kept.json")
     options = parser.parse_args()
-    start, results = time.process_time(), dict[str, Any](made={"seeds": options.seeds, "steps": options.steps})
+    start, made_so = time.process_time(), {"seeds": options.seeds, "steps": options.steps}
+    kept = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    results: dict[str, Any] = kept if kept.get("made") == made_so and "forecasts" not in kept else {"made": made_so}
     parts = {new: partial(block, new, options.seeds, options.steps) for new in NEW}
     for name, part in {**parts, "forecasts": partial(forecasts, range(min(2, options.seeds)), options.steps)}.items():
-        results[name] = part()
+        results[name] = results.get(name) or part()
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{time.process_time() - start:.0f} s of one core: {name}", flush=True)
     print(table(results))

@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         if not LONG and item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="long: FORGETLAB_LONG=1 make test, or make nightly"))
+            item.add_marker(pytest.mark.skip(reason="long: CI runs it, FORGETLAB_LONG=1 make test, make nightly"))
         alone = item.name.startswith("test_it_executes")
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 

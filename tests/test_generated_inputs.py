@@ -69,10 +69,25 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
     max_leaves=6,
 )
+MESSAGES = st.one_of(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "tool", "?"]), "content": VALUES}),
+    st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt", None]), "value": CELLS}),
+    VALUES,
+)
 OBJECTS = st.one_of(
     st.fixed_dictionaries({"text": CELLS, "label": st.one_of(VALUES, WORDS)}),
     st.fixed_dictionaries({"tokens": st.lists(WORDS, max_size=4), "ner_tags": st.lists(VALUES, max_size=4)}),
     st.fixed_dictionaries({"good": VALUES, "bad": CELLS}),
+    *(
+        st.fixed_dictionaries(dict.fromkeys(names.split(), st.one_of(CELLS, VALUES, st.lists(MESSAGES, max_size=4))))
+        for names in (
+            "messages",
+            "conversations system",
+            "prompt completion",
+            "instruction input output",
+            "chosen rejected",
+        )
+    ),
     st.fixed_dictionaries({"question": VALUES, "choices": st.lists(VALUES, max_size=4), "answer": VALUES}),
     st.dictionaries(NAMES, VALUES, max_size=5),
 )
@@ -146,8 +161,14 @@ def sound(found: Examples) -> None:
         assert column is None or len(column) == len(found)
     if found.words is not None and found.tags is not None:
         assert [*map(len, found.words)] == [*map(len, found.tags)]
+    answers = found.kind in ("chat", "completions")  # before which nothing may stand
+    assert (found.turns is None) == (found.kind != "chat")
+    assert found.rejected is None or (len(found.rejected), found.rejected.kind) == (len(found), found.kind)
+    for turns in found.turns or ():
+        assert any(turn.scored for turn in turns)
+        assert all(turn.text.strip() and turn.text.encode() for turn in turns)
     for text in (
-        *found.texts,
+        *(() if answers else found.texts),
         *(found.pairs or ()),
         *(found.labels or ()),
         *(w for ws in found.words or () for w in ws),

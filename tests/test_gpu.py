@@ -46,6 +46,7 @@ def run_here(gpu: types.ModuleType, command: list[str], monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_script_in_small(gpu: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--small", "--out", str(tmp_path)]

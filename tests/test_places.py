@@ -40,6 +40,7 @@ def test_binder_has_the_tested_set_and_torch_for_a_cpu() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="a machine of links")
 def test_the_dev_container_s_command_makes_a_machine_that_runs_forgetlab(tmp_path: Path) -> None:
     """Its one command is Binder's two: packages and postBuild. In a new environment that has the packages' files, so
@@ -84,6 +85,7 @@ for name in labs.LABS:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_lab_opens_with_kaggle_s_matplotlib_and_numpy(tmp_path: Path) -> None:
     """The oldest matplotlib that pyproject.toml allows, of the numpy before 2, in front of this environment's."""
     oldest = ["matplotlib==3.7.5", "numpy==1.26.4"]

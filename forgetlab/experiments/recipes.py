@@ -21,7 +21,7 @@ from forgetlab.models.model import Model
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers.quadratic import Quadratic
 from forgetlab.remedies.replay import Multitask
-from forgetlab.tasks import Classification, Tagging, Task
+from forgetlab.tasks import Classification, OnPolicy, Tagging, Task
 from forgetlab.tasks.base import facts_of
 from forgetlab.tasks.from_data import check_source, task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed
@@ -125,6 +125,7 @@ def sweep(
     bench = bench or prepare(recipes[0])
     if together is None:
         together = bench.model.device.type == "cuda" and is_small(bench.model)
+    together = together and not isinstance(bench.new, OnPolicy)  # each run has answers of its own
     found: dict[Recipe, RunResult] = {}
     for group in _alike(recipes) if together else []:
         found.update(_at_once(bench, group, on_record))

@@ -25,7 +25,7 @@ from forgetlab.models.model import Model, evaluating
 from forgetlab.models.open_runs import under_way
 from forgetlab.remedies.regularizers import L2SP, Quadratic
 from forgetlab.remedies.regularizers.ewc import Measured
-from forgetlab.tasks import Task
+from forgetlab.tasks import OnPolicy, Task
 from forgetlab.training.measuring import Scored
 from forgetlab.training.method import Method, Part, Run
 from forgetlab.training.options import Options, check, make_ready
@@ -74,6 +74,8 @@ def finetune_stacked(
     """
     if not variants:
         raise ForgetlabError("no variants given; expected a list of Variant(lr, pull)")
+    if isinstance(task, OnPolicy):
+        raise ForgetlabError(f"{task.name} has other answers in each run, so they cannot be stacked: use finetune")
     if odd := [v.pull for v in variants if v.pull is not None and not stackable([v.pull])]:
         raise ForgetlabError(f"{odd[0].name} with beta, or no pull on the weights, runs one by one: use finetune")
     for variant in variants:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 CHUNK = 2**19  # elements of per-example gradients held at a time: 2 MiB, which stay in the processor's cache
+BLOCK = 2**17  # of a large weight's: 512 KiB, which stay in the cache of one core
 Power = Literal[1, 2]
 
 
@@ -64,7 +65,20 @@ class _Matrix(Contribution):
     def total(self, power: Power) -> Tensor:
         if self.d.shape[1] == 1:  # no positions to add up: (δ aᵀ)² = δ² (a²)ᵀ, and so with absolute values
             return powered(self.d[:, 0], power).T @ powered(self.a[:, 0], power)
-        return super().total(power)
+        large = self.d.is_cpu and self.shape.numel() > BLOCK // 4
+        return self._by_blocks(power) if large else super().total(power)
+
+    def _by_blocks(self, power: Power) -> Tensor:
+        """Of a large weight, some rows at a time: what an example adds is taken while it is still in the cache."""
+        total, (out, width) = self.d.new_zeros(self.shape), self.shape
+        rows = min(out, max(1, BLOCK // width))
+        size = max(1, BLOCK // (rows * width))
+        memory = self.d.new_empty(size, rows, width)
+        for block, d in zip(total.split(rows), self.d.transpose(1, 2).split(rows, dim=1), strict=True):
+            for d_some, a_some in zip(d.split(size), self.a.split(size), strict=True):
+                for gradient in torch.bmm(d_some, a_some, out=memory[: len(d_some), : len(block)]):
+                    block.addcmul_(gradient, gradient) if power == 2 else block.add_(gradient.abs_())
+        return total
 
 
 class _Vector(Contribution):

@@ -58,6 +58,7 @@ def matthews(sums: Tensor) -> Tensor:
 OF_SUMS: dict[str, Callable[[Tensor], Tensor]] = {
     "accuracy": lambda sums: sums[..., 0] / sums[..., 1],  # Σ right / Σ one
     "reward": lambda sums: sums[..., 0] / sums[..., 1],  # Σ reward / Σ one
+    "kl": lambda sums: sums[..., 0] / sums[..., 1],  # Σ KL / Σ tokens
     "perplexity": lambda sums: (sums[..., 0] / sums[..., 1]).exp(),  # exp(Σ NLL / Σ tokens)
     "f1": lambda sums: 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2]).clamp_min(1),  # 2·hits / (predicted + gold)
     "matthews": matthews,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forgetlab.sources.examples import Kind
-from forgetlab.sources.messages import TOOLS, LeftOut, Turn, is_messages, text_of, turns_of
+from forgetlab.sources.messages import TOOLS, LeftOut, Turn, is_messages, role_of, text_of, turns_of
 
 PROMPT, COMPLETION = "prompt", "completion"  # the roles of two strings that are joined as they are
 Sides = tuple[tuple[Turn, ...], ...]  # one, or the chosen and the rejected one
@@ -38,8 +38,11 @@ def of_instruction(cells: Cells, kind: Kind | None, unread: set[str]) -> Sides:
 def of_preference(cells: Cells, kind: Kind | None, unread: set[str]) -> Sides:
     """The two sides, each after the prompt; without one it is what both begin with."""
     prompt, chosen, rejected = cells.get("prompt"), cells["chosen"], cells["rejected"]
-    whole = is_messages(chosen) and turns_of(chosen[:1])[0].role != "assistant"
-    if prompt is None or (whole and not is_messages(prompt)):  # in UltraFeedback it is a string, and in both lists too
+    lists = is_messages(chosen) and is_messages(rejected)
+    whole = lists and not is_messages(prompt) and role_of(chosen[0]) != "assistant"
+    if prompt is None or whole:  # in UltraFeedback it is a string, and in both lists too
+        if not lists and not (isinstance(chosen, str) and isinstance(rejected, str)):
+            raise LeftOut("sides that are neither two texts nor two lists of messages")
         same = _same(chosen, rejected)
         prompt, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
     if chosen == rejected or not chosen or not rejected:

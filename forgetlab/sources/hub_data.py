@@ -109,19 +109,19 @@ def hub(
     return replace(found, notes=(*notes, *found.notes))
 
 
-def hub_sides(name: str, **columns: Any) -> tuple[Examples, Examples]:
+def hub_sides(name: str, side: str = "train", **columns: Any) -> tuple[Examples, Examples]:
     """(train, test) of "ID[:CONFIG][@REVISION]" or a short name: the set's own sides where both have what is asked.
 
-    The test side is the first of validation, validation_matched and test that has rows with labels; a set with one
-    split is parted by `split`. columns: text, label, pair, prompt, answer, kind, limit, as in
-    `hub`.
+    side: the split to train on, "train_sft" where there is no "train". The test side is the first of validation,
+    validation_matched and test ("test_sft") that has rows with labels; a set with one split is parted by `split`.
+    columns: text, label, pair, prompt, answer, kind, limit, as in `hub`.
     """
-    train = hub(name, split="train", **columns)
+    train = hub(name, split=side, **columns)
     short = name.removeprefix(PREFIX).partition("@")[0].partition(":")[0]
-    sides = [KNOWN[short].test] if short in KNOWN else ["validation", "validation_matched", "test"]
-    for side in sides:
+    tests = [KNOWN[short].test] if short in KNOWN else ["validation", "validation_matched", "test"]
+    for test in tests if "train" in side else []:
         try:
-            return train, hub(name, split=side, **{**columns, "kind": train.kind})
+            return train, hub(name, split=side.replace("train", test), **{**columns, "kind": train.kind})
         except ForgetlabError as error:
             if "unknown split" not in str(error) and "no examples found" not in str(error):
                 raise

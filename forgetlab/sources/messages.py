@@ -37,6 +37,11 @@ def is_messages(value: Any) -> bool:
     return {"role", "content"} <= {*value[0]} or {"from", "value"} <= {*value[0]}
 
 
+def role_of(message: Mapping[str, Any]) -> str | None:
+    """Who speaks: "system", "user", "assistant" or "tool"; None for another."""
+    return _ROLE.get(str(message.get("role", message.get("from"))).strip().lower())
+
+
 def turns_of(messages: Any, scored: bool = True, unread: set[str] | None = None) -> tuple[Turn, ...]:
     """The turns of a list of messages; an empty system message is none.
 
@@ -44,13 +49,11 @@ def turns_of(messages: Any, scored: bool = True, unread: set[str] | None = None)
     fields that are not read. Raises LeftOut for calls of tools, roles that are not known and messages without text.
     """
     turns = []
-    for message in messages:
+    for message in messages if isinstance(messages, list | tuple) else [messages]:
         if not is_messages([message]):
             raise LeftOut("a message without role and content")
-        named = message.get("role", message.get("from"))
-        role = _ROLE.get(str(named).strip().lower())
-        if role is None:
-            raise LeftOut(f"the unknown role {str(named)[:30]!r}")
+        if (role := role_of(message)) is None:
+            raise LeftOut(f"the unknown role {str(message.get('role', message.get('from')))[:30]!r}")
         if role == "tool" or any(message.get(name) for name in _CALLS):
             raise LeftOut(TOOLS)
         text = text_of(message.get("content", message.get("value")))

@@ -84,8 +84,8 @@ class Task(ABC):
             examples = self.train if split == "train" else self.test
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
-            begin = self.kind in ("causal-lm", "reward", "preferences")
-            end = begin and self.kind != "reward" and model.end_mark
+            begin = self.kind in ("causal-lm", "reward", "preferences", "distillation")
+            end = self.kind in ("causal-lm", "preferences") and model.end_mark
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 

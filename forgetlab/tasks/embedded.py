@@ -76,6 +76,8 @@ def task(
         dial = "advantage" if samples is None else "samples"
         raise ForgetlabError(f"{dial} is a dial of praise, which {name} has not: leave it out")
     if base == "praise":
+        if odd := "similarity" if similarity != 1 else "split" if split != "test" else "":
+            raise ForgetlabError(f"{name} has no {odd}: its test prompts have nouns of their own; leave it out")
         return praise(name, size=size, seed=seed, samples=samples or 8, advantage=advantage or "group")
     turned = 0.0 if base == "plain" else None if turned is None else number("turned", turned, 0, 1)
     dials = [] if similarity == 1.0 else [f"{similarity:g}"]

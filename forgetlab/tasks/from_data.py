@@ -23,6 +23,7 @@ from forgetlab.tasks.writing import Generation
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
 PROBES = ("minimal-pairs", "choices", "k-shot", "generation", "preferences")
+DIALS, WHOLE = ("samples", "advantage"), ("k", "limit", "samples")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
@@ -36,6 +37,7 @@ def task_from(
     *,
     kind: str | None = None,
     test: str | PathLike[str] | None = None,
+    split: str | None = None,
     name: str | None = None,
     text: Column = None,
     label: Column = None,
@@ -59,30 +61,37 @@ def task_from(
     model). Scored only: "minimal-pairs" (rows {"good", "bad"}), "choices" (rows {"question", "choices", "answer":
     index, letter or the choice itself}), both JSON lines; "preferences" (is the chosen answer likelier?); "k-shot"
     (labels, from k examples of each: 8); "generation" (the texts' beginnings written on).
-    test: data for scoring: a file, or a split's name for a hub set (None: a hub set's own side, else a fifth of the
-    source, by a hash of each text and the seed). name: the task's (None: the file's). text, label, pair, prompt,
-    answer: columns. limit: examples of each read. similarity, turned: of an embedded task (`embedded.task`).
+    split: of a hub set, where it is not "train": "train_sft". test: data for scoring: a file, or a split's name for a
+    hub set (None: a hub set's own side, else a fifth of the source, by a hash of each text and the seed). name: the
+    task's (None: the file's). text, label, pair, prompt, answer: columns. limit: examples of each read. similarity,
+    turned: of an embedded task (`embedded.task`), whose other dials stand at its end: "praise:samples=4,advantage=mean".
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
     'f1'
     """
     columns: dict[str, Any] = {"text": text, "label": label, "pair": pair, "prompt": prompt, "answer": answer}
-    given = {"kind": kind, "test": test, "name": name, "limit": limit, "k": k, "turned": turned, **columns}
+    given = {"kind": kind, "split": split, "test": test, "name": name, "limit": limit, "k": k, "turned": turned}
+    given |= {**columns, **dict.fromkeys(DIALS)}
     there, options = _options(source, given)
-    turned = options.pop("turned")
+    turned, dials = options.pop("turned"), {key: value for key in DIALS if (value := options.pop(key)) is not None}
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
             raise ForgetlabError(f"{there} is an embedded task, which takes no {odd}")
-        return embedded.task(there, similarity=similarity, turned=_share(turned))
+        return embedded.task(there, similarity=similarity, turned=_share(turned), **dials)
     if turned is not None:
         raise ForgetlabError(f"turned is a dial of the embedded sentiment task, not of {there}: leave it out")
+    if dials:
+        raise ForgetlabError(f"{next(iter(dials))} is a dial of the embedded praise task, not of {there}: leave it out")
     check_source(there)
     kind, test, title, k, limit = (options[key] for key in ("kind", "test", "name", "k", "limit"))
     if kind is not None and kind not in (*get_args(Kind), *PROBES):
         raise unknown("kind of task", kind, (*get_args(Kind), *PROBES))
     title = title or short_name(there)
     columns = {key: options[key] for key in columns}
+    if (split := options["split"]) is not None and not is_hub_name(there):
+        raise ForgetlabError(f"split={split} is of a hub data set; {there} is none: leave it out")
+    side = split or "train"
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
@@ -91,9 +100,9 @@ def task_from(
     shots = (8 if k is None else k) if kind == "k-shot" else None
     hub = is_hub_name(there)
     if hub and test is None and kind not in ("generation", "preferences"):
-        train, held = sources.hub_sides(there, **read)
+        train, held = sources.hub_sides(there, side, **read)
         return of_examples(title, train, held, model, shots)
-    examples = _read(there, "train" if hub else None, read)
+    examples = _read(there, side if hub else None, read)
     if kind == "generation":
         return Generation(title, examples.texts)
     if kind == "preferences":
@@ -131,9 +140,9 @@ def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, d
     for key, value in found.options.items():
         if given[key] is not None and str(given[key]) != value:
             raise ForgetlabError(f"{found.name}: {key} is given twice, as {value!r} and as {given[key]!r}")
-        if key in ("k", "limit") and not (value.isdecimal() and int(value[:18])):
+        if key in WHOLE and not (value.isdecimal() and int(value[:18])):
             raise ForgetlabError(f"{found.name}: {key} must be a whole number above 0, got {value!r}")
-        given[key] = int(value[:18]) if key in ("k", "limit") else value
+        given[key] = int(value[:18]) if key in WHOLE else value
     return found.name, given
 
 

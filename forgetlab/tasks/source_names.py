@@ -15,7 +15,10 @@ from forgetlab.sources.hub_data import PREFIX
 
 FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, *PACKED_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
-OPTIONS = ("text", "label", "pair", "prompt", "answer", "kind", "test", "name", "k", "limit", "turned")
+OPTIONS = (
+    *("text", "label", "pair", "prompt", "answer", "kind", "split", "test", "name", "k", "limit"),
+    *("turned", "samples", "advantage"),
+)
 _OPTION = r"\s*\w+=[^,]*"
 _OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
 LONGEST = 1000  # characters of a source

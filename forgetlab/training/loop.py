@@ -215,7 +215,8 @@ class _Loop:
 
     def _sample_loss(self) -> Tensor:
         run, task = self.run, self.run.task
-        batch = task.batch(self.model, torch.arange(min(2, task.size())), torch.Generator().manual_seed(0))
+        with compiling.as_written(), run.autocast(), run.state(task):
+            batch = task.batch(self.model, torch.arange(min(2, task.size())), torch.Generator().manual_seed(0))
         with run.autocast(), run.state(task):
             return task.loss(self.model, batch)
 

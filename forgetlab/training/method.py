@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import Model
 from forgetlab.tasks import Task
+from forgetlab.training.compiling import as_written
 from forgetlab.training.record import Record
 
 Group = dict[str, Any]
@@ -145,7 +146,9 @@ class Run:
             fresh = torch.arange(task.size()) if pool is None else pool
             left = torch.cat([left, fresh[torch.randperm(len(fresh), generator=self.generator)]])
         index, self._orders[key] = left[: part.count], left[part.count :]
-        with self.autocast(), self.state(task):  # a task with a reward lets the model write
+        compiled = self.model.backbone._compiled_call_impl is not None
+        # a task with a reward lets the model write: in the state that it trains in, at lengths not worth compiling for
+        with self.autocast(), self.state(task), as_written() if compiled else nullcontext():
             return task.batch(self.model, index, self.generator)
 
 

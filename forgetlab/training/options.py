@@ -9,7 +9,7 @@ from typing import Literal
 from forgetlab.errors import ForgetlabError, a_seed, flag, listed, number, whole
 from forgetlab.models.model import Model
 from forgetlab.models.open_runs import refuse_second
-from forgetlab.tasks import Rewarded, Task
+from forgetlab.tasks import OnPolicy, Task
 from forgetlab.training.method import Method
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -62,7 +62,7 @@ def check(model: Model, task: Task, methods: Sequence[Method], watch: Sequence[T
     listed("watch", watch, Task, '[task("entities")]')
     if task.size() == 0:
         raise ForgetlabError(f"the task {task.name} has no training data: it can be watched, not trained")
-    if options.batch_size > task.size() and not isinstance(task, Rewarded):  # whose answers are new each time
+    if options.batch_size > task.size() and not isinstance(task, OnPolicy):  # whose answers are new each time
         raise ForgetlabError(
             f"batch_size {options.batch_size} is larger than the {task.size()} training examples of {task.name}; "
             f"use {task.size()} or less"

@@ -60,8 +60,8 @@ def test_a_weighed_task_counts_each_example_for_its_weight(bert: Model) -> None:
     one.prepare(bert)
     rows = torch.tensor([1, 6, 3])
     weighed = one.loss(bert, one.batch(bert, rows, torch.Generator()))
-    each = [float(new.loss(bert, new.batch(bert, row[None], torch.Generator()))) for row in rows]
-    assert float(weighed) == pytest.approx((2 * each[0] + 2 * each[2]) / 3, rel=1e-5)
+    each = [new.loss(bert, new.batch(bert, row[None], torch.Generator())).item() for row in rows]
+    assert weighed.item() == pytest.approx((2 * each[0] + 2 * each[2]) / 3, rel=1e-5)
 
 
 def test_asft_is_dft_and_the_kl_from_the_model_before(bert: Model) -> None:

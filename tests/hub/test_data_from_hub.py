@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from forgetlab import ForgetlabError, sources, suite, task_from
 from forgetlab.experiments.recipes import Recipe, prepare
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, MaskedLM, Tagging
+from tests.conftest import small_model
 from tests.hub.mirror import Mirror
 
 datasets = pytest.importorskip("datasets", reason='needs `datasets`: pip install "forgetlab[hub]"')
@@ -166,6 +168,56 @@ def test_what_is_not_there_is_said_with_what_is(mirror: Mirror, tmp_path: Path) 
         with pytest.raises(ForgetlabError, match=message):
             sources.hub(name, **options)
     assert not (tmp_path / "trace").exists()
+
+
+CHATS = [
+    {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"number {i}"}]}
+    for i in range(6)
+]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "json", "jsonl.gz", "csv", "txt"])
+def test_a_repository_in_any_format(suffix: str, mirror: Mirror, tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    path = folder / f"train.{suffix}"
+    if suffix == "parquet":
+        datasets.Dataset.from_list(CHATS).to_parquet(str(path))
+    elif suffix == "arrow":
+        datasets.Dataset.from_list(CHATS).save_to_disk(str(tmp_path / "saved"))
+        path.write_bytes((tmp_path / "saved" / "data-00000-of-00001.arrow").read_bytes())
+    elif suffix == "csv":
+        path.write_text("prompt,completion\n" + "\n".join(f"say {i},number {i}" for i in range(6)))
+    elif suffix == "txt":
+        path.write_text("\n".join(f"say {i}" for i in range(6)))
+    else:
+        rows = json.dumps(CHATS) if suffix == "json" else "\n".join(map(json.dumps, CHATS))
+        path.write_bytes(gzip.compress(rows.encode()) if suffix.endswith("gz") else rows.encode())
+    mirror.add("someone/chats", folder, data=True)
+    found = sources.hub("someone/chats")
+    assert found.kind == {"csv": "completions", "txt": "text"}.get(suffix, "chat")
+    assert found.texts == tuple(f"say {i}" for i in range(6))
+    if found.turns is not None:
+        assert [turns[1].text for turns in found.turns] == [f"number {i}" for i in range(6)]
+        assert found == sources.read(path)
+
+
+def test_splits_of_other_names(mirror: Mirror, tmp_path: Path) -> None:
+    for split in ("train_sft", "test_sft", "train_gen"):
+        path = tmp_path / "repo" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(CHATS[: 4 if split == "test_sft" else 6]).to_parquet(str(path))
+    mirror.add("someone/ultra", tmp_path / "repo", data=True)
+    with pytest.raises(ForgetlabError, match="unknown split of someone/ultra 'train'"):
+        sources.hub_sides("someone/ultra")
+    train, test = sources.hub_sides("someone/ultra", "train_sft")
+    assert (len(train), len(test), test.kind) == (6, 4, "chat")
+    gpt = small_model(causal=True)
+    made = task_from("someone/ultra:split=train_sft", gpt)
+    assert (made.size(), len(made.test), made.kind) == (6, 4, "causal-lm")
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    with pytest.raises(ForgetlabError, match=r"split=train is of a hub data set; .*a.csv is none"):
+        task_from(f"{tmp_path / 'a.csv'}:split=train", gpt)
 
 
 def test_half_a_file_is_not_kept(mirror: Mirror, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from forgetlab.importance import (
     fisher_diagonal,
     load_importance,
     mas_importance,
+    per_example,
     save_importance,
 )
 from forgetlab.importance.cache import once
@@ -859,3 +860,33 @@ def test_the_importance_of_another_model_names_the_parameter() -> None:
         check_importance(fisher | {"2.weight": torch.ones(6, 4)}, own)
     with pytest.raises(ForgetlabError, match="it has nothing for the parameter 0.bias"):
         check_importance({n: v for n, v in fisher.items() if n != "0.bias"}, own, needed=own)
+
+
+# -- large weights ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("out", "width"), [(300, 500), (200, 170), (3, 140_000)])  # rows left over, whole, one by one
+def test_a_large_weight_is_taken_in_blocks(out: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, texts = (
+        nn.Linear(width, out, bias=False),
+        torch.randn(5, 3, width, generator=torch.Generator().manual_seed(0)),
+    )
+    monkeypatch.setattr(per_example, "add_up", lambda *_: pytest.fail("taken as a whole"))
+    for measure, power in ((lambda x: layer(x).tanh().sum(), 2), (lambda x: layer(x).square().sum(), 1)):
+        expected = torch.zeros(out, width)
+        for one in texts:
+            (gradient,) = torch.autograd.grad(measure(one), [layer.weight])
+            expected += gradient.abs() ** power
+        with per_example.recording(layer, len(texts)) as calls:
+            objective = measure(texts)
+        sums, unclear = per_example.totals(
+            calls,
+            objective,
+            torch.arange(5),
+            5,
+            set(),
+            power,
+            keep=False,  # type: ignore[arg-type]
+        )
+        assert not unclear
+        torch.testing.assert_close(sums[layer.weight], expected, rtol=1e-4, atol=1e-5)

@@ -18,6 +18,8 @@ from tests.notebooks import bare, colab, memory
 from tests.notebooks.execute import WIDGET, execute, lessons
 
 LESSONS = pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
+COLAB = ipywidgets.__version__.startswith("7.")  # there all run, always; with what is new, all but the first are long
+EXECUTED = [pytest.param(path, marks=[] if COLAB or not i else pytest.mark.long) for i, path in enumerate(lessons())]
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -36,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
     """Where the lessons run, in which kernel: this checkout; on Colab's widgets an empty folder with the wheel."""
-    if not ipywidgets.__version__.startswith("7."):
+    if not COLAB:
         return lessons()[0].parent, "python3"
     monkeypatch.setenv("JUPYTER_PATH", str(bare.machine(tmp_path / "machine")))
     (tmp_path / "content").mkdir()
@@ -45,7 +47,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@LESSONS
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda p: p.stem)
 def test_it_executes(path: Path, place: tuple[Path, str]) -> None:
     folder, kernel = place
     if path.parent != folder:

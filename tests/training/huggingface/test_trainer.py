@@ -760,18 +760,19 @@ from safetensors.torch import save_file
 from tests.training.huggingface.test_trainer import CASES, trained, weights
 import torch.distributed as dist
 
-name, folder = sys.argv[1], Path(sys.argv[2])
-trainer = trained(folder, CASES[name](), per_device_train_batch_size=4)
-assert dist.is_initialized() and dist.get_world_size() == 2
-save_file({n: p.contiguous() for n, p in weights(trainer).items()}, folder / f"rank{dist.get_rank()}.safetensors")
+folder, *names = sys.argv[1:]
+for name in names:
+    trainer = trained(Path(folder, name), CASES[name](), per_device_train_batch_size=4)
+    assert dist.is_initialized() and dist.get_world_size() == 2
+    found = {n: p.contiguous() for n, p in weights(trainer).items()}
+    save_file(found, Path(folder, f"{name}-{dist.get_rank()}.safetensors"))
 dist.barrier()
 dist.destroy_process_group()  # or the process that ends first takes the other one's store away
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ewc", "pcgrad"])
-def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
+def test_two_processes_are_one(tmp_path: Path) -> None:
     import os
     import subprocess
 
@@ -782,7 +783,7 @@ def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     own = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), name, str(tmp_path)],
+        [*command, str(tmp_path / "worker.py"), str(tmp_path), "ewc", "pcgrad"],
         env=own,
         cwd=root,
         capture_output=True,
@@ -791,10 +792,11 @@ def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
-    assert all(torch.equal(first[n], second[n]) for n in first)
-    if name == "ewc":  # with PCGrad each process draws old examples of its own
-        close(first, weights(trained(tmp_path, CASES[name]())), gpt_start())
+    for name in ("ewc", "pcgrad"):
+        first, second = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
+        assert all(torch.equal(first[n], second[n]) for n in first)
+        if name == "ewc":  # with PCGrad each process draws old examples of its own
+            close(first, weights(trained(tmp_path, CASES[name]())), gpt_start())
 
 
 # -- bad input --------------------------------------------------------------------------------------
