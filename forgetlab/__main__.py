@@ -102,17 +102,22 @@ def _parser() -> argparse.ArgumentParser:
             flag = more.pop("flag", "--" + one.name.replace("_", "-"))
             kind = {"int": int, "float": float}.get(str(one.type).split(" ")[0], str)
             add(flag, dest=one.name, type=kind, default=argparse.SUPPRESS, **more)  # the default is the recipe's
-        several = "NAME[:SETTING=VALUE,…][+NAME…]"
+        several = (
+            "NAME[:SETTING=VALUE,…][+NAME…], none is plain fine-tuning; the strength of a pull, as in ewc:strength=3, "
+            "counts from 0, and 1 is usual"
+        )
         if name == "measure":
             add("--method", dest="methods", default="none", help=several)
         else:
-            text = f"{several}, comma-separated; all: every remedy that fits"
+            text = f"comma-separated: {several}; all: every remedy that fits (default: %(default)s)"
             add("--methods", default="none,l2sp,ewc,replay,frozen", metavar="A,B", help=text)
         text = "how many seeds (default: %(default)s)"
         add("--seeds", type=int, default=1 if name == "measure" else 3, help=text)
-        text = "90s, 10m, 1.5h: search the strength of each method given by its bare name within that time"
+        text = (
+            "90s, 10m, 1.5h: search the strength of each method given by its bare name within it, after one try of each"
+        )
         add("--budget", metavar="TIME", help=text)
-        text = "share of the old scores that is to stay, for the recommendation (default: %(default)s)"
+        text = "share of the old scores that is to stay, from 0 to 1, for the recommendation (default: %(default)s)"
         add("--keep", type=float, default=0.95, metavar="SHARE", help=text)
         add("--resume", action="store_true", help="go on with the runs that are in --out")
         add("--processes", type=int, metavar="N", help="default: what is fastest for the model")
@@ -146,9 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-browser", action="store_true", help="print the address only")
 
-    commands.add_parser("models", help="list the shipped models").set_defaults(action=_models)
-    commands.add_parser("tasks", help="list the embedded tasks").set_defaults(action=_tasks)
-    commands.add_parser("methods", help="list the remedies and their settings").set_defaults(action=_methods)
+    for name, text in (
+        ("models", "shipped models"),
+        ("tasks", "embedded tasks"),
+        ("methods", "remedies by name"),
+    ):
+        commands.add_parser(name, help=f"list the {text}").set_defaults(action=_list, what=name)
     return parser
 
 
@@ -241,46 +249,10 @@ def _lab(options: argparse.Namespace) -> None:
     lessons.serve(Path(options.folder), browser=not options.no_browser)
 
 
-def _models(options: argparse.Namespace) -> None:
-    import json
+def _list(options: argparse.Namespace) -> None:
+    from forgetlab.experiments import listing
 
-    from forgetlab.models.loading import shipped_models
-    from forgetlab.sources.shipped import data_folder
-
-    for name in shipped_models():
-        config = json.loads((data_folder() / "models" / name / "config.json").read_text(encoding="utf-8"))
-        print(f"{name:<12}{config['architectures'][0]:<18}{data_folder() / 'models' / name}")
-    print("any transformers folder or hub id works as well")
-
-
-def _tasks(options: argparse.Namespace) -> None:
-    from forgetlab.tasks.embedded import DESCRIPTIONS
-    from forgetlab.tasks.source_names import MACHINE_TEXT
-
-    for name, text in DESCRIPTIONS.items():
-        print(f"{name:<16}{text}")
-    print(f"{', '.join(MACHINE_TEXT)}: real text of this machine")
-    print("any CSV, TSV, JSONL, CoNLL or plain-text file works as well")
-
-
-def _methods(options: argparse.Namespace) -> None:
-    import inspect
-
-    from forgetlab.remedies.by_name import METHODS, settings
-
-    for name, remedy in METHODS.items():
-        takes = settings(name)
-        usual = ""
-        if main := remedy.main:
-            value = takes.pop(main.name)
-            usual = f"usual {main.name}={f'by the width of the model, {main.usual} here' if value is None else value}"
-        shown = ", ".join(f"{key}={value}" for key, value in takes.items())
-        text = "plain fine-tuning" if name == "none" else (inspect.getdoc(remedy) or "").splitlines()[0]
-        print(f"{name:<20}{text}")
-        if name != "none":
-            print(f"{'':<20}{'; '.join(filter(None, (remedy.family, usual, shown)))}")
-    print("strength=1 of a pull on the weights: λ = 0.02 / mean Ω, of its importance Ω; with lam=… it is that λ")
-    print("several at once: replay:ratio=0.3+ewc:lam=100; in a list, methods and settings are parted by commas")
+    {"models": listing.models, "tasks": listing.tasks, "methods": listing.methods}[options.what]()
 
 
 # One character for one, so that columns stand.

@@ -12,8 +12,8 @@ from forgetlab.training.pretraining import Pretraining, random_model, world_toke
 
 # Names of files and folders: files of a minute each, the lessons one by one, and small ones to fill the ends.
 LONGEST_FIRST = (
-    *("test_cli.py", "test_widgets.py", "test_trainer.py", "browser", "test_kept.py", "test_places.py"),
-    *("experiments", "tests", "notebooks", "hub", "labs"),
+    *("test_cli.py", "test_widgets.py", "huggingface", "browser", "test_places.py", "experiments"),
+    *("tests", "notebooks", "hub", "labs", "tasks"),
 )
 
 # Generated inputs: the same few at every run of the suite; with FORGETLAB_NIGHTLY=1 new ones, fifty times as many,

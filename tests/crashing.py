@@ -1,6 +1,7 @@
 """Runs killed at random moments, taken up again and compared bit for bit with one that nobody disturbed.
 
 python -m tests.crashing compare 20       `compare`, killed and resumed, twenty times over
+python -m tests.crashing save 20          the same with --save: the model too is the one of an undisturbed comparison
 python -m tests.crashing trainer 20       a ForgettingTrainer likewise
 Half of the moments are times, the other half operations on files: the process is killed just before its n-th one.
 """
@@ -134,6 +135,19 @@ def compare(case: str, out: Path) -> None:
         os._exit(status)
 
 
+def save(case: str, out: Path) -> None:
+    """`compare --resume --save` into a folder: one method alone is saved whatever it learns."""
+    more = ["--methods=replay", "--seeds=1", f"--processes={case}", "--resume", "--save", str(out / "model")]
+    if status := command_line(["compare", *ARGUMENTS[:4], *more, "--out", str(out)]):
+        os._exit(status)
+
+
+def check_save(out: Path, right: Path) -> str:
+    """What is wrong with a report or its model."""
+    weights, wanted = ((one / "model" / "model.safetensors").read_bytes() for one in (out, right))
+    return check_compare(out, right) or "other weights" * (weights != wanted)
+
+
 def check_compare(out: Path, right: Path) -> str:
     """What is wrong with a report that was killed along the way."""
     found, wanted = (timeless(json.loads((one / "results.json").read_text())) for one in (out, right))
@@ -176,13 +190,15 @@ def check_trainer(out: Path, right: Path) -> str:
 def main() -> int:
     """The command line of this program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("compare", "trainer"))
+    parser.add_argument("what", choices=("compare", "save", "trainer"))
     parser.add_argument("rounds", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", default="1", help="of compare (default: 1)")
     options = parser.parse_args()
     if options.what == "compare":
         return crash(options.rounds, options.seed, compare, check_compare, [options.processes])
+    if options.what == "save":
+        return crash(options.rounds, options.seed, save, check_save, [options.processes])
     return crash(options.rounds, options.seed, trainer, check_trainer, list(RESUMED))
 
 

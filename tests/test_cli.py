@@ -239,7 +239,7 @@ def test_a_full_disk(tmp_path: Path, call: Called) -> None:
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
         assert {path.name for path in small.rglob("*.*")} <= {
-            "sweep.json",
+            *("sweep.json", "log.txt"),
             *(p.name for p in runs_in(small / "report")),
         }
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def check_apart(folder: str | Path, *others: str | Path) -> None:
     for other in others:
         if folder.resolve() == Path(other).expanduser().resolve():
             raise ForgetlabError(f"a model cannot be saved in {folder}, where another thing lies: choose a new folder")
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise ForgetlabError(f"{folder} is no folder: choose another one for the models")
     _check_writing(folder, "a model")
 

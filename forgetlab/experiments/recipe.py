@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import forgetlab
-from forgetlab.errors import number, whole
+from forgetlab.errors import ForgetlabError, number, whole
 
 if TYPE_CHECKING:
     from forgetlab.training.loop import Precision
@@ -35,21 +35,25 @@ class Recipe:
         (), "what to watch, comma-separated: task names or files, with columns: cola.tsv:text=3,label=1", metavar="A,B"
     )
     methods: str = "none"
-    steps: int = _option(300)
+    steps: int = _option(300, "optimizer steps of a run (default: 300)")
     lr: float = _option(1e-3, "learning rate (default: 1e-3 for the tiny models, 5e-5 for others)")
-    batch_size: int = _option(32, flag="--batch", metavar="BATCH")
+    batch_size: int = _option(32, "examples in a step (default: 32)", flag="--batch", metavar="BATCH")
     seed: int = 0
-    every: int = _option(20, "steps between evaluations")
-    similarity: float = _option(1.0, "embedded reviews only: 0 (unfamiliar) to 1")
-    learn_steps: int = _option(200, "steps for watched tasks that the model has no head for")
-    limit: int | None = _option(512, "test examples per score")
+    every: int = _option(20, "steps between evaluations (default: 20)")
+    similarity: float = _option(
+        1.0, "embedded reviews only: from 0 (unfamiliar) to 1 (as in pre-training, the default)"
+    )
+    learn_steps: int = _option(200, "steps for watched tasks that the model has no head for (default: 200)")
+    limit: int | None = _option(512, "test examples per score (default: 512)")
     text: str | None = _option(None, "column of the new file's text", metavar="COLUMN")
     label: str | None = _option(None, "column of the new file's labels", metavar="COLUMN")
     kind: str | None = _option(
         None, "how to read the new file", choices=("text", "labelled", "pairs", "tags", "chat", "completions")
     )
-    device: str = _option("auto")
-    precision: Precision = _option("float32", choices=("float32", "bfloat16", "float16"))  # noqa: RUF009
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps (default: auto)")
+    precision: Precision = _option(  # noqa: RUF009
+        "float32", "of the arithmetic (default: float32)", choices=("float32", "bfloat16", "float16")
+    )
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -58,13 +62,21 @@ class Recipe:
         object.__setattr__(self, "watch", tuple(self.watch))
 
     def check(self) -> None:
-        """Raise ForgetlabError for numbers that no run can work with."""
+        """Raise ForgetlabError for numbers and names that no run can work with; nothing is loaded for it."""
+        from forgetlab.sources.model_names import model_folder
+        from forgetlab.tasks.source_names import check_source
+
         number("lr", self.lr, above=True)
         for name in ("steps", "batch_size", "every"):
             whole(name, getattr(self, name))
         if self.limit is not None:
             whole("limit", self.limit)
         number("similarity", self.similarity, 0, 1)
+        model_folder(self.model)
+        for name in filter(None, (self.new, *self.watch)):
+            check_source(name)
+        if self.new and self.new in self.watch:
+            raise ForgetlabError(f"two tasks have the same name: {self.new} is the new task and watched too")
 
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.

@@ -23,7 +23,7 @@ from forgetlab.remedies.regularizers.quadratic import Quadratic
 from forgetlab.remedies.replay import Multitask
 from forgetlab.tasks import Classification, OnPolicy, Tagging, Task
 from forgetlab.tasks.base import facts_of
-from forgetlab.tasks.from_data import check_source, task_from
+from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.source_names import is_hub_name, parsed
 from forgetlab.training.loop import finetune
 from forgetlab.training.method import Method
@@ -66,10 +66,7 @@ def prepare(recipe: Recipe) -> Bench:
     """
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
     Options(**_options(recipe))
-    if recipe.new and recipe.new in recipe.watch:
-        raise ForgetlabError(f"two tasks have the same name: {recipe.new} is the new task and watched too")
-    for name in filter(None, (recipe.new, *recipe.watch)):
-        check_source(name)
+    recipe.check()
     model = load(recipe.model, device=recipe.device)
     new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
     new, notes = _resolve(new_name, model, "new", recipe)

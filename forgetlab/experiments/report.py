@@ -17,6 +17,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import frontier_plot
 from forgetlab.experiments.folders import REPORT_DRAFT, check_folder
 from forgetlab.experiments.frontier import dots, mean
+from forgetlab.experiments.recipe import called
 from forgetlab.experiments.recommendation import pick
 from forgetlab.experiments.tables import html_table, html_verdicts
 from forgetlab.metrics.schema import PlainRecord, Results
@@ -132,7 +133,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
     model, recipe = results["model"], results["runs"][0]["recipe"]
     seeds = dict.fromkeys(str(run["recipe"]["seed"]) for run in results["runs"])
     names = list(dict.fromkeys(run["recipe"]["methods"] for run in results["runs"]))
-    methods = ", ".join(names)
+    methods = ", ".join(names) if names != ["none"] else called("none")
     few = f" Shown are {MOST} of {len(names)} methods; the table has them all." if len(names) > MOST else ""
     taken = [task["name"] for task in results["tasks"][1:]]
     watched = ", ".join(taken)
@@ -145,7 +146,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
     notes = [*results["notes"], *_said(results)]
     for run in results["runs"]:
         if message := run["records"][-1]["message"]:
-            notes.append(f"{run['recipe']['methods']}, seed {run['recipe']['seed']}: {message}")
+            notes.append(f"{called(run['recipe']['methods'])}, seed {run['recipe']['seed']}: {message}")
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     advice = "".join(f"<li>{escape(line)}</li>" for line in results.get("recommendation", []))
     images = "".join(

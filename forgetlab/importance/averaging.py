@@ -23,9 +23,14 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 Objectives = Callable[[Tensor, Batch], Iterator[Objective]]  # of the logits of a batch, and the batch
 
 
+def asked_about(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters whose importance is asked: a weight that nobody trains has none."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
 def mean_over_examples(reader: Reader, objectives: Objectives, power: Power, method: How) -> Importance:
     """Mean over examples of Σ over objectives of |∂s/∂θ|^power."""
-    named = dict(reader.module.named_parameters())
+    named = asked_about(reader.module)
     if any(is_sharded(p) for p in named.values()):
         return _in_pieces(reader, objectives, power)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
@@ -59,7 +64,7 @@ def _by_hooks(
         logits = reader.logits(batch)
     places = torch.arange(len(logits), device=logits.device)
     asked = list(objectives(logits, batch))
-    named = dict(reader.module.named_parameters())
+    named = asked_about(reader.module)
     names: dict[Tensor, str] = {p: name for name, p in named.items()}
     reachable = per_example.graph(logits)
     seen = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
@@ -72,9 +77,10 @@ def _by_hooks(
     for i, objective in enumerate(asked):
         total, keep = objective(logits, places).sum(), i + 1 < len(asked)
         found, unclear = per_example.totals(calls, total, owners, rows, reader.of_places, power, keep)
-        missed |= {names[p] for p in unclear}
+        missed |= {names[p] for p in unclear if p in names}
         for p, value in found.items():
-            sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
+            if p in names:
+                sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
     return asked, {name: value for name, value in sums.items() if name not in missed}, missed
 
 
@@ -139,7 +145,7 @@ def _trusted_hooks(reader: Reader) -> set[str]:
         asked, fast, _ = _by_hooks(reader, pair, objectives, power=2)
     except RuntimeError:  # position ids that come once are given rows for each example, which a model may not like
         return set()
-    slow = _by_loop(reader, pair, asked, dict(reader.module.named_parameters()), power=2)
+    slow = _by_loop(reader, pair, asked, asked_about(reader.module), power=2)
     largest = max(float(value.max()) for value in slow.values())
     trusted = set()
     for name, value in fast.items():

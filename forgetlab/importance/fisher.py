@@ -14,7 +14,7 @@ independent given x, so that the exact sum over y splits into one sum for each p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.errors import ForgetlabError, one_of, whole
-from forgetlab.importance.averaging import How, Importance, Objective, mean_over_examples
+from forgetlab.importance.averaging import How, Importance, Objective, asked_about, mean_over_examples
 from forgetlab.importance.per_example import ranks
 from forgetlab.importance.readers import Batch, Reader, of_batches, of_task
 from forgetlab.models.model import Model, evaluating
@@ -37,7 +37,7 @@ MOST_PASSES = 1000
 
 def fisher_diagonal(
     model: nn.Module,
-    task: Task | Iterable[tuple[Tensor, ...]],
+    task: Task | Iterable[tuple[Tensor, ...] | Mapping[str, Any]],
     *,
     estimator: Estimator = "auto",
     examples: int = 200,
@@ -51,7 +51,10 @@ def fisher_diagonal(
 
     model, task: a forgetlab Model and a Task; or any torch module and batches of (inputs, …, targets) with one
     prediction for each row, `logits(module, batch)` → (rows, classes) where calling the module on the inputs is
-    not enough. estimator: see above; "auto" is exact for one prediction among up to 16 classes, else sample.
+    not enough; or a transformers model and its data loader as it is, batches {"input_ids", …, "labels"} with a class
+    for each row or each token (-100: none; a causal model's are those of the next tokens). A loader is read to its end:
+    `itertools.islice(loader, 10)` is ten batches of it.
+    estimator: see above; "auto" is exact for one prediction among up to 16 classes, else sample.
     examples: how many training examples of the task, drawn by `seed`. draws: labels drawn for each example.
     batch_size: examples at a time; apart from which labels and masks are drawn it changes "batched" only.
     method: "hooks" (per-layer, fast), "loop" (one example at a time); "auto" uses hooks for every parameter that they
@@ -86,7 +89,7 @@ def fisher_diagonal(
 
 def mas_importance(
     model: nn.Module,
-    task: Task | Iterable[tuple[Tensor, ...]],
+    task: Task | Iterable[tuple[Tensor, ...] | Mapping[str, Any]],
     *,
     examples: int = 200,
     batch_size: int = 32,
@@ -163,7 +166,7 @@ def _log_likelihoods(
 
 def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: torch.Generator) -> Importance:
     """Squares of whole batches' gradients: Σ_x g for drawn labels (gnb), or the mean gradient for true ones."""
-    named = dict(reader.module.named_parameters())
+    named = asked_about(reader.module)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
     count, batches = 0, 0
     for batch in reader.batches():
@@ -184,10 +187,11 @@ def _from_batches(reader: Reader, estimator: Estimator, draws: int, generator: t
 
 @contextmanager
 def ready(module: nn.Module) -> Iterator[None]:
-    """Eval mode and every parameter differentiable; as before afterwards."""
+    """Eval mode and every parameter differentiable that does not lie still; as before afterwards."""
     required = {p: p.requires_grad for p in module.parameters()}
     with evaluating(module), torch.enable_grad():
-        module.requires_grad_(True)
+        for p in required.keys() - getattr(module, "still", set()):
+            p.requires_grad_(True)
         try:
             yield
         finally:

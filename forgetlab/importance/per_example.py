@@ -184,7 +184,7 @@ def recording(module: nn.Module, rows: int) -> Iterator[list[Call]]:
 
     handles = []
     for layer in module.modules():
-        if knows(layer):
+        if knows(layer) and any(p.requires_grad for p in layer.parameters(recurse=False)):
             handles.append(layer.register_forward_hook(record))
             if isinstance(layer, nn.Embedding):
                 handles.append(layer.register_forward_pre_hook(spread))

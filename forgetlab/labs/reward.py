@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -13,7 +13,7 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import within
 from forgetlab.labs.kit.written import Written
 from forgetlab.labs.views.ask import card
-from forgetlab.labs.views.reward import ANSWERS, FAR, NEAR, PROMPTS, Rewards, View, sentence, writings
+from forgetlab.labs.views.reward import ANSWERS, COLUMNS, FAR, NEAR, PROMPTS, Rewards, View, sentence, writings
 from forgetlab.models.model import Model
 from forgetlab.tasks import CausalLM, Task
 from forgetlab.tasks.embedded import task
@@ -33,7 +33,7 @@ LIKE, GRPO = TEACHERS[0], "reward: GRPO"
 SOUND, HOLE = "sound", "with a hole"
 REWARDS = {SOUND: "praise", HOLE: "praise:hole"}
 DIRECTIONS = {"now ‖ before": "reverse", "before ‖ now": "forward"}
-PROMPTS_A_STEP, BEST = 8, 256  # prompts of a step; own answers that are trained on
+PROMPTS_A_STEP, BEST, OVER = 8, 256, 0.3  # prompts of a step; own answers that are trained on, with more reward
 
 
 def show(driver: Driver | None = None) -> Lab[Rewards]:
@@ -51,9 +51,10 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
         assert isinstance(judge, Rewarded)
         assert isinstance(meant, Rewarded)
         written = Written(ANSWERS, judge, meant, bench.model)
-        new = lessons(settings, judge, bench.model)
+        new = lessons(settings, judge, bench.model, named)
         for run in states(replace(bench, new=new, watch=[*bench.watch, written]), made):
-            state: Rewards = {**run, "written": list(written.texts), "hole": settings["reward"] == HOLE}
+            shown = [{prompt: row[prompt][:COLUMNS] for prompt in PROMPTS} for row in written.texts]
+            state: Rewards = {**run, "written": shown, "hole": settings["reward"] == HOLE}
             yield {**state, "message": sentence(state)} if "message" in run else state
 
     def draw(state: Rewards, old: Sequence[Rewards], settings: Settings, source: str) -> tuple[str, str]:
@@ -69,11 +70,11 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
         training={
             "teacher": compat.choice("teacher", GRPO, TEACHERS),
             "reward": compat.choice("reward", SOUND, tuple(REWARDS)),
+            "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
             "steps": compat.slider("steps", 40, 10, 120, 10),
             "samples": compat.slider("answers to a prompt", 8, 2, 16, 2),
             "beta": compat.slider("β", 0.0, 0.0, 1.0, 0.05),
-            "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         view={
@@ -81,10 +82,11 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             "prompt": compat.choice("prompt", PROMPTS[0], PROMPTS),
         },
         presets={
-            "demonstrations": {"teacher": LIKE, "reward": SOUND, "beta": 0.0},
-            "rewards": {"teacher": GRPO, "reward": SOUND, "beta": 0.0},
-            "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0},
-            "anchored": {"teacher": GRPO, "beta": 0.3},
+            "demonstrations": {"teacher": LIKE, "reward": SOUND, "beta": 0.0, "steps": 100},
+            "rewards": {"teacher": GRPO, "reward": SOUND, "beta": 0.0, "steps": 40},
+            "anchored": {"teacher": GRPO, "reward": SOUND, "beta": 0.3, "steps": 40},
+            "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0, "steps": 40},
+            "hole, anchored": {"teacher": GRPO, "reward": HOLE, "beta": 1.0, "steps": 40},
         },
         intro="A tiny GPT is to praise: “the music …” shall become a positive review. It sees demonstrations, or a "
         "program rewards its own answers. What does each way cost it?",
@@ -109,12 +111,15 @@ def recipe(settings: Settings) -> Recipe:
     )
 
 
-def lessons(settings: Settings, judge: Rewarded, model: Model) -> Task:
-    """What a teacher gives to learn from: demonstrations, the model's own best answers, or a reward for each."""
+def lessons(settings: Settings, judge: Rewarded, model: Model, named: Callable[..., Task]) -> Task:
+    """What a teacher gives to learn from: demonstrations, the model's own best answers, or a reward for each.
+
+    named: makes a task by its name.
+    """
     teacher = settings["teacher"]
     if teacher in DEMONSTRATIONS:
-        return task(DEMONSTRATIONS[teacher])
+        return named(DEMONSTRATIONS[teacher])
     if teacher == OWN_BEST:
-        own = filtered(judge, model, BEST, settings["seed"])
+        own = filtered(judge, model, BEST, settings["seed"], over=OVER)
         return CausalLM("own best answers", own, own)
-    return task(judge.name, samples=settings["samples"], advantage=ADVANTAGES[teacher])
+    return named(judge.name, samples=settings["samples"], advantage=ADVANTAGES[teacher])

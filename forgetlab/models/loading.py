@@ -7,35 +7,40 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
-from forgetlab.errors import ForgetlabError, unknown
+from forgetlab.errors import ForgetlabError, flag, one_of, unknown
 from forgetlab.models.device import pick_device
 from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
 from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
 from forgetlab.models.soundness import check_config, check_model, check_unused, json_in
-from forgetlab.sources import download, file_path
-from forgetlab.sources.shipped import check_shipped, data_folder
+from forgetlab.sources import download
+from forgetlab.sources.model_names import model_folder, shipped_models
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def shipped_models() -> list[str]:
-    """Names of the checkpoints that come with forgetlab.
-
-    >>> shipped_models()
-    ['tiny-bert', 'tiny-gpt']
-    """
-    return sorted(path.parent.name for path in (data_folder() / "models").glob("*/config.json"))
-
-
-def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", revision: str | None = None) -> Model:
+def load(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    revision: str | None = None,
+    dtype: Precision = "float32",
+    device_map: str | dict[str, Any] | None = None,
+    keep: bool = True,
+) -> Model:
     """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
 
     revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
+    dtype: of the weights, "bfloat16" for half the memory; the heads, losses, importances and drift stay in float32.
+    device_map: over which devices the layers are spread, as transformers takes it, instead of `device`: "auto", or
+    {part of the model: device}. It needs the package accelerate.
+    keep: whether to keep a copy of the weights, which `restore` brings back; False saves its memory.
     Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
     bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
     Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
@@ -46,21 +51,13 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
     (216182, ['acceptability', 'entities', 'register'])
     """
     chosen = pick_device(device)
-    source = str(name)
-    shipped = shipped_models()
-    fetched = False
-    if source in shipped:
-        folder = data_folder() / "models" / source
-        check_shipped(folder)
+    one_of("dtype", dtype, get_args(Precision))
+    if device_map is not None and find_spec("accelerate") is None:
+        raise ForgetlabError("device_map needs the package accelerate, which is not installed: pip install accelerate")
+    options = {"dtype": getattr(torch, dtype)} | ({"device_map": device_map} if device_map is not None else {})
+    source, fetched = str(name), False
+    if folder := model_folder(source):
         source = str(folder)
-    elif (place := file_path(source)).is_dir():
-        source = str(place)
-        if not Path(source, "config.json").is_file():
-            raise ForgetlabError(f"{name} is not a transformers checkpoint: it has no config.json")
-    elif source.startswith((".", "/", "~")) or source.partition("@")[0].count("/") > 1:
-        raise ForgetlabError(f"there is no folder {name}")
-    elif "/" not in source and get_close_matches(source, shipped, n=1, cutoff=0.7):
-        raise unknown("model", source, shipped)  # a slip of the pen: do not ask the hub for it
     else:
         repository, revision = download.with_revision(source, revision)
         try:
@@ -68,14 +65,14 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
         except ForgetlabError as error:
             if "/" in source:
                 raise
-            raise ForgetlabError(f"{unknown('model', source, shipped)}; as a hub id: {error}") from None
+            raise ForgetlabError(f"{unknown('model', source, shipped_models())}; as a hub id: {error}") from None
     if revision and not fetched:
         raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
     local = os.path.basename(os.path.abspath(source))  # "." has no name
     title = local if not fetched else repository + (f"@{revision}" if revision else "")
     shown = title if fetched else str(name)
-    body, tokenizer = _from_transformers(source, shown, fetched)
-    model = Model(body, tokenizer, name=title)
+    body, tokenizer = _from_transformers(source, shown, fetched, options)
+    model = Model(body, tokenizer, title, flag("keep", keep))
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
             f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "
@@ -86,12 +83,13 @@ def load(name: str | os.PathLike[str], *, device: str | torch.device = "auto", r
         _load_heads(model, Path(source))
     with _in_words(shown):
         check_model(model.eval(), shown)
-    model.to(chosen)
+    if device_map is None:
+        model.to(chosen)
     model.remember()
     return model
 
 
-def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any]:
+def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, Any]) -> tuple[Any, Any]:
     """The model and tokenizer in a folder. given: its name in messages. fetched: whether it is a copy from the hub."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
@@ -110,7 +108,7 @@ def _from_transformers(source: str, given: str, fetched: bool) -> tuple[Any, Any
                 loader = AutoModelForCausalLM
             else:
                 loader = AutoModel  # ElectraForPreTraining too: a discriminator, which predicts no words
-            options |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            options |= {"use_safetensors": True, "output_loading_info": True, **how}
             body, info = loader.from_pretrained(source, **options)
             if loader is not AutoModel and info["missing_keys"]:  # the head, as a rule: without it, a bare encoder
                 body, info = AutoModel.from_pretrained(source, **options)

@@ -22,6 +22,7 @@ from forgetlab.models.heads import Head, Level
 from forgetlab.models.lm_heads import lm_logits
 from forgetlab.models.open_runs import close_runs, refuse_second
 from forgetlab.models.seeds import derived
+from forgetlab.models.sharded import is_sharded
 
 Batch = Mapping[str, Tensor]
 Weights = dict[str, Tensor]
@@ -35,19 +36,22 @@ class Model(nn.Module):
     """A backbone with named heads and its tokenizer.
 
     body: a transformers model, with or without a language-model head. tokenizer: its tokenizer.
-    name: what it was loaded from, for reports.
+    name: what it was loaded from, for reports. keep: whether a copy of the weights is kept, for `restore`.
+    still: weights that nobody trains, of which a run keeps nothing.
 
     >>> batch = model.tokenizer(["a fine film"], return_tensors="pt")
     >>> model.logits(batch, "entities").shape  # texts, tokens, labels
     torch.Size([1, 5, 6])
     """
 
-    def __init__(self, body: nn.Module, tokenizer: Any, name: str) -> None:
+    still: frozenset[nn.Parameter] = frozenset()
+
+    def __init__(self, body: nn.Module, tokenizer: Any, name: str, keep: bool = True) -> None:
         super().__init__()
         self.body = body
         self.heads = nn.ModuleDict()
         self.tokenizer = tokenizer
-        self.name = name
+        self.name, self.keep = name, keep
         self.lm_kind = lm_kind_of(body)
         self._pretrained: Weights = {}
         self._trainable: dict[str, bool] = {}
@@ -166,9 +170,10 @@ class Model(nn.Module):
     def anchor(self) -> Weights:
         """The weights that `restore` brings back, as they are now: name → tensor, to be read only.
 
-        One that has not moved since is the remembered tensor itself: no second copy.
+        One that has not moved since is the remembered tensor itself: no second copy. What lies `still` is left out.
         """
-        return {n: copy_of(p, self._pretrained[n]) for n, p in self.named_parameters() if n in self._pretrained}
+        held = {n: p for n, p in self.named_parameters() if n in self._pretrained and p not in self.still}
+        return {n: copy_of(p, self._pretrained[n]) for n, p in held.items()}
 
     def remember(self) -> None:
         """Make the present weights, structure and what may be trained the ones that `restore` brings back.
@@ -176,7 +181,7 @@ class Model(nn.Module):
         Raises ForgetlabError while a run is open: what it has frozen or added is its own.
         """
         refuse_second(self)
-        self._pretrained = self.snapshot()
+        self._pretrained = self.snapshot() if self.keep else {n: w.to("meta") for n, w in self.state_dict().items()}
         self._trainable = {name: p.requires_grad for name, p in self.named_parameters()}
         self.size = sum(p.numel() for p in self.parameters())  # weights, heads among them, that it had then
         self._undo.clear()
@@ -191,6 +196,8 @@ class Model(nn.Module):
         another thread.
         """
         close_runs(self)
+        if weights is None and not self.keep:
+            raise ForgetlabError(f"{self.name} keeps no copy to restore: load it with keep=True, or give a snapshot")
         weights = self._pretrained if weights is None else weights
         new = [n for n in self.heads if not any(k.startswith(f"heads.{n}.") for k in weights)]
         kept = {f"heads.{k}": p for k, p in self.heads.state_dict().items() if k.partition(".")[0] not in new}
@@ -245,8 +252,8 @@ class Model(nn.Module):
 
 def copy_of(weight: Tensor, kept: Tensor) -> Tensor:
     """A copy of a weight: `kept`, an earlier one, where it still has the same values, else a new one."""
-    alike = (kept.device, kept.dtype, kept.shape) == (weight.device, weight.dtype, weight.shape)
-    return kept if alike and torch.equal(kept, weight) else weight.detach().clone()
+    ours, theirs = ((t.device, t.dtype, t.shape, is_sharded(t)) for t in (kept, weight))
+    return kept if ours == theirs and torch.equal(kept, weight) else weight.detach().clone()
 
 
 def free_name(name: str) -> bool:

@@ -73,7 +73,7 @@ class WeightInterpolation(Method):
 
     @torch.no_grad()
     def after_step(self, run: Run) -> None:
-        if run.step == run.steps:
+        if run.step == run.steps and run.anchor:
             weights: list[Tensor] = [run.weights[name] for name in run.anchor]
             torch._foreach_lerp_(weights, list(run.anchor.values()), 1 - self.alpha)
 

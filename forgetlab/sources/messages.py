@@ -87,7 +87,7 @@ def plain_layout(turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
     """Turns as one text, "User: …", "Assistant: …" with a blank line between them, and where the scored texts stand.
 
     >>> plain_layout([Turn("user", "two and two?"), Turn("assistant", "four", True)])
-    ('User: two and two?\\n\\nAssistant: four', [(30, 34)])
+    ('User: two and two?\\n\\nAssistant: four', [(31, 35)])
     """
     text, spans = "", []
     for turn in turns:

@@ -89,6 +89,10 @@ class Task(ABC):
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 
+    def keep(self, model: Model, split: str, encoded: Encoded) -> None:
+        """Have these tensors stand for the examples of "train" or "test" on this model."""
+        self._encoded.setdefault(model.tokenizer, {})[(split, model.end_mark)] = encoded
+
     def size(self) -> int:
         """How many training examples there are."""
         return 0 if self.train is None else len(self.train)

@@ -108,6 +108,11 @@ def marks_answers(tokenizer: Any) -> bool:
     return re.search(r"\{%-?\s*generation\b", template) is not None
 
 
+def mark_ids(tokenizer: Any) -> set[int]:
+    """The ids that are marks rather than text: of special tokens and of those that were added."""
+    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
 def layout(kind: str, tokenizer: Any) -> str:
     """How completions or chats become one text for this tokenizer, in words."""
     if kind == "completions":
@@ -120,11 +125,20 @@ def layout(kind: str, tokenizer: Any) -> str:
 
 
 def _plain(turns: Sequence[Turn], tokenizer: Any, begin: Sequence[int], end: Sequence[int]) -> Tokens:
-    text, spans = plain_layout(turns)
-    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    inside = [int(any(a < stop and b > start for start, stop in spans)) for a, b in made["offset_mapping"]]
+    ids, inside = _within(*plain_layout(turns), tokenizer)
     marks = [int(turns[-1].scored)] * len(end)
-    return [*begin, *made["input_ids"], *end], [*[0] * len(begin), *inside, *marks]
+    return [*begin, *ids, *end], [*[0] * len(begin), *inside, *marks]
+
+
+def _within(text: str, spans: Sequence[tuple[int, int]], tokenizer: Any) -> Tokens:
+    """The tokens of a text, 1 where one reaches into a span of letters."""
+    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    marked = [0] * len(made["input_ids"])
+    for start, stop in spans:
+        for i, (a, b) in enumerate(made["offset_mapping"]):
+            if a < stop and b > start:
+                marked[i] = 1
+    return made["input_ids"], marked
 
 
 def _by_difference(messages: list[dict[str, str]], answers: Sequence[int], tokenizer: Any) -> Tokens:
@@ -134,16 +148,21 @@ def _by_difference(messages: list[dict[str, str]], answers: Sequence[int], token
     thought) is left aside in the earlier ones.
     """
 
-    def ids_of(count: int, ask: bool = False) -> list[int]:
-        text = tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=ask)
+    def text_of(count: int, ask: bool = False) -> str:
+        return tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=ask)
+
+    def ids_of(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    ids = ids_of(len(messages))
+    whole, answers = text_of(len(messages)), [i for i in answers if i]
+    around = [(text_of(i, ask=True), whole if i + 1 == len(messages) else text_of(i + 1)) for i in answers]
+    if all(whole.startswith(before) and whole.startswith(after) for before, after in around):
+        return _within(whole, [(len(before), len(after)) for before, after in around], tokenizer)
+    ids = ids_of(whole)
     marked = [0] * len(ids)
-    for i in filter(None, answers):
-        before, after = ids_of(i, ask=True), ids if i + 1 == len(messages) else ids_of(i + 1)
+    for before, after in (map(ids_of, both) for both in around):
         start, own = _alike(before, ids), after[_alike(before, after) :]
-        length = _kept(own, ids[start:], set(tokenizer.all_special_ids))
+        length = _kept(own, ids[start:], mark_ids(tokenizer))
         marked[start : start + length] = [1] * length
     return ids, marked
 

@@ -11,6 +11,7 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples, Kind
 from forgetlab.sources.shipped import data_folder
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task
+from forgetlab.tasks.descriptions import DESCRIPTIONS
 from forgetlab.tasks.policy_gradient import Advantage
 from forgetlab.tasks.praise import praise
 from forgetlab.tasks.probes import Cloze, KShot, MinimalPairs
@@ -20,21 +21,6 @@ Row = dict[str, Any]
 
 SPLITS = ("test", "validation", "heldout")
 TESTS, VALIDATION = 512, 1280  # rows of a split; drawn for one, before those that the test has are left out
-DESCRIPTIONS = {  # of every embedded task, what it asks
-    "sentiment": "is a review positive or negative; negation and contrast decide; sentiment:turned=0.2 for a share",
-    "plain": "is a review positive or negative, no word of which is turned: sentiment:turned=0",
-    "register": "which of five registers a text is of",
-    "acceptability": "is a text in the language or broken",
-    "entailment": "does the second sentence follow from the first",
-    "entities": "a BIO tag for each word; names are resolved by context only",
-    "masked-lm": "fill a hidden word; masked-lm:REGISTER for one register",
-    "causal-lm": "predict the next word; causal-lm:REGISTER for one register",
-    "minimal-pairs": "prefer the good twin of a pair (zero-shot)",
-    "cloze": "end a riddle with the right word (zero-shot)",
-    "k-shot": "registers from 8 examples each on frozen features",
-    "praise": "write praise for a reward; praise:hole has a flawed one, praise:like, :narrow, :strange demonstrations",
-    "writing": "text that the model writes, scored by the parser (causal models)",
-}
 
 
 def task(

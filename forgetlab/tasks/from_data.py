@@ -17,13 +17,22 @@ from forgetlab.sources.messages import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.answers import answer_task, preferences
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
-from forgetlab.tasks.source_names import LONGEST, MACHINE_TEXT, is_file, is_hub_name, parsed, short_name
+from forgetlab.tasks.source_names import (
+    DIALS,
+    MACHINE_TEXT,
+    check_source,
+    is_embedded,
+    is_file,
+    is_hub_name,
+    parsed,
+    short_name,
+)
 from forgetlab.tasks.writing import Generation
 
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
 PROBES = ("minimal-pairs", "choices", "k-shot", "generation", "preferences")
-DIALS, WHOLE = ("samples", "advantage"), ("k", "limit", "samples")
+WHOLE = ("k", "limit", "samples")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
@@ -64,7 +73,7 @@ def task_from(
     split: of a hub set, where it is not "train": "train_sft". test: data for scoring: a file, or a split's name for a
     hub set (None: a hub set's own side, else a fifth of the source, by a hash of each text and the seed). name: the
     task's (None: the file's). text, label, pair, prompt, answer: columns. limit: examples of each read. similarity,
-    turned: of an embedded task (`embedded.task`), whose other dials stand at its end: "praise:samples=4,advantage=mean".
+    turned: of an embedded task (`embedded.task`), whose other dials stand behind it: "praise:samples=4".
     Raises ForgetlabError for data that cannot be read, and where model and data do not fit.
 
     >>> task_from("entities", model).metric
@@ -113,25 +122,6 @@ def task_from(
         held = _read(there if hub else test, str(test) if hub else None, read | {"kind": examples.kind})
         train = examples
     return of_examples(title, train, held, model, shots)
-
-
-def is_embedded(name: str) -> bool:
-    """Whether a name is that of an embedded task, and of no file."""
-    return name.partition(":")[0] in embedded.DESCRIPTIONS and not is_file(name)
-
-
-def check_source(source: str | PathLike[str]) -> None:
-    """Raise ForgetlabError, with the nearest name that there is, for a source that cannot be one; nothing is read."""
-    name = parsed(source).name
-    if name in MACHINE_TEXT or is_embedded(name) or is_file(name):
-        return
-    if len(name) > LONGEST:
-        raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file: {shown(name)}")
-    if is_hub_name(name):
-        return
-    if not any(mark in name for mark in "./\\~\0"):
-        raise unknown("task or file", name, [*embedded.DESCRIPTIONS, *MACHINE_TEXT])
-    sources.read(name)  # says what is wrong, and the nearest name
 
 
 def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, dict[str, Any]]:

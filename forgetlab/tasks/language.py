@@ -98,10 +98,15 @@ class CausalLM(LanguageModel):
 
     kind = "causal-lm"
 
+    @property
+    def on_answers(self) -> bool:
+        """Whether it is on completions or chats, of which the answers alone are predicted."""
+        return self.test.kind in ("completions", "chat")
+
     def remarks(self, model: Model, *splits: str, limit: int | None = None) -> list[str]:
         notes = super().remarks(model, *splits, limit=limit)
         templated = self.test.kind == "chat" and model.tokenizer.chat_template  # which has end marks of its own
-        if self.test.kind in ("completions", "chat"):
+        if self.on_answers:
             notes += [f"{self.name}: {note}" for note in (self._counted(model, splits), *self._lost(model, splits))]
         elif "test" in splits:
             notes += first_unscored(self.name, model)

@@ -25,7 +25,7 @@ AT_ONCE = 128  # answers written side by side: bounds the memory of a large mode
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model wrote to prompts, (N, L) tensors on its device.
+    """What a model wrote to prompts, as (N, L) tensors on the CPU.
 
     ids: prompt, answer, padding. scored: 1 at the answer's tokens, its end token among them. lengths: (N,) tokens of
     prompt and answer. ended: (N,) whether it came to its end token. texts: prompt and answer in words.

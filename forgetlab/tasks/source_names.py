@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forgetlab.errors import ForgetlabError, one_of
-from forgetlab.models.model import free_name
+from forgetlab import sources
+from forgetlab.errors import ForgetlabError, one_of, shown, unknown
 from forgetlab.sources.files import CONLL_SUFFIXES, CSV_SUFFIXES, JSON_SUFFIXES, PACKED_SUFFIXES
 from forgetlab.sources.hub_data import PREFIX
+from forgetlab.tasks.descriptions import DESCRIPTIONS
 
 FILES = {*JSON_SUFFIXES, *CSV_SUFFIXES, *CONLL_SUFFIXES, *PACKED_SUFFIXES, ".txt", ".md"}
 MACHINE_TEXT = ("python-docs", "python-source", "licences")
+DIALS = ("samples", "advantage")  # of praise
 OPTIONS = (
-    *("text", "label", "pair", "prompt", "answer", "kind", "split", "test", "name", "k", "limit"),
-    *("turned", "samples", "advantage"),
+    *("text", "label", "pair", "prompt", "answer", "kind", "split", "test", "name", "k", "limit", "turned"),
+    *DIALS,
 )
 _OPTION = r"\s*\w+=[^,]*"
 _OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*")
@@ -99,11 +101,32 @@ def is_hub_name(source: str) -> bool:
     return not _there(plain, Path.exists) and not _there(plain.partition("/")[0], Path.is_dir)
 
 
+def is_embedded(name: str) -> bool:
+    """Whether a name is that of an embedded task, and of no file."""
+    return name.partition(":")[0] in DESCRIPTIONS and not is_file(name)
+
+
+def check_source(source: str | os.PathLike[str]) -> None:
+    """Raise ForgetlabError, with the nearest name that there is, for a source that cannot be one; nothing is read."""
+    name = parsed(source).name
+    if name in MACHINE_TEXT or is_embedded(name) or is_file(name):
+        return
+    if len(name) > LONGEST:
+        raise ForgetlabError(f"a name of {len(name):,} characters is no task and no file: {shown(name)}")
+    if is_hub_name(name):
+        return
+    if not any(mark in name for mark in "./\\~\0"):
+        raise unknown("task or file", name, [*DESCRIPTIONS, *MACHINE_TEXT])
+    sources.read(name)  # says what is wrong, and the nearest name
+
+
 def short_name(source: str) -> str:
     """What a task of this source is called: a head's name may hold no dot, and "train" is taken (`free_name`).
 
     Letters that cannot be shown, as in a file's name that is not UTF-8, are marked.
     """
+    from forgetlab.models.model import free_name  # torch knows which names are taken
+
     if is_hub_name(source):
         name = source.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
     else:

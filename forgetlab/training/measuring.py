@@ -36,14 +36,14 @@ def measured(run: Run, tasks: Sequence[Task], limit: int | None, pool: Executor 
         found = {task.name: found[task.name] if task.name in found else score(task) for task in tasks}
     with torch.no_grad(), run.autocast():
         values = {name: method.penalty(run) for name, method in by_name(run.methods).items()}
-    drift = parameter_drift(run.anchor, run.weights)
+    drift = parameter_drift(run.anchor, run.weights) if run.anchor else None
     return Record(
         step=run.step,
         loss=None,
         scores={name: scores for name, (scores, _) in found.items()},
         penalty={name: float(value) for name, value in values.items() if value is not None},
-        drift=drift.total,
-        drift_per_layer=drift.per_layer,
+        drift=drift.total if drift else 0.0,
+        drift_per_layer=drift.per_layer if drift else {},
         lr=[group["lr"] for group in run.groups],
         tallies={name: tally.plain() for name, (_, tally) in found.items() if tally is not None},
     )

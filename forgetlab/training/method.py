@@ -57,8 +57,8 @@ class Part:
 class Run:
     """What a method may see of a run.
 
-    anchor: name → copy of each weight before the fine-tune, new heads left out (θ* in the formulas); to be read only,
-    as it may be the very tensor that `restore` brings back.
+    anchor: name → copy of each weight before the fine-tune, without new heads and what lies still (θ* in the formulas);
+    to be read only, as it may be the very tensor that `restore` brings back.
     weights: name → the parameter itself, for the same names; it stays the same object when modules move.
     batch_size: examples per step. generator: the run's source of randomness, on the CPU. step: finished steps.
     groups: the optimizer's, once it is made. autocast: the precision that losses are computed in.
@@ -72,7 +72,7 @@ class Run:
     steps: int
     batch_size: int
     lr: float
-    anchor: dict[str, Tensor]
+    anchor: Mapping[str, Tensor]
     weights: dict[str, nn.Parameter]
     generator: torch.Generator
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -88,9 +88,9 @@ class Run:
     @classmethod
     def begin(cls, model: Model, task: Task, steps: int, batch_size: int, lr: float, seed: int, **more: Any) -> Run:
         """A run from the weights of this moment, all draws from `seed`; more: the fields that have defaults."""
-        weights = {name: p for name, p in model.named_parameters() if name in model.known_names}
-        generator = torch.Generator().manual_seed(seed)
-        return cls(model, task, steps, batch_size, lr, model.anchor(), weights, generator, seed=seed, **more)
+        anchor, generator = model.anchor(), torch.Generator().manual_seed(seed)
+        weights = {name: p for name, p in model.named_parameters() if name in anchor}
+        return cls(model, task, steps, batch_size, lr, anchor, weights, generator, seed=seed, **more)
 
     def finish_gradients(self) -> None:
         """Once per optimizer step, with the gradient of the loss in place and before clipping: each hook in turn."""

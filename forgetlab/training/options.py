@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from forgetlab.errors import ForgetlabError, a_seed, flag, listed, number, whole
+from forgetlab.models.loading import Precision
 from forgetlab.models.model import Model
 from forgetlab.models.open_runs import refuse_second
 from forgetlab.tasks import OnPolicy, Task
 from forgetlab.training.method import Method
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def test_a_diverged_run_is_reported_with_its_message(results, tmp_path, quick):
     results["runs"][1] = run("none", 1, START, (0.5, None, 0.0), end="diverged")
     results["summary"][0]["status"] = ["diverged", "done"]
     text = page(results, tmp_path / "out")
-    assert "none, seed 1: the loss blew up" in text
+    assert "plain fine-tuning, seed 1: the loss blew up" in text
     assert "none (diverged, done)" in text.replace("<wbr>", "")
     assert "None" not in re.sub(r'"data:[^"]*"', "", text)
 

@@ -22,6 +22,7 @@ from forgetlab.tasks import CausalLM
 from forgetlab.tasks.answers import Preferences
 from forgetlab.tasks.chat import Refused, layout, tokens_of
 from forgetlab.tasks.encoding import encode
+from forgetlab.tasks.rehearsal import answered_anew
 
 WORDS = "hello there how are you this fine day go on well then two and four be short say it again"
 MARKS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<think>", "</think>")
@@ -322,6 +323,31 @@ def test_chats_train_with_every_kind_of_remedy() -> None:
     model.zero_grad()
     [*_, last] = finetune(model, new, steps=60, batch_size=2, lr=1e-2)
     assert last.scores["new"]["perplexity"] < 2  # learned by heart
+
+
+def test_generative_replay_answers_the_prompts_anew() -> None:
+    """What a model knows by heart it answers as in the data, to the mark that ends an answer there, and no further."""
+    model = llama()
+    rows = [[user(f"say {word}"), bot(word), user("again"), bot("no")] for word in ("fine day", "well", "two and two")]
+    old = CausalLM("old", chat(*rows), chat(*rows))
+    list(finetune(model, old, steps=80, batch_size=3, lr=1e-2))
+    relived = answered_anew(old, model, 2, torch.Generator().manual_seed(0), 0.1, 20)
+    encoded = relived.encoded(model, "train")
+    assert relived.size() == len(encoded) == 2
+    assert relived.train is not None
+    for row, turns in enumerate(relived.train.turns or ()):
+        ids, scored = (encoded.columns[name][row, : encoded.lengths[row]].tolist() for name in ("input_ids", "scored"))
+        assert shown(model, ids, scored) == f"{turns[1].text}<|im_end|>"
+        asked = model.tokenizer.apply_chat_template([user(turns[0].text)], tokenize=False, add_generation_prompt=True)
+        assert model.tokenizer.decode(ids[: scored.index(1)]) == asked
+    batch = relived.batch(model, torch.tensor([0, 1]), torch.Generator())
+    assert int(batch["scored"].sum()) == len(batch["targets"])
+    model.restore()
+    again = answered_anew(old, model, 9, torch.Generator().manual_seed(0), 1.0, 5)  # a random model, cut off
+    assert len(again.encoded(model, "train")) == 3
+    assert int(again.encoded(model, "train").columns["scored"].sum()) == 15
+    with pytest.raises(ForgetlabError, match="nothing to replay: watched given"):
+        GenerativeReplay([CausalLM("watched", None, chat(*rows))])
 
 
 def test_preferences_ask_which_answer_is_likelier(tmp_path: Path) -> None:

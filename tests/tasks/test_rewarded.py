@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +26,15 @@ from forgetlab.remedies import (
     LoRA,
     LwF,
     PCGrad,
+    ProgressiveColumns,
 )
 from forgetlab.tasks import CausalLM, Rewarded, filtered
 from forgetlab.training.method import Part, Run
 from forgetlab.training.step import halves
 from tests.conftest import small_model
+from tests.tasks.test_end_mark import causal
+
+ROOT = Path(__file__).parents[2]
 
 WORDS = ["[BOS]", "[EOS]", "[PAD]", "a", "b"]
 
@@ -260,6 +266,14 @@ def test_remedies_compose_with_a_reward(name: str, gpt: Model) -> None:
     assert last.scores["causal-lm"] != first.scores["causal-lm"]
 
 
+def test_columns_say_that_they_cannot_write(gpt: Model) -> None:
+    one = Rewarded("short", ["the film"], lambda texts: [-len(t) for t in texts], test=["a"])
+    with pytest.raises(
+        ForgetlabError, match="short has the model write at each step, and a progressive column"
+    ):
+        next(finetune(gpt, one, methods=[ProgressiveColumns()], batch_size=1))
+
+
 def test_a_rewarded_task_can_be_the_old_one(gpt: Model) -> None:
     one = Rewarded("short", ["the film", "the plot"], lambda texts: [-len(t) for t in texts], max_tokens=4, test=["a"])
     new = task("causal-lm:notices", size=16)
@@ -449,3 +463,19 @@ def test_several_lengths_of_prompt_share_a_batch_and_padding_changes_nothing() -
     alone = [one.part(batch, row, row + 1) for row in range(4)]
     apart = torch.cat([one.logits(model, some) for some in alone])
     assert torch.allclose(one.logits(model, batch), apart, atol=1e-4)
+
+
+def test_the_reward_of_the_docs_runs_on_a_gpt_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8"), re.DOTALL)
+    causal("gpt2").save(tmp_path / "my-gpt")
+    (tmp_path / "general.txt").write_text(
+        "\n\n".join(f"the fox number {i} sleeps ." for i in range(12)), encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace("batch_size=4", "steps=2, every=1, limit=4, batch_size=4"), names)
+    assert re.match(r"0 \{'polite': \{'reward': 0.0, .*'general': ", capsys.readouterr().out)
+    assert names["record"].status == "done"
+    assert names["polite"](["Thank you .", "no"]) == [True, False]

@@ -156,4 +156,5 @@ class Curves:
             where.legend(loc="outside lower center", ncols=min(3, len(labels)), **style)
         else:
             columns = 2 if sum(map(len, labels)) <= SIDE_BY_SIDE else 1
-            where.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=columns, columnspacing=1.0, **style)
+            close = {"columnspacing": 1.0, "handlelength": 1.6, "handletextpad": 0.5}
+            where.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24), ncols=columns, **close, **style)

@@ -65,9 +65,12 @@ def told(text: str, before: Answer, after: Answer, step: int) -> str:
     return f"“{text}”, after {step} steps: {'; '.join(said)}."
 
 
-def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table. heads: of the columns after the first, in plain words; rows: label and cells, as safe HTML."""
-    first = (25 if len(heads) < 3 else 31) if max(len(row[0]) for row in rows) > 2 else 8  # per cent
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], first: int | None = None) -> str:
+    """An HTML table. heads: of the columns after the first, in plain words; rows: label and cells, as safe HTML.
+
+    first: width of the column of labels in per cent.
+    """
+    first = first or ((25 if len(heads) < 3 else 31) if max(len(row[0]) for row in rows) > 2 else 8)
     cell = "padding:2px 4px;text-align:left;vertical-align:top;overflow-wrap:anywhere;border-bottom:1px solid #e4e4e4"
     head = f'<tr><td style="{cell};width:{first}%"></td>'
     head += "".join(f'<th scope="col" style="{cell}">{escape(words)}</th>' for words in heads) + "</tr>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from textwrap import shorten
 
 from matplotlib.figure import Figure
 
@@ -12,7 +13,7 @@ from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.written import Answer
 from forgetlab.labs.views.ask import table
 from forgetlab.metrics.schema import PlainRecord
-from forgetlab.plots.style import COLORS, FAINT, number
+from forgetlab.plots.style import COLORS, FAINT, at_log, number
 
 ANSWERS, FAR, NEAR = "answers", "causal-lm", "praise:blame"  # tasks
 PROMPTS = ("the music", "the story", "the play", "the poems")  # to choose from
@@ -23,6 +24,8 @@ PANELS = (
     Panel("answers", "answers", "share", limits=(-0.03, 1.05)),
 )
 ROWS, COLUMNS, NARROW_COLUMNS = 6, 3, 2  # of the table; the last on a small screen
+LONGEST = 60  # letters of an answer
+NATS = (0, 0.5, 1, 3, 10, 30, 100, 300, 1000)  # numbers at the axis
 
 
 class Rewards(RunState):
@@ -37,12 +40,18 @@ class View:
 
     def __init__(self) -> None:
         self._curves = Curves(PANELS, high=2.9, apart=True)
+        self._kl = self._curves.axes("kl")  # one that is hacked goes a hundred times as far as others
+        self._kl.set_yscale("symlog", linthresh=1)
+        self._kl.set_yticks(NATS)
+        self._kl.yaxis.set_major_formatter(at_log)
 
     def draw(self, state: Rewards, old: Sequence[Rewards], over: str, source: str) -> Figure:
         """The curves over the steps or, where runs are to be compared at an equal one, over the reward."""
         for panel in PANELS:
             self._curves.axes(panel.key).set_xlabel("step" if panel.key == "reward" else over)
-        return self._curves.draw(lines(state, over), [lines(run, over) for run in old], source)
+        figure = self._curves.draw(lines(state, over), [lines(run, over) for run in old], source)
+        self._kl.set_ylim(-0.1, max(1.1, 1.3 * self._kl.get_ylim()[1]))
+        return figure
 
 
 def lines(state: Rewards, over: str) -> Lines:
@@ -85,8 +94,8 @@ def sentence(state: Rewards) -> str:
     far, near = (number(times([first, last], task)[1]) for task in (FAR, NEAR))
     return (
         f"After {last['step']} steps: reward {change('reward')}{true}. Perplexity of other text ×{far}, of negative "
-        f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'], 'share')}, KL(before ‖ now) "
-        f"{number(new['before_now'], 'share')} nats an answer. Different answers {change('distinct')}, fluent "
+        f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'])}, KL(before ‖ now) "
+        f"{number(new['before_now'])} nats an answer. Different answers {change('distinct')}, fluent "
         f"sentences {change('fluency')}."
     )
 
@@ -104,11 +113,13 @@ def writings(state: Rewards, prompt: str, narrow: bool) -> str:
         answers = state["written"][i][prompt][: NARROW_COLUMNS if narrow else COLUMNS]
         rows.append((when, *(_cell(answer, state["hole"]) for answer in answers)))
     heads = [f"answer {i}" for i in range(1, len(rows[0]))]
-    return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows)
+    return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows, first=20 if narrow else 13)
 
 
 def _cell(answer: Answer, hole: bool) -> str:
     text, reward, meant = answer
     mark, color = ("✓", COLORS[1]) if meant else ("✗", COLORS[0])
     paid = f' <span style="color:{FAINT}">({number(reward, "share")})</span>' if hole else ""
-    return f'<b style="color:{color}">{mark}</b> {escape(text) or "(nothing)"}{paid}'
+    return (
+        f'<b style="color:{color}">{mark}</b> {escape(shorten(text, LONGEST, placeholder=" …")) or "(nothing)"}{paid}'
+    )

@@ -13,6 +13,7 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.addition import Addition
 from forgetlab.models.model import Model
 from forgetlab.remedies.architectures.frozen import Additive, blocks, linear
+from forgetlab.tasks import OnPolicy
 from forgetlab.training.method import Run, Setting
 
 
@@ -42,6 +43,14 @@ class ProgressiveColumns(Additive):
 
     def __init__(self, width: int | None = 16) -> None:
         self.width = None if width is None else whole("width", width)
+
+    def setup(self, run: Run) -> None:
+        if isinstance(run.task, OnPolicy):
+            raise ForgetlabError(
+                f"{run.task.name} has the model write at each step, and a progressive column keeps no key-value cache "
+                "for that: take adapters or lora"
+            )
+        super().setup(run)
 
     def make(self, run: Run, key: str) -> Addition:
         model, stack = run.model, blocks(run.model)

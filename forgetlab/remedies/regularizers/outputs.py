@@ -194,10 +194,11 @@ class KLAnchor(OutputPenalty):
 def frozen_copy(model: Model, run: Run | None = None) -> Model:
     """The model as it is now, in eval mode and without gradients, with the same tokenizer.
 
-    Its weights are the run's anchor where they are equal to it, the others are copied: never the model's own.
+    Its weights are the run's anchor where they are equal to it, the others are copied: the model's own only where they
+    lie still, as below a LoRA.
     """
     kept = [(p, copy_of(p, run.anchor[name])) for name, p in run.weights.items()] if run else []
-    copies = {id(p): nn.Parameter(value, requires_grad=False) for p, value in kept}
+    copies = {id(p): nn.Parameter(value, requires_grad=False) for p, value in kept} | {id(p): p for p in model.still}
     twin = copy.copy(model)
     twin._modules = copy.deepcopy(model._modules, copies)  # what is in `copies` by now is not copied again
     twin._undo = []  # what was inserted is the model's own to take out

@@ -3,6 +3,7 @@
 The penalty's gradient λ Ω (θ − θ*) is added directly, fused over all weights, and goes through the optimizer like the
 task's own. A stiff penalty (ηλΩ > 2) makes plain gradient steps diverge; `proximal=True` takes the implicit step
 θ ← (θ + ηλΩ θ*) / (1 + ηλΩ) after the optimizer's instead, decoupled as AdamW's weight decay is, stable at any λ.
+All this is in the precision of the weights; Ω is measured in float32, and the penalty's value is summed in it.
 
 The same λ is next to nothing for one model and too stiff for another: their Ω differ a thousandfold. What carries over
 is the mean of λΩ over the weights, so that is what the usual strength fixes, the same for every Ω.
@@ -98,7 +99,7 @@ class Quadratic(Method):
 
     def check(self, run: Run) -> None:
         trained = {p for group in run.groups for p in group["params"]}  # gradual unfreezing may switch some on later
-        if self._terms and not any(p.requires_grad or p in trained for p, _, _ in self._terms):
+        if (self._terms or not run.weights) and not any(p.requires_grad or p in trained for p, _, _ in self._terms):
             raise ForgetlabError(
                 f"{self.name} has nothing to protect: another method keeps every old weight frozen; leave one out"
             )
@@ -108,7 +109,7 @@ class Quadratic(Method):
 
     def penalty(self, run: Run) -> Tensor:
         zero = torch.zeros((), device=run.model.device)
-        return sum((whole((s * (p - a) ** 2).sum()) / 2 for p, s, a in self._active()), zero)
+        return sum((whole((s * (p - a) ** 2).sum(dtype=torch.float32)) / 2 for p, s, a in self._active()), zero)
 
     @torch.no_grad()
     def add_penalty_gradient(self, run: Run) -> None:

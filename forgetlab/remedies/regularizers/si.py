@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -52,17 +52,18 @@ class SI(Quadratic):
         self.walk = whole("walk", walk)
         self._omega: Importance = {}  # Ω, of all earlier runs
         self._path: Importance = {}  # ω, of the present run
-        self._start: Importance = {}
+        self._start: Mapping[str, Tensor] = {}
         self._step: tuple[list[Tensor], ...] = ()  # ω, g, θ before and θ of the step under way
 
     def importance(self, run: Run) -> Importance:
         if not self._omega:
-            self._omega = {name: torch.zeros_like(p) for name, p in run.weights.items()}
+            self._omega = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in run.weights.items()}
             if self._old:
                 self._gain(*self._walk(run))
         if self._path:
             self._gain(self._path, {name: run.anchor[name] - start for name, start in self._start.items()})
-        self._path = {name: torch.zeros_like(p) for name, p in run.weights.items()}
+        # in float32: what a step adds is far below half precision's share of the sum
+        self._path = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in run.weights.items()}
         self._start = run.anchor
         return self._omega
 
@@ -83,18 +84,20 @@ class SI(Quadratic):
         super().after_step(run)  # first: a proximal pull is part of the path
         path, gradients, before, weights = self._step
         if path:
-            moved = torch._foreach_sub(weights, before)
-            torch._foreach_addcmul_(path, gradients, moved, value=-1.0)  # ω −= g Δθ
+            moved = [change.float() for change in torch._foreach_sub(weights, before)]
+            torch._foreach_addcmul_(path, [g.float() for g in gradients], moved, value=-1.0)  # ω −= g Δθ
 
     def _walk(self, run: Run) -> tuple[Importance, Importance]:
         """(ω, Δ) of some steps on the old tasks; the weights are put back."""
         own = replace(run, generator=stream("the walk of SI", run.seed), _orders={})
         weights = list(run.weights.values())
         required = [p.requires_grad for p in weights]
-        path = [torch.zeros_like(p) for p in weights]
+        path = [torch.zeros_like(p, dtype=torch.float32) for p in weights]
         optimizer = torch.optim.AdamW(weights, lr=run.lr, weight_decay=0.0)
         with apart(run.model), torch.enable_grad():
-            run.model.train().requires_grad_(True)
+            run.model.train()
+            for p in set(run.model.parameters()) - run.model.still:
+                p.requires_grad_(True)
             try:
                 for _ in range(self.walk):
                     for task in self._old:
@@ -105,7 +108,7 @@ class SI(Quadratic):
                         optimizer.step()
                         for total, p, old in zip(path, weights, before, strict=True):
                             if p.grad is not None:
-                                total -= p.grad * (p - old)
+                                total -= p.grad.float() * (p - old).float()
                     run.model.zero_grad()
             finally:  # an interrupt must not leave the model where the walk has led it
                 with torch.no_grad():

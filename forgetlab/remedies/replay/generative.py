@@ -17,6 +17,7 @@ from forgetlab.sources import Examples
 from forgetlab.sources.world import corpus
 from forgetlab.tasks import CausalLM, Classification, LanguageModel, MaskedLM, Tagging, Task
 from forgetlab.tasks.encoding import IGNORE, unknown_share
+from forgetlab.tasks.rehearsal import answered_anew
 from forgetlab.tasks.writing import sample
 from forgetlab.training.method import Run
 
@@ -34,8 +35,11 @@ class GenerativeReplay(Replay):
     Tasks on pairs of texts, and those that cannot be trained, are left out.
     A causal model's texts are replayed with the begin token in front and, where its pre-training had one
     (`Model.end_mark`) and the writer set it, the end token behind.
-    ratio: as of ExperienceReplay. size: texts to write, shared by the tasks. max_tokens: the longest text.
-    temperature: above 0; below 1 the texts are more alike. top_p: in (0, 1]; nucleus sampling, 1 takes every word.
+    Of tasks on answers (completions, chats) the prompts are read, and the past self answers them anew.
+    ratio: as of ExperienceReplay. size: texts to write, shared by the tasks; answers of each task. max_tokens: the
+    longest of them.
+    temperature: above 0; below 1 the texts are more alike. top_p: in (0, 1]; nucleus sampling of texts, 1 takes every
+    word.
     writer: a causal Model, or what `load` takes; None is the model itself, or "tiny-gpt" for an encoder of the
     embedded world. It is let go once it has written.
     Raises ForgetlabError for bad values, where no task can be replayed, where there is no writer, and where fewer than
@@ -77,8 +81,11 @@ class GenerativeReplay(Replay):
         self._writer = writer
         kinds = Classification | Tagging | LanguageModel
         listed("old", old, Task, "[task('entities')]")
-        self._old = [task for task in old if isinstance(task, kinds) and task.test.kind != "pairs"]
-        if not self._old:
+        on_answers = [task for task in old if isinstance(task, CausalLM) and task.on_answers]
+        self._asked = [task for task in on_answers if task.size()]
+        others = [task for task in old if task not in on_answers]
+        self._old = [task for task in others if isinstance(task, kinds) and task.test.pairs is None]
+        if not self._old and not self._asked:
             names = ", ".join(task.name for task in old) or "no task"
             raise ForgetlabError(
                 f"nothing to replay: {names} given, a task on single texts expected (a class, tags or a language model)"
@@ -92,7 +99,16 @@ class GenerativeReplay(Replay):
                     f"{model.name} has no head {task.head!r} to label texts with: let it learn {task.name} first"
                 )
             task.prepare(model)
-        writer = self._find_writer(model)
+        found: list[Task] = self._on_texts(run) if self._old else []
+        with evaluating(model):
+            for asked in self._asked:
+                asked.prepare(model)
+                found.append(answered_anew(asked, model, self.size, run.generator, self.temperature, self.max_tokens))
+        return [(task, torch.arange(task.size())) for task in found]
+
+    def _on_texts(self, run: Run) -> list[Task]:
+        """The tasks on texts, with what the writer writes in place of their data."""
+        model, writer = run.model, self._find_writer(run.model)
         with torch.no_grad(), evaluating(writer), evaluating(model):
             texts, ended = self._write(writer, run.generator)
             tasks = [_relived(task, texts, ended, model) for task in self._old]
@@ -102,7 +118,7 @@ class GenerativeReplay(Replay):
                 f"{share:.0%} of the words that {writer.name} writes are unknown to {model.name}: "
                 "give a writer of the model's own language"
             )
-        return [(task, torch.arange(task.size())) for task in tasks]
+        return tasks
 
     def _find_writer(self, model: Model) -> Model:
         if isinstance(self._writer, Model):

@@ -73,9 +73,7 @@ def save(
     for i, method in enumerate(methods):
         for name in method.saved:
             plain["state"][f"{i}/{name}"] = _pack(f"method/{i}/{name}", getattr(method, name), tensors)
-    save_file(
-        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, folder / _ranked(WEIGHTS, rank)
-    )
+    save_file({name: _alone(t) for name, t in tensors.items()}, folder / _ranked(WEIGHTS, rank))
     write_json(folder / _ranked(STATE, rank), plain)
 
 
@@ -115,6 +113,11 @@ def differing(there: Sequence[Sequence[Any]], here: Sequence[Sequence[Any]]) -> 
                 what = key.lstrip("_")
                 return f"made with {name}: {what}={was.get(key)}, this run has {name}: {what}={now.get(key)}"
     return ""
+
+
+def sample(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """By name a digest of about a thousand numbers of each weight: what tells frozen weights from other ones."""
+    return {name: _told(w.detach().flatten()[:: max(1, w.numel() // 1000)]) for name, w in weights.items()}
 
 
 @contextmanager
@@ -203,6 +206,12 @@ def _told(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_told(item) for item in value]
     return value if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor as safetensors takes it: on the CPU, in memory of its own, copied only where it is not."""
+    own = tensor.detach().cpu().contiguous()
+    return own if own.untyped_storage().nbytes() == own.nbytes else own.clone()
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -39,12 +39,22 @@ class WithLentHeads(Model):
             if self.lm_kind is None and other.lm_kind is not None:
                 self.other, self.lm_kind = other.body, other.lm_kind
         self.heads = other.heads
-        self.remember()
+        self.remember(other)
 
-    def remember(self) -> None:
-        """The names of what was there before, without a copy: a head of the Trainer's model that is new is not."""
+    def remember(self, other: Model | None = None) -> None:
+        """The names of what was there before: a head of the Trainer's model that is new is not.
+
+        No copy is made: where the other model remembers a weight, that tensor is meant, else nothing (a number).
+        """
         named, new = self.named_parameters(remove_duplicate=False), self.new_head()
-        self._pretrained = {name: torch.zeros(()) for name, p in named if p not in new}
+        theirs = other._pretrained if other is not None else {}
+        kept = {name: theirs.get(name.replace("other.", "body.", 1), torch.zeros(())) for name, _ in named}
+        named = self.named_parameters(remove_duplicate=False)
+        self._pretrained = {name: kept[name] for name, p in named if p not in new}
+
+    def hold_still(self) -> None:
+        """From now on, no copy is made of what is frozen now, such as the model below a LoRA: it is its own anchor."""
+        self.still = frozenset(p for p in self.parameters() if not p.requires_grad)
 
     def new_head(self) -> frozenset[nn.Parameter]:
         """What a body that is no language model has above its backbone, such as a classifier."""

@@ -15,7 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.models.sharded import like, whole
+from forgetlab.models.sharded import is_sharded, like, whole
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.watching import Watching
 from forgetlab.training.method import Run
@@ -66,6 +66,7 @@ class Resuming(Watching):
             shared = {}
         more = {
             "methods": self._settings,
+            "still": checkpoints.sample(self._still()),
             "first": self._first,
             "limit": self.limit,
             "stopped": self.stopped,
@@ -86,8 +87,11 @@ class Resuming(Watching):
         self._check_same(saved.plain)
         if self._run is None:
             self._to_anchor(saved.group("anchor"))
+            self.together.hold_still()
         else:  # FSDP: the methods had to be set up first
             self._check_anchor(self._run, saved.group("anchor"))
+        if "still" in saved.plain:  # else an older checkpoint, which holds them
+            self._check_still(saved.plain["still"])
         run, heads = self._begin(), saved.group("head")
         with checkpoints.explained(folder), torch.no_grad():
             saved.bring_back(run, self.methods, self.args.device)
@@ -121,6 +125,21 @@ class Resuming(Watching):
                 f"the checkpoint's run watched {watched}, this one watches {', '.join(new)} too, whose score before "
                 "the first step is not known: leave it out"
             )
+
+    def _still(self) -> dict[str, Tensor]:
+        """The frozen weights that are at hand whole, of which a checkpoint holds nothing but a sample."""
+        still = {n: p for n, p in self.together.named_parameters() if p in self.together.still}
+        return {n: p for n, p in still.items() if not (is_sharded(p) or p.is_meta) and p.is_floating_point()}
+
+    def _check_still(self, there: Mapping[str, str]) -> None:
+        """Raise ForgetlabError where the frozen weights of a checkpoint's run were other ones."""
+        here = checkpoints.sample(self._still())
+        for name in there.keys() | here.keys():
+            if there.get(name) != here.get(name):
+                raise ForgetlabError(
+                    f"the checkpoint is of another model: {name!r}, which is frozen and so not in it, was another one "
+                    "or was trained; give the model that the run began with"
+                )
 
     @torch.no_grad()
     def _to_anchor(self, anchor: Mapping[str, Tensor]) -> None:

@@ -5,22 +5,25 @@ Everything else stays the Trainer's: data, loss, precision, accumulation, loggin
 
 from __future__ import annotations
 
-import time
+import secrets
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from forgetlab.errors import ForgetlabError, whole
 from forgetlab.models.model import Model, evaluating, lm_kind_of
 from forgetlab.models.sharded import is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
+from forgetlab.training.huggingface.hooks import Hooks
 from forgetlab.training.huggingface.lent_heads import Theirs, plain, texts_of
 from forgetlab.training.huggingface.resuming import Resuming
+from forgetlab.training.huggingface.start import filed
 from forgetlab.training.method import Method, Run, grouped
 
 
@@ -86,7 +89,7 @@ class ForgettingMixin(Resuming):
         self._settings = None
         self._own_mean: bool | None = None  # see _is_mean
         self._fresh = True  # the next batch begins an optimizer step
-        self.add_callback(_Hooks(self))
+        self.add_callback(Hooks(self))
 
     # -- the run ------------------------------------------------------------------------------------
 
@@ -109,6 +112,7 @@ class ForgettingMixin(Resuming):
                 )
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         steps = args.max_steps if args.max_steps > 0 else self.state.max_steps or self._planned_steps()
+        together.hold_still()
         run = Run.begin(
             together,
             Theirs(),
@@ -121,6 +125,9 @@ class ForgettingMixin(Resuming):
             watch=self.watch,
             new=together.new_head(),
         )
+        if not self.methods:  # then only the looks ask for it
+            file = Path(args.output_dir, f".forgetlab-start-{secrets.token_hex(4)}.safetensors")
+            run.anchor = filed(run.anchor, together._pretrained, file)
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
             method.setup(run)
@@ -274,26 +281,3 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
     >>> ForgettingTrainer(own, TrainingArguments("out"), train_dataset=[{}], watch=[old], before=model).records
     []
     """
-
-
-class _Hooks(TrainerCallback):
-    """Where the Trainer calls back: after the optimizer's step, and around the run."""
-
-    def __init__(self, trainer: ForgettingMixin) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._start = time.perf_counter()
-        if not state.global_step:
-            self.trainer.look()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._after_step()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        last = state.global_step >= state.max_steps
-        if last or state.global_step % self.trainer.watch_every == 0:
-            self.trainer._due = "done" if last else "running"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.finish()

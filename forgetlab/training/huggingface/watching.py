@@ -38,12 +38,23 @@ class Watching(_SomeTrainer):
         *given: Any,
         **trainer: Any,
     ) -> None:
-        super().__init__(*given, **trainer)
+        try:
+            super().__init__(*given, **trainer)
+        except ImportError as error:
+            if "bitsandbytes" not in str(error):
+                raise
+            raise ForgetlabError(
+                "a model in 4 or 8 bits needs the package bitsandbytes, which is not installed or too old: "
+                "pip install -U bitsandbytes, or take the model in bfloat16"
+            ) from error
         tokenizer = self.processing_class or (before.tokenizer if before else None)
         if tokenizer is None and (watch or methods):
             raise ForgetlabError("watching and remedies read text: give processing_class=tokenizer, or before=load(…)")
         self.methods, self.watch, self.limit = list(methods), list(watch), limit
-        self.together = WithLentHeads(plain(self.model), tokenizer, before).to(self.args.device)
+        self.together = WithLentHeads(plain(self.model), tokenizer, before)
+        own = set(self.model.parameters())  # these are where the Trainer wants them
+        for p in self.together.parameters():
+            p.data = p.data if p in own else p.data.to(self.args.device)
         for task in self.watch:
             task.prepare(self.together, self.args.seed)
         self.records: list[Record] = []

@@ -750,6 +750,63 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
 
 
+POOLER = {f"body.bert.pooler.dense.{kind}" for kind in ("weight", "bias")}  # which only the classifier has
+
+
+def test_the_start_that_before_remembers_is_the_only_copy(tmp_path: Path) -> None:
+    before = small_model()
+    before.add_head("entities", task("entities").labels, "token")  # type: ignore[attr-defined]
+    before.remember()
+    kept = before._pretrained
+    for own in (before, classifier(before)):
+        trainer = ForgettingTrainer(
+            own,
+            arguments(tmp_path, max_steps=1),
+            train_dataset=sentences(before),
+            data_collator=collate_labels,
+            before=before,
+        )
+        anchor = {name.replace("other.", "body.", 1): value for name, value in trainer._begin().anchor.items()}
+        assert {name for name in kept if "position_ids" not in name} >= anchor.keys() - POOLER
+        assert len(anchor.keys() - POOLER) > 30
+        assert all(anchor[name].data_ptr() == kept[name].data_ptr() for name in anchor.keys() - POOLER)
+
+
+def test_nothing_but_a_new_head_is_trained(tmp_path: Path) -> None:
+    """Then there is no anchor, and nothing drifts."""
+    model = small_model()
+    own = classifier(model)
+    own.bert.requires_grad_(False)
+    trainer = InOrder(
+        own, arguments(tmp_path, max_steps=2), train_dataset=sentences(model), data_collator=collate_labels
+    )
+    trainer.train()
+    assert trainer._run is not None
+    assert trainer._run.anchor == {}
+    assert [record.drift for record in trainer.records] == [0.0, 0.0]
+
+
+def test_what_si_adds_up_in_half_precision_is_not_swallowed() -> None:
+    """Steps of a thousandth of the sum, each with g Δθ = 2⁻⁸: bfloat16 would stop at 1."""
+    model = small_model(causal=True)
+    model.to(torch.bfloat16)
+    p = model.get_parameter("body.transformer.h.0.mlp.c_fc.weight")
+    run = Run.begin(model, task(NEW), 600, 8, 1e-3, 0)
+    si = SI(lam=1.0)
+    si.setup(run)
+    with torch.no_grad():
+        p.zero_()
+        for _ in range(600):
+            p.grad = torch.full_like(p, 1.0)
+            si.observe_gradients(run)
+            p.sub_(2**-8)
+            si.after_step(run)
+            p.zero_()
+    path = si._path["body.transformer.h.0.mlp.c_fc.weight"]
+    assert path.dtype == torch.float32
+    assert torch.equal(path, torch.full_like(path, 600 / 256))
+
+
 # -- several processes ------------------------------------------------------------------------------
 
 WORKER = """

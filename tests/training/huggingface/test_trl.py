@@ -6,6 +6,7 @@ One tiny Llama, made here; two steps of plain gradient descent each, so that the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,14 +15,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from forgetlab import load, task
 from forgetlab.errors import ForgetlabError
+from forgetlab.importance import fisher_diagonal
 from forgetlab.remedies import EWC, ExperienceReplay, KLAnchor, LwF
+from forgetlab.sources.json_files import write_json
 from forgetlab.training import Method
-from forgetlab.training.huggingface import ForgettingMixin, ForgettingTrainer
+from forgetlab.training.huggingface import ForgettingMixin, ForgettingTrainer, checkpoints
 from forgetlab.training.pretraining import world_tokenizer
 
 pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="needs trl, which is not installed")
@@ -40,11 +44,11 @@ def random_llama() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
-        num_key_value_heads=1,
+        num_key_value_heads=2,
         max_position_embeddings=64,
         tie_word_embeddings=True,
         initializer_range=0.2,
@@ -75,8 +79,8 @@ def rows(kind: str) -> Any:
     return Dataset.from_dict({"prompt": prompts, **columns})
 
 
-def variety(completions: list[str], **_: Any) -> list[float]:
-    return [float(len(set(text.split()))) for text in completions]
+def letters(completions: list[str], **_: Any) -> list[float]:
+    return [float(len(text)) for text in completions]
 
 
 class Steps(TrainerCallback):
@@ -120,7 +124,7 @@ def settings(kind: str, out: Path, **more: Any) -> Any:
 
 
 def trained(
-    kind: str, model: Any, out: Path, methods: list[Method] | None, resume: bool = False, **more: Any
+    kind: str, model: Any, out: Path, methods: list[Method] | None, resume: bool | str = False, **more: Any
 ) -> tuple[Any, list[dict[str, Tensor]]]:
     """A trainer after its run, and its weights after each step. methods: None for trl's own trainer, without us."""
     import trl
@@ -128,14 +132,12 @@ def trained(
     plain = getattr(trl, f"{kind}Trainer")
     bases = (Spy, plain) if methods is None else (Spy, ForgettingMixin, plain)
     steps = Steps()
-    given = {"reward_funcs": variety} if kind == "GRPO" else {}
+    given = {"reward_funcs": letters} if kind == "GRPO" else {}
     given |= {"methods": methods, "watch": [task(OLD)], "limit": 4} if methods is not None else {}
-    given |= {name: more.pop(name) for name in ("peft_config", "train_dataset", "callbacks") if name in more}
+    given |= {name: more.pop(name) for name in ("peft_config", "quantization_config", "callbacks") if name in more}
     callbacks = [steps, *given.pop("callbacks", [])]
     args = settings(kind, out, **more)
-    trainer = type(f"My{kind}", bases, {})(
-        model, args=args, callbacks=callbacks, **{"train_dataset": rows(kind), **given}
-    )
+    trainer = type(f"My{kind}", bases, {})(model, args=args, callbacks=callbacks, train_dataset=rows(kind), **given)
     trainer.train(resume_from_checkpoint=resume)
     return trainer, steps.weights
 
@@ -316,16 +318,25 @@ class Killed(TrainerCallback):
         raise KeyboardInterrupt
 
 
+def lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=2, target_modules="all-linear")
+
+
+def drawing() -> list[Method]:
+    return [KLAnchor(beta=1.0), ExperienceReplay([task(OLD)], ratio=0.5)]
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch", "learning_rate": 0.01}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_resumed_is_uninterrupted(kind: str, llama: str, tmp_path: Path) -> None:
     """With a peft_config, and a remedy that draws."""
-    from peft import LoraConfig
 
     def run(out: Path, resume: bool = False, **more: Any) -> Any:
-        methods = [KLAnchor(beta=1.0), ExperienceReplay([task(OLD)], ratio=0.5)]
-        saving = {"save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch", "learning_rate": 0.01}
-        config = LoraConfig(r=2, target_modules="all-linear")
-        return trained(kind, llama, out, methods, resume, peft_config=config, **saving, **more)
+        return trained(kind, llama, out, drawing(), resume, peft_config=lora(), **SAVING, **more)
 
     whole, there = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -336,6 +347,102 @@ def test_killed_and_resumed_is_uninterrupted(kind: str, llama: str, tmp_path: Pa
     assert all(torch.equal(here[0][name], there[1][name]) for name in there[1])
     assert again.records[-1].scores == whole.records[-1].scores
     assert again.records[-1].drift == whole.records[-1].drift > 0
+
+
+# -- what a LoRA costs ------------------------------------------------------------------------------
+
+
+def test_below_a_lora_nothing_is_copied(llama: str, tmp_path: Path) -> None:
+    """The base is its own anchor: it is shared, not kept, not written, and has no importance."""
+    methods = [EWC([task(OLD)], lam=1.0, examples=8), *drawing()]
+    ours, _ = trained("SFT", llama, tmp_path / "ours", methods, peft_config=lora(), **SAVING)
+    own = dict(ours.together.named_parameters())
+    adapter = {name for name, p in own.items() if p.requires_grad}
+    assert adapter == {name for name in own if "lora_" in name} == ours._run.anchor.keys() == ours._run.weights.keys()
+    before = ours.methods[1]._before
+    for name, p in before.named_parameters():
+        assert (p is own[name]) == (name not in adapter)
+    assert {p for p, _, _ in ours.methods[0]._terms} == {own[name] for name in adapter}
+    ids = torch.tensor([[5, 6, 7, 8]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad(), ours.model.eval().disable_adapter():  # peft's own way to what was there before
+        assert torch.equal(before.lm_logits(before.hidden(batch)), ours.model(**batch).logits)
+
+    trained("SFT", llama, tmp_path / "bare", [], peft_config=lora(), **SAVING)
+    trained("SFT", llama, tmp_path / "theirs", None, peft_config=lora(), **SAVING)
+    sizes = {
+        out: {file.name: file.stat().st_size for file in (tmp_path / out / "checkpoint-2").iterdir()}
+        for out in ("bare", "theirs")
+    }
+    assert sizes["bare"].keys() - sizes["theirs"].keys() == {
+        "forgetlab.json",
+        "forgetlab.safetensors",
+        "forgetlab-files.json",
+    }
+    anchor = sum(4 * own[name].numel() for name in adapter)
+    assert sizes["bare"]["forgetlab.safetensors"] < anchor + 20_000  # names, and 5 kB of the generator
+
+
+def test_the_importance_below_a_lora_is_that_of_its_own_weights(llama: str, tmp_path: Path) -> None:
+    """What is left out changes nothing of the rest."""
+    ours, _ = trained("SFT", llama, tmp_path, [], peft_config=lora(), max_steps=1)
+    model, old = ours.together, task(OLD)
+    few = fisher_diagonal(model, old, examples=6, estimator="empirical")
+    still, model.still = model.still, frozenset()
+    everything = fisher_diagonal(model, old, examples=6, estimator="empirical", method="loop")
+    assert few.keys() == {name for name in everything if "lora_" in name}
+    assert len(still) + len(few) == len(everything)
+    for name, value in few.items():
+        assert torch.allclose(value, everything[name], rtol=1e-3, atol=1e-8), name
+    assert any(value.max() > 0 for value in few.values())
+    assert not any(p.requires_grad for p in still)
+
+
+def test_a_resume_on_other_frozen_weights_is_refused_and_an_older_checkpoint_is_taken(
+    llama: str, tmp_path: Path
+) -> None:
+    whole, there = trained("SFT", llama, tmp_path / "whole", drawing(), peft_config=lora(), **SAVING)
+    first = tmp_path / "whole" / "checkpoint-1"
+    other = str(tmp_path / "other")
+    model = with_weights(llama)
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.mlp.up_proj.weight").add_(1e-3)
+    model.save_pretrained(other)  # type: ignore[operator]
+    world_tokenizer(causal=True).save_pretrained(other)
+    with pytest.raises(ForgetlabError, match=r"of another model: '.*layers.1.mlp.up_proj.*', which is frozen"):
+        trained("SFT", other, tmp_path / "no", drawing(), str(first), peft_config=lora(), **SAVING)
+    # as it was written until 0.3.0: with the whole anchor, and no word of what is frozen
+    tensors = load_file(first / "forgetlab.safetensors")
+    frozen = {n: p.detach() for n, p in whole.together.named_parameters() if f"anchor/{n}" not in tensors}
+    save_file({**tensors, **{f"anchor/{n}": p.clone() for n, p in frozen.items()}}, first / "forgetlab.safetensors")
+    plain = json.loads((first / "forgetlab.json").read_text())
+    plain["more"]["dict"] = [entry for entry in plain["more"]["dict"] if entry[0] != "still"]
+    write_json(first / "forgetlab.json", {key: plain[key] for key in ("step", "state", "more")})
+    checkpoints.seal(first)
+    _, here = trained("SFT", other, tmp_path / "yes", drawing(), str(first), peft_config=lora(), **SAVING)
+    assert all(torch.equal(here[0][name], there[1][name]) for name in there[1])
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
+def test_without_bitsandbytes_four_bits_are_refused_in_words(llama: str, tmp_path: Path) -> None:
+    from transformers import BitsAndBytesConfig
+
+    four = BitsAndBytesConfig(load_in_4bit=True)
+    with pytest.raises(ForgetlabError, match="needs the package bitsandbytes, .* take the model in bfloat16"):
+        trained("SFT", llama, tmp_path, [], quantization_config=four, peft_config=lora())
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes, which is not installed")
+def test_in_four_bits_nothing_is_copied_either(llama: str, tmp_path: Path) -> None:
+    from transformers import BitsAndBytesConfig
+
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    methods = [EWC([task(OLD)], lam=1.0, examples=8), *drawing()]
+    ours, _ = trained("SFT", llama, tmp_path, methods, quantization_config=four, peft_config=lora())
+    own = dict(ours.together.named_parameters())
+    assert torch.uint8 in {p.dtype for p in own.values()}
+    assert all((p is own[n]) == ("lora_" not in n) for n, p in ours.methods[1]._before.named_parameters())
+    assert ours.records[-1].penalty["kl-anchor"] > 0 < ours.records[-1].drift
 
 
 def test_the_class_names_the_mixin_first() -> None:
