@@ -14,10 +14,11 @@ DIGITS = ("method", "lam", "ACC", "BWT", "ΣF")
 
 
 def results(name: str = "remedies", only: Sequence[str] = (), columns: Sequence[str] = ()) -> None:
-    """Show a table of results that goes with forgetlab: "remedies" or "fidelity".
+    """Show a table of results that goes with forgetlab: "remedies", "fidelity" or "rewards".
 
     remedies: every remedy at its best strength on the embedded world. fidelity: EWC and L2 over λ on permuted digits
-    (average accuracy and backward transfer in points, the sum of the Fisher information), means over seeds.
+    (average accuracy and backward transfer in points, the sum of the Fisher information), means over seeds. rewards:
+    demonstrations and rewards at equal reward.
     only: the rows to show, in this order, by what stands in their first column (none: all). columns: how the headings
     of the columns begin that are shown beside it (none: all).
     Raises ForgetlabError for another name, row or column.
@@ -28,12 +29,12 @@ def results(name: str = "remedies", only: Sequence[str] = (), columns: Sequence[
     from IPython import get_ipython
     from IPython.display import display
 
-    one_of("table", name, ("remedies", "fidelity"))
+    one_of("table", name, ("remedies", "fidelity", "rewards"))
     folder = carried("benchmarks/results")
-    if name == "remedies":
-        text = (folder / "remedies.md").read_text(encoding="utf-8")
-    else:
+    if name == "fidelity":
         text = _digits(json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))["digits"]["grid"])
+    else:
+        text = (folder / f"{name}.md").read_text(encoding="utf-8")
     if only or columns:
         text = excerpt(text, only, columns)
     if get_ipython() is None:

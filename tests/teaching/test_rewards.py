@@ -13,7 +13,7 @@ from tests.teaching.checks import Function, passes, tells_plain_errors
 
 
 def advantage(r: Any) -> Any:
-    mean, sd = r.mean(1, keepdims=True), r.std(1, ddof=1, keepdims=True)
+    mean, sd = r.mean(1, keepdims=True), r.std(1, keepdims=True)
     return np.divide(r - mean, sd, out=np.zeros_like(r), where=sd > 1e-12)
 
 
@@ -65,17 +65,17 @@ def quiet(function: Function) -> Function:
 @pytest.mark.parametrize(
     ("check", "wrong", "told"),
     [
-        (check_advantage, quiet(lambda r: (r - r.mean(1)[:, None]) / r.std(1, ddof=1)[:, None]), "divides 0 by 0"),
-        (check_advantage, lambda r: (r - r.mean()) / r.std(ddof=1), "whole batch"),
+        (check_advantage, quiet(lambda r: (r - r.mean(1)[:, None]) / r.std(1)[:, None]), "divides 0 by 0"),
+        (check_advantage, lambda r: (r - r.mean()) / r.std(), "whole batch"),
         (check_advantage, lambda r: advantage(r.T).T, "same* prompt"),
         (check_advantage, lambda r: r - r.mean(axis=1, keepdims=True), "spread is missing"),
-        (check_advantage, lambda r: advantage(r) / np.maximum(r.std(1, ddof=1)[:, None], 1e-9), "variance"),
+        (check_advantage, lambda r: advantage(r) / np.maximum(r.std(1)[:, None], 1e-9), "variance"),
         (check_advantage, lambda r: -advantage(r), "sign"),
-        (check_advantage, lambda r: r / np.array([s or 1 for s in r.std(1, ddof=1)])[:, None], "mean is not taken off"),
+        (check_advantage, lambda r: r / np.array([s or 1 for s in r.std(1)])[:, None], "mean is not taken off"),
         (
             check_advantage,
-            lambda r: advantage(r) * math.sqrt(r.shape[1] / (r.shape[1] - 1)),
-            "n − 1",
+            lambda r: advantage(r) * math.sqrt((r.shape[1] - 1) / r.shape[1]),
+            "over n − 1",
         ),
         (check_step, lambda z, y, r, b, rate: 2 * z - tried(z, y, r, b, rate), "sign"),
         (check_step, lambda z, y, r, b, rate: tried(z, y, r, 0, rate), "baseline is missing"),

@@ -13,9 +13,13 @@ from forgetlab.teaching import results
 from forgetlab.teaching.shipped import Table, excerpt
 
 
-def test_remedies_are_the_file(capsys: pytest.CaptureFixture[str]) -> None:
-    results()
-    assert capsys.readouterr().out == (carried("benchmarks/results") / "remedies.md").read_text(encoding="utf-8") + "\n"
+@pytest.mark.parametrize("name", ["remedies", "rewards"])
+def test_a_table_is_the_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results(name)
+    assert capsys.readouterr().out == (carried("benchmarks/results") / f"{name}.md").read_text(encoding="utf-8") + "\n"
+    if name == "remedies":
+        results()
+        assert capsys.readouterr().out.startswith("# Every remedy")
 
 
 def test_fidelity_has_the_means_of_all_runs(capsys: pytest.CaptureFixture[str]) -> None:

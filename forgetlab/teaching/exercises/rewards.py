@@ -17,7 +17,7 @@ def check_advantage(function: Callable[[Array], Array]) -> Verdict:
     """Judge a learner's group advantage.
 
     function: rewards of shape (prompts, answers to each) → the advantages, of the same shape: each reward less the
-    mean of its prompt, divided by the standard deviation of its prompt's rewards (over n − 1); 0 where all are equal.
+    mean of its prompt, divided by the standard deviation of its prompt's rewards (over n); 0 where all are equal.
     """
     praise = "Each answer is judged against its own prompt's, and a prompt whose answers are all alike teaches nothing."
     return diagnose(function, REWARDS, advantage, ADVANTAGE_MISTAKES, praise)
@@ -28,7 +28,7 @@ def advantage(rewards: Array) -> Array:
     found = np.zeros(rewards.shape)
     for i, own in enumerate(rewards):
         mean = sum(own) / len(own)
-        sd = (sum((r - mean) ** 2 for r in own) / (len(own) - 1)) ** 0.5
+        sd = (sum((r - mean) ** 2 for r in own) / len(own)) ** 0.5
         if sd > 0:
             found[i] = [(r - mean) / sd for r in own]
     return found
@@ -40,21 +40,21 @@ REWARDS: tuple[tuple[Array], ...] = (
 )
 
 
-def _scaled(rewards: Array, ddof: int = 1, power: float = 1.0) -> Array:
+def _scaled(rewards: Array, ddof: int = 0, power: float = 1.0) -> Array:
     sd = rewards.std(axis=1, ddof=ddof, keepdims=True)
     return (rewards - rewards.mean(axis=1, keepdims=True)) / np.where(sd > 0, sd, 1) ** power
 
 
 def _unguarded(rewards: Array) -> Array:
     with np.errstate(invalid="ignore"):
-        return (rewards - rewards.mean(axis=1, keepdims=True)) / rewards.std(axis=1, ddof=1, keepdims=True)
+        return (rewards - rewards.mean(axis=1, keepdims=True)) / rewards.std(axis=1, keepdims=True)
 
 
 ADVANTAGE_MISTAKES: dict[str, Callable[[Array], Array]] = {
     "Where all answers of a prompt have the same reward, that divides 0 by 0, and one nan in the loss ruins every "
     "weight. Such a prompt has nothing to tell: its advantages are 0.": _unguarded,
     "The mean and the spread are those of the whole batch. Then an easy prompt's bad answer is praised over a hard "
-    "prompt's good one: take them along each row.": lambda r: (r - r.mean()) / r.std(ddof=1),
+    "prompt's good one: take them along each row.": lambda r: (r - r.mean()) / r.std(),
     "The mean runs over the prompts. An answer is compared with the others to the *same* prompt: axis 1.": lambda r: (
         _scaled(r.T).T
     ),
@@ -65,9 +65,11 @@ ADVANTAGE_MISTAKES: dict[str, Callable[[Array], Array]] = {
         -_scaled(r)
     ),
     "The mean is not taken off, so an answer that is worse than its neighbours is still praised.": lambda r: (
-        r / np.where(r.std(axis=1, ddof=1, keepdims=True) > 0, r.std(axis=1, ddof=1, keepdims=True), 1)
+        r / np.where(r.std(axis=1, keepdims=True) > 0, r.std(axis=1, keepdims=True), 1)
     ),
-    "The standard deviation is over n; here it is over n − 1: std(axis=1, ddof=1).": lambda r: _scaled(r, ddof=0),
+    "The standard deviation is over n − 1, as torch's is by default; here it is over n: correction=0.": lambda r: (
+        _scaled(r, ddof=1)
+    ),
 }
 
 
