@@ -25,8 +25,8 @@ import torch
 
 from tests.browser.jupyter import Lab, Notebook, Server, browser, write
 
-CELLS = ["from forgetlab import labs\nfrom forgetlab.labs import cloud, watch", "cloud.show()", "watch.show()"]
-CLOUD, WATCH = 1, 2
+CELLS = ["from forgetlab.labs import cloud, reward, watch", "cloud.show()", "watch.show()", "reward.show()"]
+CLOUD, WATCH, REWARD = 1, 2, 3
 TARGETS = {
     "cheap control to new figure": 150,
     "training control to first live point": 400,
@@ -34,6 +34,9 @@ TARGETS = {
     "a setting seen before": 200,
     "opening cloud to its first figure": 1000,
     "opening watch to its first figure": 1000,
+    "reward: training control to first live point": 400,
+    "reward: default training done": 5000,
+    "reward: Stop to its word": 150,
 }
 Entry = dict[str, Any]
 
@@ -54,12 +57,24 @@ def under_way(entry: Entry) -> bool:
 
 
 def done(entry: Entry) -> bool:
-    return "After 100 steps" in entry["says"]
+    return re.search(r"^After \d+ steps", entry["says"], re.MULTILINE) is not None
+
+
+def acknowledged(entry: Entry) -> bool:
+    return "stopping …" in entry["says"] or "Stopped" in entry["says"]
+
+
+def train(lab: Lab, *keys: str) -> tuple[float, float]:
+    """Move a slider of a trained lab; milliseconds to the first live point, and to the end."""
+    lab.record()
+    lab.move(*keys)
+    live, begun = first(lab, new, "live point"), first(lab, under_way, "word of the training")
+    return live, first(lab, lambda entry: entry["ms"] > begun and done(entry), "end of the training")
 
 
 def measure(notebook: Notebook, moves: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in TARGETS}
-    cheap, live, whole, kept, open_cloud, open_watch = times.values()
+    cheap, live, whole, kept, open_cloud, open_watch, reward_live, reward_whole, stopped = times.values()
     lab = notebook.lab(CLOUD)
     lab.until(lambda: lab.source, "figure")
     for i in range(moves + 1):
@@ -72,11 +87,9 @@ def measure(notebook: Notebook, moves: int) -> dict[str, list[float]]:
     lab.until(lambda: "After 100 steps" in lab.says, "end of the training")
     seeds = ["ArrowRight"] * min(moves, 9)
     for key in seeds + ["lr"] * (moves - len(seeds)):  # after nine seeds, other learning rates
-        lab.record()
-        lab.move(*(("learning rate", "ArrowLeft") if key == "lr" else ("seed", key)))
-        live.append(first(lab, new, "live point"))
-        begun = first(lab, under_way, "word of the training")
-        whole.append(first(lab, lambda entry, begun=begun: entry["ms"] > begun and done(entry), "end of the training"))
+        point, end = train(lab, *(("learning rate", "ArrowLeft") if key == "lr" else ("seed", key)))
+        live.append(point)
+        whole.append(end)
         lab.page.wait_for_timeout(200)
     for i in range(moves):
         back = ("learning rate", "ArrowRight") if i < moves - len(seeds) else ("seed", "ArrowLeft")
@@ -92,6 +105,19 @@ def measure(notebook: Notebook, moves: int) -> dict[str, list[float]]:
             lab = notebook.lab(cell)
             found.append(first(lab, new, "first figure"))
             lab.page.wait_for_timeout(200)
+    lab = notebook.lab(REWARD)
+    lab.press("Train")
+    lab.until(lambda: "After 40 steps" in lab.says, "end of the training")
+    for _ in seeds:
+        point, end = train(lab, "seed")
+        reward_live.append(point)
+        reward_whole.append(end)
+        lab.press("Train")
+        lab.page.wait_for_timeout(500)
+        lab.record()
+        lab.press("Stop")
+        stopped.append(first(lab, acknowledged, "word of the stop"))
+        lab.until(lambda: "Stopped" in lab.says, "end of the run")
     cheap.pop(0)  # the first move of a page warms it up
     return times
 
@@ -117,15 +143,15 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"medians of {options.moves} moves on {os.cpu_count()} cores (load before: {load:.1f})")
     for name, median in medians.items():
-        print(f"  {name:<40}{median:8.0f} ms   target {TARGETS[name]:>5} ms   worst {max(times[name]):6.0f}")
-    print(f"  import and both labs, once: {imported:.1f} s")
+        print(f"  {name:<46}{median:8.0f} ms   target {TARGETS[name]:>5} ms   worst {max(times[name]):6.0f}")
+    print(f"  import and all labs, once: {imported:.1f} s")
     result = {
         "browser": f"Chromium {version}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cores": os.cpu_count(),
         "load before": load,
-        "import and both labs, s": imported,
+        "import and all labs, s": imported,
         "targets, ms": TARGETS,
         "medians, ms": medians,
         "ms": {name: [round(value, 1) for value in values] for name, values in times.items()},

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+os.environ |= {"OMP_NUM_THREADS": "1", "CI": "1"}
 CASES = ("plain trl", "watched", "ewc", "replay", "kl-anchor")
 KINDS = ("full", "lora")
 BATCH, TOKENS = 4, 64
@@ -117,21 +117,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trainers-cpu.json")
     options = parser.parse_args()
-    if options.one:
-        print("found", json.dumps(one(*options.one, options.steps)))
-        return
     found: dict[str, list[dict[str, float]]] = {}
     order = [(kind, case) for kind in KINDS for case in CASES]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    import trl
+
+    assert trl.SFTTrainer  # loaded once: each case is a fork of this process
+    fork = multiprocessing.get_context("fork")
     for i in range(options.rounds):
         for kind, case in order if i % 2 == 0 else order[::-1]:
-            command = [sys.executable, __file__, "--steps", str(options.steps), "--one", case, kind]
-            done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-            line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
-            found.setdefault(f"{kind}, {case}", []).append(json.loads(line.removeprefix("found ")))
+            with fork.Pool(1) as pool:
+                found.setdefault(f"{kind}, {case}", []).append(pool.apply(one, (case, kind, options.steps)))
             print(f"{kind}, {case}: {found[f'{kind}, {case}'][-1]}", flush=True)
     rows: dict[str, dict[str, float]] = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules, walk_packages
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 import forgetlab
 from forgetlab import finetune, load, suite, task
 from forgetlab.__main__ import main
 from forgetlab.remedies import METHODS
 from forgetlab.training import Method
+from tests.conftest import small_model
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(found.name for found in walk_packages(forgetlab.__path__, "forgetlab."))
@@ -132,7 +134,11 @@ def test_the_short_scripts_of_the_readme_run(capsys: pytest.CaptureFixture[str])
         block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "ForgettingTrainer" not in block
     ]
     linear = torch.nn.Linear(3, 2)
-    given = {"module": linear, "inputs": torch.ones(4, 3), "labels": torch.zeros(4, dtype=torch.long)}
+    given: dict[str, Any] = {"module": linear, "inputs": torch.ones(4, 3), "labels": torch.zeros(4, dtype=torch.long)}
+    body, tokenizer = small_model().body, small_model().tokenizer
+    given["classifier"] = AutoModelForSequenceClassification.from_config(cast(Any, body).config)
+    batch = {**tokenizer(["the film", "the plot"], return_tensors="pt"), "labels": torch.tensor([0, 1])}
+    given["trainer"] = SimpleNamespace(get_train_dataloader=lambda: [batch])
     seen: dict[str, Any] = {}
     for block in blocks:
         short = block.replace("watch=[", "steps=4, limit=8, watch=[").replace(
@@ -144,6 +150,9 @@ def test_the_short_scripts_of_the_readme_run(capsys: pytest.CaptureFixture[str])
     assert len(blocks) >= 3
     assert re.match(r"0 \{'sentiment': ", capsys.readouterr().out)
     assert seen["fisher"]["weight"].shape == linear.weight.shape
+    assert {name: value.shape for name, value in seen["more"].items()} == {
+        name: p.shape for name, p in given["classifier"].named_parameters()
+    }
 
 
 def test_the_commands_of_the_readme_are_there(capsys: pytest.CaptureFixture[str]) -> None:

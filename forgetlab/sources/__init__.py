@@ -5,6 +5,7 @@ from forgetlab.sources.files import file_path, read
 from forgetlab.sources.hub_data import KNOWN, hub, hub_sides
 from forgetlab.sources.machine import machine_text
 from forgetlab.sources.paragraphs import passages
+from forgetlab.sources.rows import from_rows
 from forgetlab.sources.shipped import data_folder
 from forgetlab.sources.tables import Column
 
@@ -15,6 +16,7 @@ __all__ = [
     "Kind",
     "data_folder",
     "file_path",
+    "from_rows",
     "hub",
     "hub_sides",
     "machine_text",

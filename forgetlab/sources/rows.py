@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from forgetlab.errors import ForgetlabError
+from forgetlab.errors import ForgetlabError, one_of, shown
 from forgetlab.sources.conversations import conversations
 from forgetlab.sources.dotted import with_dotted
 from forgetlab.sources.examples import Examples, Kind
@@ -48,12 +48,32 @@ def chats_in(where: Path, rows: Sequence[tuple[int, Mapping[str, Any]]], unit: s
     return conversations(where, rows, unit, kind=wanted.kind, **named)
 
 
+def from_rows(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> Examples:
+    """Examples from rows of your own: a list of dicts, as in a file of JSON lines, or a `datasets.Dataset`.
+
+    wanted: text, label, pair, prompt, answer, kind, as in `read`. Raises ForgetlabError where `read` would.
+
+    >>> ask, say = {"role": "user", "content": "two and two?"}, {"role": "assistant", "content": "four"}
+    >>> from_rows([{"messages": [ask, say]}]).turns[0][1]
+    Turn(role='assistant', text='four', scored=True)
+    """
+    for name in wanted:
+        one_of("option", name, [field.name for field in fields(Wanted)])
+    listed = list(rows)
+    if odd := next((row for row in listed if not isinstance(row, Mapping)), None):
+        raise ForgetlabError(f"rows must be dicts such as {{'text': '…', 'label': '…'}}, got {shown(odd)}")
+    found = of_rows(Path("rows"), listed, getattr(rows, "features", None) or {}, Wanted(**wanted))
+    if not len(found):
+        raise ForgetlabError(f"no examples found ({'; '.join(found.notes) or 'there are no rows'})")
+    return found
+
+
 def of_rows(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, wanted: Wanted) -> Examples:
     """The examples in rows of named values. features: the columns; those of `datasets` know the names of classes."""
     rows = with_dotted(rows, wanted.columns())
     if (found := chats_in(where, [*enumerate(rows, 1)], "row", wanted)) is not None:
         return found
-    features = {**dict.fromkeys(rows[0] if rows else ()), **features}
+    features = {**dict.fromkeys(name for row in rows for name in row), **features}
     if (found := tagged(where, rows, features, wanted.text, wanted.label, wanted.kind)) is not None:
         return found
     table = _table(where, rows, features, (wanted.text, wanted.label, wanted.pair))
@@ -74,7 +94,7 @@ def _table(where: Path, rows: Sequence[Mapping[str, Any]], features: Any, asked:
     for number, row in enumerate(rows):
         cells = []
         for column in columns:
-            value = row[column]
+            value = row.get(column)
             if column in classes and isinstance(value, int):
                 value = classes[column][value] if value >= 0 else None
             text = "" if value is None else str(value).strip()

@@ -94,7 +94,7 @@ def test_a_lab_shows_the_run_that_its_controls_describe(teacher: str, model: Mod
     else:
         own = filtered(judge(), model, 24, 3, over=0.3)
         new = CausalLM("own best answers", own, own)
-    watch = [task("causal-lm"), task("praise:blame")]
+    watch = [task("causal-lm:news"), task("praise:blame")]
     anchor = KLAnchor(0.3, direction="forward")
     how: Any = {"steps": 10, "every": 1, "batch_size": batch_size, "seed": 3, "limit": 64}
     records = [*finetune(model, new, methods=[anchor], watch=watch, **how)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.sources import Examples, read, split
+from forgetlab.sources import Examples, from_rows, read, split
 from forgetlab.sources.messages import Turn
 
 ASKED, SAID = {"role": "user", "content": "two and two?"}, {"role": "assistant", "content": "four"}
@@ -290,6 +290,22 @@ def test_parquet_and_arrow_hold_any_kind_of_rows(tmp_path: Path) -> None:
     (tmp_path / "tags.parquet").write_bytes((tmp_path / "tags.parquet").read_bytes()[:-30])
     with pytest.raises(ForgetlabError, match="is a damaged Parquet file"):
         read(tmp_path / "tags.parquet")
+
+
+def test_rows_of_ones_own_are_read_as_in_a_file(tmp_path: Path) -> None:
+    rows = [GOOD, {**GOOD, "id": 1}]
+    assert from_rows(rows) == read(write(tmp_path, rows))
+    rows = [{"body": f"text {i}", "mark": "ab"[i % 2]} for i in range(6)]
+    assert from_rows(iter(rows), text="body", label="mark") == read(write(tmp_path, rows), text="body", label="mark")
+    for bad, options, match in (
+        (["text"], {}, "rows must be dicts such as .* got 'text'"),
+        ([], {}, "no examples found|no text column"),
+        ([GOOD], {"anwser": "a"}, "unknown option 'anwser'; did you mean 'answer'"),
+    ):
+        with pytest.raises(ForgetlabError, match=match):
+            from_rows(bad, **options)  # type: ignore[arg-type]
+    datasets = pytest.importorskip("datasets", reason="its data sets are rows too")
+    assert from_rows(datasets.Dataset.from_list([GOOD] * 2)).turns == (TURNS,) * 2
 
 
 def test_class_names_in_a_parquet_file_of_datasets(tmp_path: Path) -> None:

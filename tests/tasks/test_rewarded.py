@@ -268,9 +268,7 @@ def test_remedies_compose_with_a_reward(name: str, gpt: Model) -> None:
 
 def test_columns_say_that_they_cannot_write(gpt: Model) -> None:
     one = Rewarded("short", ["the film"], lambda texts: [-len(t) for t in texts], test=["a"])
-    with pytest.raises(
-        ForgetlabError, match="short has the model write at each step, and a progressive column"
-    ):
+    with pytest.raises(ForgetlabError, match="short has the model write at each step, and a progressive column"):
         next(finetune(gpt, one, methods=[ProgressiveColumns()], batch_size=1))
 
 

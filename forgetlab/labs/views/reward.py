@@ -15,7 +15,7 @@ from forgetlab.labs.views.ask import table
 from forgetlab.metrics.schema import PlainRecord
 from forgetlab.plots.style import COLORS, FAINT, at_log, number
 
-ANSWERS, FAR, NEAR = "answers", "causal-lm", "praise:blame"  # tasks
+ANSWERS, FAR, NEAR = "answers", "causal-lm:news", "praise:blame"  # tasks
 PROMPTS = ("the music", "the story", "the play", "the poems")  # to choose from
 PANELS = (
     Panel("reward", "reward", "mean", limits=(-0.03, 1.05)),
@@ -62,9 +62,7 @@ def lines(state: Rewards, over: str) -> Lines:
     across = own["reward"] if over == "reward" else steps
     panels = {
         "reward": {"reward": own["reward"], **({"true praise": own["meant"]} if state["hole"] else {})},
-        "perplexity": {
-            label: times(records, name) for label, name in (("other text", FAR), ("negative reviews", NEAR))
-        },
+        "perplexity": {label: times(records, name) for label, name in (("news", FAR), ("negative reviews", NEAR))},
         "kl": {"now ‖ before": own["now_before"], "before ‖ now": own["before_now"]},
         "answers": {"different": own["distinct"], "fluent": own["fluency"]},
     }
@@ -93,7 +91,7 @@ def sentence(state: Rewards) -> str:
     true = f" (true praise {change('meant')})" if state["hole"] else ""
     far, near = (number(times([first, last], task)[1]) for task in (FAR, NEAR))
     return (
-        f"After {last['step']} steps: reward {change('reward')}{true}. Perplexity of other text ×{far}, of negative "
+        f"After {last['step']} steps: reward {change('reward')}{true}. Perplexity of news ×{far}, of negative "
         f"reviews on the same things ×{near}. KL(now ‖ before) {number(new['now_before'])}, KL(before ‖ now) "
         f"{number(new['before_now'])} nats an answer. Different answers {change('distinct')}, fluent "
         f"sentences {change('fluency')}."
