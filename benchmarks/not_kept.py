@@ -174,6 +174,8 @@ def table(results: Mapping[str, Any]) -> str:
         for name, ends in results["forecasts"]["correlations"].items():
             middle, low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
             lines.append(f"| {name} | {middle} ({low} to {high}) |")
+    left = [name for name in (*NEW, "forecasts") if name not in results]
+    lines += ["", f"Not measured yet: {', '.join(left)}."] if left else []
     return "\n".join(lines)
 
 
