@@ -3,7 +3,7 @@
 python -m benchmarks.not_kept [--seeds 5] [--steps 200] [--out FILE]
 By the rules of benchmarks/remedies.py: tiny-bert on `plain` and `sentiment`, strengths chosen on validation texts and
 seeds of their own, test texts and other seeds reported, in pairs with plain fine-tuning. Writes results/not_kept.json,
-a part as it is done: started again before all are, it goes on there.
+a part as it is done (started again before all are, it goes on there), and the table in docs/table-of-remedies.md.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ ROWS: dict[str, tuple[float, ...]] = {  # the rungs of each: λ, share of exampl
     "none": (0,), "DFT": (0,), "KL before ‖ now": (0.3, 1, 3, 10), "ASFT": (0.3, 1, 3, 10),
     "STM": (0.25, 0.5, 0.75, 0.9), "FLOW": (0.1, 0.3, 1, 3), "one α": ALPHAS, "α by layer": (0,),
 }  # fmt: skip
+DOCS = Path(__file__).parents[1] / "docs" / "table-of-remedies.md"
+START, END = "<!-- made by benchmarks/not_kept.py -->\n\n", "\n\n<!-- to here -->\n"
 BESIDE = {"ASFT": "KL before ‖ now", "α by layer": "one α"}  # what each is more of
 
 
@@ -158,27 +160,30 @@ def _end(run: Run, new: str) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The rows of all new tasks as Markdown, and what forecasts are worth."""
+    """The rows of the new tasks as Markdown, and what forecasts are worth; of what is measured so far."""
     head = "new task | tried | chosen | learned | masked-lm perplexity | against plain fine-tuning | against its part"
-    lines = [f"| {head} |"]
-    lines += ["|" + " --- |" * 7]
-    for new, found in ((new, results[new]) for new in NEW):
+    lines = [f"| {head} |", "|" + " --- |" * 7]
+    for new, found in ((new, results[new]) for new in NEW if new in results):
         told = {row["methods"]: row for row in found["verdicts"]}
         for name, runs in found["best"].items():
-            rung = runs[0]["rung"] if len(ROWS[name]) > 1 else ""
-            cells = [
-                new,
-                name,
-                f"{rung:g}" if rung != "" else "",
-                mean([run[new] for run in runs], 2),
-                mean([run["masked-lm"] for run in runs], 1),
-            ]
-            lines.append("| " + " | ".join([*cells, spoken(told.get(name)), spoken(found["beside"].get(name))]) + " |")
-    lines += ["", "| forecast before the first step | ρ with the rise of the old loss |", "| --- | --- |"]
-    for name, ends in results["forecasts"]["correlations"].items():
-        middle, low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
-        lines.append(f"| {name} | {middle} ({low} to {high}) |")
+            scores = (mean([run[new] for run in runs], 2), mean([run["masked-lm"] for run in runs], 1))
+            verdicts = (spoken(told.get(name)), spoken(found["beside"].get(name)))
+            lines.append("| " + " | ".join([new, name, _chosen(found, name), *scores, *verdicts]) + " |")
+    if "forecasts" in results:
+        lines += ["", "| forecast before the first step | ρ with the rise of the old loss |", "| --- | --- |"]
+        for name, ends in results["forecasts"]["correlations"].items():
+            middle, low, high = (f"{end:+.2f}".replace("-", "−") for end in ends)
+            lines.append(f"| {name} | {middle} ({low} to {high}) |")
+    left = [name for name in (*NEW, "forecasts") if name not in results]
+    lines += ["", f"Not measured yet: {', '.join(left)}."] if left else []
     return "\n".join(lines)
+
+
+def _chosen(found: Mapping[str, Any], name: str) -> str:
+    if name == "α by layer":
+        parts = found["best"][name][0]["rung"]
+        return ", ".join(f"{layer} {part:g}" for layer, part in parts.items() if layer != "lm head")  # tied
+    return f"{found['search'][name]['rung']:g}" if len(ROWS[name]) > 1 else ""
 
 
 def main() -> None:
@@ -195,7 +200,8 @@ def main() -> None:
         results[name] = results.get(name) or part()
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{time.process_time() - start:.0f} s of one core: {name}", flush=True)
-    print(table(results))
+    before, after = DOCS.read_text(encoding="utf-8").split(START)
+    DOCS.write_text(before + START + table(results) + END + after.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from forgetlab.training.record import Record
 
 GOAL = 0.93  # of the reward, where all are compared
 SOONER = 0.85  # and there: demonstrations teach little more than GOAL, and so come to it slowly
+FAR = "causal-lm:news"  # text of another kind: the language in general has reviews among it
 LIMIT = 288  # test texts, and answers to the nine test prompts: 32 each
 TRIES = 8  # answers to each of them that a KL is taken on
 TEXTS = 100  # written from nothing, for the fluency
@@ -129,7 +130,7 @@ class Looks(Method):
                 "seconds": self._spent,  # of one core, so that another program beside does not count
                 **{name: own[name] for name in ("reward", "distinct", "ended", "length")},
                 "fluency": record.scores["writing"]["fluency"],
-                "far": record.scores["causal-lm"]["loss"],
+                "far": record.scores[FAR]["loss"],
                 "near": record.scores["praise:blame"]["loss"],
                 "drift": record.drift,
                 "reverse": kl(model, self._before, self._answers(model)),
@@ -157,7 +158,7 @@ def looks(row: Row, seed: int) -> list[Look]:
     else:
         new = praise if row.rewarded else task(f"praise:{row.teacher}", seed=seed)
     writing = time.process_time() - start if row.teacher == "own" else 0.0
-    watch = [task("causal-lm"), task("praise:blame"), Writing("writing", TEXTS), *([] if row.rewarded else [praise])]
+    watch = [task(FAR), task("praise:blame"), Writing("writing", TEXTS), *([] if row.rewarded else [praise])]
     own = Looks(praise)
     options: dict[str, Any] = {"steps": row.steps, "every": row.every, "lr": row.lr, "batch_size": row.batch}
     for _ in finetune(
@@ -169,7 +170,7 @@ def looks(row: Row, seed: int) -> list[Look]:
 
 def done(folder: Path, name: str, row: Row, seed: int) -> dict[str, Any]:
     """A run of a row, from the folder if it is there."""
-    settings = [asdict(row), seed, GOAL, LIMIT, TRIES, TEXTS, OWN, inputs(), forgetlab.__version__]
+    settings = [asdict(row), seed, FAR, GOAL, LIMIT, TRIES, TEXTS, OWN, inputs(), forgetlab.__version__]
     path = folder / f"{digest(settings)[:16]}.json"
     found = read_json(path) or write_json(path, {"looks": looks(row, seed)})
     return {"name": name, "seed": seed, "looks": found["looks"]}

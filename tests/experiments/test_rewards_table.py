@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from benchmarks.rewards_table import (
     page,
     reference,
 )
+from forgetlab.metrics.uncertainty import difference
 from forgetlab.models.model import Model
 from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.regularizers import KLAnchor
@@ -168,3 +170,27 @@ def test_the_shipped_table_is_what_the_shipped_results_say() -> None:
     assert [list(ends) for by in at.values() for ends in by.values()] == [
         e for by in told.values() for e in by.values()
     ]
+    for goal in results["made"]["goals"]:
+        _what_the_document_says(results, goal)
+
+
+def _what_the_document_says(results: dict[str, Any], goal: float) -> None:
+    at = by_row(results, goal)
+
+    def lost(name: str, key: str = "far") -> float:
+        return float(np.mean([look[key] for look in at[name].values()]))
+
+    for way in ("SFT like", "SFT narrow", "SFT strange", "SFT own", "GRPO", "RLOO"):
+        assert lost(f"{way}, 0.001") > lost(f"{way}, 0.0003")
+    like = at["SFT like, 0.0003"]
+    for way, less in (("GRPO", True), ("RLOO", True), ("SFT own", True), ("SFT strange", False)):
+        own = at[f"{way}, 0.0003"]
+        apart = difference([own[seed]["far"] - like[seed]["far"] for seed in own.keys() & like.keys()])
+        assert apart.high < 0 if less else apart.mean > 0
+    assert lost("SFT narrow, 0.0003") < lost("SFT like, 0.0003")
+    for key in ("near", "forward"):
+        assert lost("SFT narrow, 0.0003", key) > lost("SFT like, 0.0003", key)
+    told = results["correlations"][f"where the reward is {goal:g}, without β"]
+    assert told["near"]["forward"][1] > 0.5
+    assert told["far"]["drift"][1] > 0.5
+    assert told["far"]["forward"][1] < 0 < told["far"]["forward"][2]
