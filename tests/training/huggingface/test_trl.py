@@ -28,7 +28,10 @@ from forgetlab.training import Method
 from forgetlab.training.huggingface import ForgettingMixin, ForgettingTrainer, checkpoints
 from forgetlab.training.pretraining import world_tokenizer
 
-pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="needs trl, which is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("trl") is None, reason="needs trl, which is not installed"),
+]
 
 OLD, LR, BATCH = "causal-lm:news", 0.5, 4
 KINDS = ("SFT", "DPO", "GRPO")
