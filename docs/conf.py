@@ -31,16 +31,16 @@ mathjax2_config = {
 
 # what `make colab` writes before a neighbour's name, but in badges
 ELSEWHERE = re.compile(
-    r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies))"
+    r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies|rewards))"
 )
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def with_contents(app: Any, docname: str, source: list[str]) -> None:
-    """The lessons in their order, below the index; the table of remedies is a page of the book."""
-    source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/remedies.md", "remedies.md"))
+    """The lessons in their order, below the index; the tables are pages of the book."""
+    source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/", ""))
     if docname == root_doc:
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "api"]) + "\n```\n"
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "rewards", "api"]) + "\n```\n"
 
 
 def with_alt_text(app: Any, doctree: Any, docname: str) -> None:
