@@ -153,7 +153,7 @@ def test_a_run_is_kept_and_ends_at_its_goal(tmp_path: Path, monkeypatch: pytest.
 
 def test_holds_are_those_of_the_anchor() -> None:
     held = {name: make_methods(row.methods, []) for name, row in rows().items() if "β" in name}
-    assert len(held) == 12
+    assert len(held) == 6
     for name, (method,) in held.items():
         assert isinstance(method, KLAnchor)
         assert f"β = {method.beta:g} {method.direction}, " in name
