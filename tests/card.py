@@ -32,7 +32,7 @@ PATCHED: dict[str, Any] = {
     "cuda.get_device_name": lambda device=None: "a pretended card",
     "cuda.get_rng_state": lambda device: torch.get_rng_state(),
     "cuda.set_rng_state": lambda state, device: None,
-    "inference_mode": torch.no_grad,
+    "inference_mode": lambda mode=True: torch.no_grad(),
 }
 
 

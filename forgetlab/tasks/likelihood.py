@@ -25,7 +25,7 @@ def log_probabilities(model: Model, texts: Sequence[str], at_once: int = EVALUAT
     causal = model.lm_kind == "causal"
     encoded = encode(examples, model.tokenizer, model.max_length, begin=causal, end=causal and model.end_mark)
     total = torch.empty(len(encoded))
-    with torch.inference_mode():
+    with torch.no_grad():  # within `Task.scored` in inference mode too, but where FSDP forbids it
         for index in (i for batch in encoded.evaluation_batches() for i in batch.split(at_once)):
             batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
             inner = batch["attention_mask"].bool() if model.causal else text_tokens(batch["input_ids"], model.tokenizer)
@@ -42,7 +42,7 @@ def answer_log_probabilities(
     """
     encoded = encode(examples, model.tokenizer, model.max_length, begin=True, end=model.end_mark)
     total = torch.empty(len(encoded))
-    with torch.inference_mode():
+    with torch.no_grad():
         for index in (i for batch in encoded.evaluation_batches() for i in batch.split(at_once)):
             batch = {k: v.to(model.device) for k, v in encoded.take(index).items()}
             total[index] = _sums(model, batch, batch["scored"].bool()).cpu()
@@ -70,7 +70,7 @@ def option_log_probabilities(
         rows.append(torch.tensor([*begin, *kept, *end]))
     lengths, numbers = torch.tensor([len(row) for row in rows]), torch.tensor(counts)
     total = torch.empty(len(rows))
-    with torch.inference_mode():
+    with torch.no_grad():
         for index in torch.argsort(lengths, stable=True).split(at_once):
             padded = pad_sequence([rows[i] for i in index.tolist()], True, tokenizer.pad_token_id)
             places, length = torch.arange(padded.shape[1]), lengths[index].unsqueeze(1)
