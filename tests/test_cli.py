@@ -164,7 +164,7 @@ def timeless(value: object) -> object:
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, call: Called) -> None:
     """Ctrl-C after the first run, then kill -9 after the second: the rest gives what an undisturbed one gives."""
-    arguments = ["compare", "--methods", "none,l2sp", *QUICK, "--steps", "40", "--every", "40"]
+    arguments = ["compare", "--methods", "none,l2sp", *QUICK, "--steps", "160", "--every", "160"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     out = tmp_path / "cut"
     for how, more, status in ((signal.SIGINT, [], 130), (signal.SIGKILL, ["--resume"], -9)):

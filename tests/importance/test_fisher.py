@@ -806,9 +806,11 @@ def test_bad_data() -> None:
         mas_importance(model, CausalLM("lm", PLAIN, PLAIN))
     with pytest.raises(ForgetlabError, match="a task needs a model of forgetlab.load"):
         fisher_diagonal(model.body, labelled())
-    for batches in ([], [(points(3),)], [(points(3), [0, 1, 2])], [{"x": points(3), "y": points(3)}], "topic"):
+    for batches in ([], [(points(3),)], [(points(3), [0, 1, 2])], "topic"):
         with pytest.raises(ForgetlabError, match=r"expected batches of \(inputs, targets\)"):
             fisher_diagonal(network(), batches)  # type: ignore[arg-type]
+    with pytest.raises(ForgetlabError, match=r"""expected "labels" with the number of a class .* keys \['x', 'y'\]"""):
+        fisher_diagonal(network(), [{"x": points(3), "y": points(3)}])
     labels = torch.zeros(3).long()
     for wrong in (lambda m, b: m(b[0])[:, 0], lambda m, b: m(b[0]).mean(0, keepdim=True)):
         with pytest.raises(ForgetlabError, match=r"expected logits of the shape \(rows, classes\) for"):

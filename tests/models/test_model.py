@@ -248,15 +248,14 @@ def test_shipped_models_open_without_forgetlab(tmp_path: Path) -> None:
 
 
 def test_a_tampered_shipped_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forgetlab.models import loading
-    from forgetlab.sources import shipped
+    from forgetlab.sources import model_names, shipped
 
     root = tmp_path / "data"
     for part in ("world", "models/tiny-gpt"):
         shutil.copytree(data_folder() / part, root / part)
     shutil.copy(data_folder() / "manifest.json", root)
     monkeypatch.setattr(shipped, "data_folder", lambda: root)
-    monkeypatch.setattr(loading, "data_folder", lambda: root)
+    monkeypatch.setattr(model_names, "data_folder", lambda: root)
     weights = root / "models/tiny-gpt/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

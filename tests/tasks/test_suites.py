@@ -128,7 +128,8 @@ def test_matthews_is_scikit_learns() -> None:
 def pretend_hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     asked = []
 
-    def hub(name, config=None, *, split, text=None, label=None, pair=None, kind=None, limit=None, revision=None):
+    def hub(name, config=None, *, split, text=None, pair=None, kind=None, limit=None, revision=None, **other):
+        assert not any(other.values())
         asked.append((name, config, split, text, pair, kind, limit, revision))
         if kind == "text":
             return Examples("text", tuple(f"anna is older than boris {i} ." for i in range(40)))
