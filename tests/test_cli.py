@@ -170,7 +170,14 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, call
     for how, more, status in ((signal.SIGINT, [], 130), (signal.SIGKILL, ["--resume"], -9)):
         before = len(runs_in(out))
         command = [sys.executable, "-m", "forgetlab", *arguments, "--out", "cut", *more]
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(  # of a suite that a shell runs by "&" a child would not hear of Ctrl-C
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while process.poll() is None and len(runs_in(out)) == before:
             time.sleep(0.01)
         process.send_signal(how)
