@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,26 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.huggingface.shards import METHODS
-from tests.training.huggingface.test_trainer import OLD, close, gpt_start, trained, weights
-
-ROOT = Path(__file__).parents[3]
+from tests.training.huggingface.test_trainer import OLD, close, gpt_start, in_two_processes, trained, weights
 
 
 @pytest.fixture(scope="module")
 def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes have written their weights to, of every method."""
     folder = tmp_path_factory.mktemp("shards")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    done = subprocess.run(
-        [*command, "-m", "tests.training.huggingface.shards", str(folder), *METHODS],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes("-m", "tests.training.huggingface.shards", str(folder), *METHODS)
     return folder
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -828,27 +830,26 @@ dist.destroy_process_group()  # or the process that ends first takes the other o
 """
 
 
-@pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    import os
-    import subprocess
-
-    from safetensors.torch import load_file
-
+def in_two_processes(*program: str) -> None:
+    """Run a program (a file or "-m", module, and its arguments) twice, side by side, with gloo between the two."""
     root = Path(__file__).parents[3]
-    (tmp_path / "worker.py").write_text(WORKER)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    own = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), str(tmp_path), "ewc", "pcgrad"],
-        env=own,
+        [*command, *program],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    in_two_processes(str(tmp_path / "worker.py"), str(tmp_path), "ewc", "pcgrad")
     for name in ("ewc", "pcgrad"):
         first, second = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
         assert all(torch.equal(first[n], second[n]) for n in first)
