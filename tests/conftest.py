@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -63,3 +64,21 @@ def bert() -> Model:
 @pytest.fixture
 def gpt() -> Model:
     return small_model(causal=True)
+
+
+class FailingDisk:
+    """Operations on the disk that are counted, of which number `fails_at` (from 0; −1: none) raises OSError `code`."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.operations, self.fails_at = code, 0, -1
+
+    def failing(self, real: Any) -> Any:
+        """The operation as it is to stand in the place of `real`."""
+
+        def operation(*given: Any, **more: Any) -> Any:
+            self.operations += 1
+            if self.operations - 1 == self.fails_at:
+                raise OSError(self.code, os.strerror(self.code))
+            return real(*given, **more)
+
+        return operation

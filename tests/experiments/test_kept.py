@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import locks, report, results, sweeps
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.sweeps import RunFolder
+from tests.conftest import FailingDisk
 from tests.experiments.test_sweeps import QUICK, RECIPES, Fake, made, swept
 
 ROOT = Path(__file__).parents[2]
@@ -133,33 +133,22 @@ def test_a_disk_that_refuses_at_any_write_costs_no_finished_run(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each operation on the disk in its turn fails; the resume takes up every run that was there before it."""
-    operations, fails_at = 0, -1
-
-    def failing(real: Any) -> Any:
-        def operation(*given: Any, **more: Any) -> Any:
-            nonlocal operations
-            operations += 1
-            if operations - 1 == fails_at:
-                raise OSError(code, os.strerror(code))
-            return real(*given, **more)
-
-        return operation
-
-    monkeypatch.setattr(results.os, "fsync", failing(os.fsync))
-    monkeypatch.setattr(Path, "replace", failing(Path.replace))
-    monkeypatch.setattr(Path, "open", failing(Path.open))
+    disk = FailingDisk(code)
+    monkeypatch.setattr(results.os, "fsync", disk.failing(os.fsync))
+    monkeypatch.setattr(Path, "replace", disk.failing(Path.replace))
+    monkeypatch.setattr(Path, "open", disk.failing(Path.open))
     expected = swept(tmp_path / "whole", Fake())(RECIPES)
-    total = operations
+    total = disk.operations
     assert total > 20
     errors: list[str] = []
-    for fails_at in range(total):
-        out, operations = tmp_path / str(fails_at), 0
+    for disk.fails_at in range(total):
+        out, disk.operations = tmp_path / str(disk.fails_at), 0
         landed: list[str] = []
         try:
             swept(out, Fake(), on_run=lambda run, landed=landed: landed.append(run["key"]))(RECIPES)
         except ForgetlabError as error:
             errors.append(str(error))
-        operations = total + 1
+        disk.operations = total + 1
         again = Fake()
         assert swept(out, again, resume=True)(RECIPES) == expected
         assert not {recipe.key() for recipe in again.asked} & set(landed)

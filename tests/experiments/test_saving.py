@@ -29,6 +29,7 @@ from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.sources.json_files import read_json
 from forgetlab.tasks import MaskedLM
+from tests.conftest import FailingDisk
 from tests.experiments.test_report import RESULTS, START, run
 
 QUICK = ["--steps=6", "--every=3", "--batch=8", "--limit=16", "--device=cpu", "--processes=1"]
@@ -225,17 +226,7 @@ def test_a_disk_that_refuses_leaves_a_whole_model_or_none(
     done: Any = {"recipe": vars(recipe), "key": recipe.key(), "records": [last] * 2}
     folder = tmp_path / "model"
     models = Models(lambda _: folder, facts)
-    operations, fails_at = 0, -1
-
-    def failing(real: Any) -> Any:
-        def operation(*given: Any, **more: Any) -> Any:
-            nonlocal operations
-            operations += 1
-            if operations - 1 == fails_at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(*given, **more)
-
-        return operation
+    disk = FailingDisk(errno.ENOSPC)
 
     def save(weight: float) -> None:
         with torch.no_grad():
@@ -246,16 +237,16 @@ def test_a_disk_that_refuses_leaves_a_whole_model_or_none(
     if there:
         save(1.0)
     for name in ("replace", "rename", "write_text", "unlink", "mkdir", "chmod"):
-        monkeypatch.setattr(Path, name, failing(getattr(Path, name)))
-    monkeypatch.setattr(saving.os, "fsync", failing(os.fsync))
+        monkeypatch.setattr(Path, name, disk.failing(getattr(Path, name)))
+    monkeypatch.setattr(saving.os, "fsync", disk.failing(os.fsync))
     said: list[str] = []
     while True:
-        operations, fails_at = 0, fails_at + 1
+        disk.operations, disk.fails_at = 0, disk.fails_at + 1
         try:
             save(2.0)
         except ForgetlabError as error:
             said.append(str(error))
-        if operations <= fails_at:
+        if disk.operations <= disk.fails_at:
             break
         assert not list(tmp_path.rglob(".model-*"))
         if (folder / "config.json").exists():
