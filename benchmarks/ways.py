@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetlab import load
+from forgetlab import load, task_from
 from forgetlab.diff.repair import FEW, Texts, knowledge, look
 from forgetlab.diff.repair_found import Look
 from forgetlab.importance import fisher_diagonal
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model
-from forgetlab.tasks import Task, task_from
+from forgetlab.tasks import Task
 from forgetlab.tasks.base import facts_of, trainable
 from forgetlab.training.loop import finetune
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from forgetlab.diff.repair_found import Look, RepairFound, Unseen, budget, worse
+from forgetlab.diff.repair_found import ROUNDING, Look, RepairFound, Unseen, budget, worse
 from forgetlab.diff.repair_saved import save_repaired
 from forgetlab.diff.repair_shown import repair_html, repair_lines
 from forgetlab.errors import ForgetlabError, listed, number, whole
@@ -35,7 +35,6 @@ __all__ = ["RepairFound", "repair", "repair_html", "repair_lines", "save_repaire
 
 ALPHAS = tuple(i / 10 for i in range(11))
 FEW = 100  # test texts of each task that α is chosen on
-ROUNDING = 1e-9  # of a difference between two scores
 
 
 class Between(Protocol):

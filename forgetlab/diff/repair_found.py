@@ -8,6 +8,8 @@ from typing import TypedDict
 from forgetlab.metrics.retention import higher_is_better, on, scale
 from forgetlab.metrics.schema import TaskFacts
 
+ROUNDING = 1e-9  # of a difference between two scores
+
 
 class Look(TypedDict):
     """A point between the two models on the choosing texts.

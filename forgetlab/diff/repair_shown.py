@@ -10,11 +10,12 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-from forgetlab.diff.repair_found import RepairFound, Unseen, budget
+from forgetlab.diff.repair_found import ROUNDING, RepairFound, Unseen, budget
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.plots.drawing import png
-from forgetlab.plots.style import COLORS, FAINT, HALO, INK, dress, number
+from forgetlab.plots.style import COLORS, FAINT, FEW, HALO, INK, at_log, dress, number
 
 HEAD = ("task", "metric", "before", "after", "repaired", "against after", "against before")
 NAMED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # α that are written at their points
@@ -56,9 +57,8 @@ def said(found: RepairFound) -> list[str]:
         first,
         f"chosen on {on} test texts of each task; the scores are of the others, which no choice has seen",
     ]
-    if found["alpha"] is not None and new["to_after"][0] > found["within"]:
-        cost = budget(new["to_after"][0], new["facts"])
-        lines.append(f"on those, {name} costs {cost}, more than the budget: the few texts were easier than the rest")
+    if found["alpha"] is not None and new["to_after"][0] > found["within"] + ROUNDING:
+        lines.append(f"on those the new score gives {budget(new['to_after'][0], new['facts'])}, more than the budget")
     return lines
 
 
@@ -86,9 +86,15 @@ def figure(found: RepairFound) -> Figure:
         f"{new['name']}: {new['metric']}{better}",
         "old share kept (1: all)",
     )
+    ax.margins(0.12)
+    if scale(new) == "ratio":
+        ax.set_xscale("log")
+        ratio = max(across) / min(across)
+        ax.xaxis.set_major_locator(FEW() if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 60 else (1,)))
+        ax.xaxis.set_major_formatter(at_log)
+        ax.xaxis.set_minor_locator(NullLocator())
     if not higher_is_better(new):
         ax.invert_xaxis()
-    ax.margins(0.12)
     made.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11.5, labelcolor=INK)
     return made
 

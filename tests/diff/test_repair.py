@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forgetlab import load
+from forgetlab import load, task
 from forgetlab.diff.repair import RepairFound, choose, repair, repair_html, repair_lines, save_repaired
 from forgetlab.diff.repair_found import Look, budget
 from forgetlab.diff.repair_shown import alt_text
@@ -24,7 +24,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
-from forgetlab.tasks import Task, task
+from forgetlab.tasks import Task
 from forgetlab.tasks.base import Scores
 
 ITEMS = 40
@@ -43,7 +43,7 @@ class Bowl(Task):
 
     def _scored(self, model: Any, limit: int | None) -> tuple[Scores, Tally | None]:
         rows = self.sample(limit)
-        loss = (model.x.detach().double() - self.lowest) ** 2 + torch.zeros(len(rows))
+        loss = (model.x.detach().double() - self.lowest) ** 2 + torch.zeros(len(rows)).double()
         if self.shift is not None:
             loss = loss + self.shift(rows)
         items = torch.stack([loss, torch.ones(len(rows))], dim=1)
@@ -61,12 +61,12 @@ class Line:
 
     def __init__(self) -> None:
         self.model: Any = nn.Module()
-        self.model.x, self.model.heads, self.asked = nn.Parameter(torch.zeros(())), {}, list[float]()
+        self.model.x, self.model.heads, self.asked = nn.Parameter(torch.zeros((), dtype=torch.float64)), {}, list[float]()
 
     def between(self, after: str, share: Callable[[str, Tensor, Tensor], Tensor]) -> Any:
         with torch.no_grad():
-            self.model.x.copy_(share("x", torch.tensor(0.0), torch.tensor(1.0)))
-        self.asked.append(float(self.model.x))
+            self.model.x.copy_(share("x", torch.tensor(0.0).double(), torch.tensor(1.0).double()))
+        self.asked.append(self.model.x.item())
         return self.model
 
 
@@ -93,7 +93,7 @@ def test_it_is_chosen_on_few_texts_and_told_on_the_others() -> None:
     line = Line()
 
     def against(rows: Tensor) -> Tensor:
-        return rest(rows) * (2 if 0.2 < float(line.model.x) < 0.9 else 1)
+        return rest(rows) * (2 if 0.2 < line.model.x.item() < 0.9 else 1)
 
     plain = repair(Line(), "after", [Bowl("old", 0)], Bowl("new", 1), within=0.25, few=10)
     other = repair(line, "after", [Bowl("old", 0, rest)], Bowl("new", 1, against), within=0.25, few=10)
@@ -104,3 +104,142 @@ def test_it_is_chosen_on_few_texts_and_told_on_the_others() -> None:
     assert new["repaired"] == pytest.approx(10.25, abs=1e-6)
     assert any("more than the budget" in line for line in repair_lines(other))
     assert not any("more than the budget" in line for line in repair_lines(plain))
+
+
+def _slow(looks: list[Look], within: float) -> float | None:
+    """The rule in words: of the points within the budget the one that loses least, ties to the better new score."""
+    best = None
+    for one in looks:
+        if one["new"] > within + 1e-9:
+            continue
+        if best is None or (one["old"], one["new"], one["alpha"]) < (best["old"], best["new"], best["alpha"]):
+            best = one
+    return None if best is None or best["alpha"] in (0.0, 1.0) else best["alpha"]
+
+
+def test_the_choice_is_that_of_a_slow_search() -> None:
+    chosen, none = 0, 0
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        old, new = np.round(random.uniform(-0.1, 1, (2, 6)), 1)
+        new[-1], old[0] = 0.0, 0.0
+        alphas = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        looks: list[Look] = [
+            {"alpha": a, "old": float(o), "new": float(n), "scores": {"new": 1.0 - n}}
+            for a, o, n in zip(alphas, old, new, strict=True)
+        ]
+        within = float(random.choice([0.0, 0.1, 0.3]))
+        found, reason = choose(looks, within, POINTS)
+        expected = None if looks[0]["new"] <= within + 1e-9 else _slow(looks, within)
+        assert found == expected
+        assert bool(reason) == (found is None)
+        chosen, none = chosen + (found is not None), none + (found is None)
+    assert chosen > 50
+    assert none > 50
+
+
+def _looks(*points: tuple[float, float, float]) -> list[Look]:
+    return [{"alpha": a, "old": old, "new": new, "scores": {"new": 0.9 - new}} for a, old, new in points]
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (
+            ((0, 0, 0.4), (0.5, 0.1, 0.05), (1, 0.5, 0)),
+            "no α below 1 .* keeps new within 0.01 .* α = 0.5 would with .* 0.05",
+        ),
+        (((0, 0, 0.4), (0.5, 0.1, 0.05), (1, -0.1, 0)), "lost nothing of the old"),
+        (
+            ((0, 0, -0.1), (0.5, 0.1, 0.05), (1, 0.5, 0)),
+            r"BEFORE, with AFTER's head, is within 0.01 of AFTER \(1.00 and 0.90\)",
+        ),
+        (((0, 0, 0.4), (0.5, 0.1, 0.05), (1, math.nan, 0)), "no finite numbers"),
+        (((0, 0, math.nan), (0.5, 0.1, math.nan), (1, 0.4, math.nan)), "no finite numbers"),
+    ],
+)
+def test_why_nothing_is_chosen_is_said(points: Any, words: str) -> None:
+    found, reason = choose(_looks(*points), 0.01, POINTS)
+    assert found is None
+    assert re.search(words, reason)
+
+
+def test_a_point_that_is_no_number_is_passed_over() -> None:
+    looks = _looks((0, 0, 0.4), (0.3, math.nan, 0.0), (0.6, 0.2, math.nan), (0.8, 0.3, 0.005), (1, 0.5, 0))
+    assert choose(looks, 0.01, POINTS) == (0.8, "")
+
+
+def test_a_budget_in_words_is_never_below_the_loss() -> None:
+    assert [budget(loss, POINTS) for loss in (0.01, 0.0101, 0.0)] == ["0.01", "0.011", "0"]
+    assert budget(math.log(1.02), RATIO) == "a factor of 1.02"
+    assert budget(math.log(1.0201), RATIO) == "a factor of 1.021"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"new": None}, "needs the new task.*--new"),
+        ({"old": []}, "needs an old task.*--watch"),
+        ({"old": ["old"]}, "must be a list of Tasks"),
+        ({"within": math.nan}, "within must be a number of 0 or more, got nan"),
+        ({"within": -0.1}, "within must be"),
+        ({"alphas": [1.5]}, "alpha must be between 0 and 1"),
+        ({"few": 0}, "few must be a whole number"),
+        ({"limit": 1}, "chosen on some test items and reported on others; expected two or more, got 1"),
+    ],
+)
+def test_bad_input_is_said(change: dict[str, Any], words: str) -> None:
+    line, given = Line(), {"old": [Bowl("old", 0)], "new": Bowl("new", 1), "within": 0.1, **change}
+    with pytest.raises(ForgetlabError, match=words):
+        repair(line, "after", **given)
+    assert not line.asked  # before anything is computed
+
+
+def test_a_task_without_items_or_without_a_head_is_refused() -> None:
+    silent = Bowl("silent", 0)
+    silent._scored = lambda model, limit: ({"kl": 0.0}, None)  # type: ignore[method-assign]
+    with pytest.raises(ForgetlabError, match="silent: its score is no sum over test items"):
+        repair(Line(), "after", [silent], Bowl("new", 1))
+    headless = Bowl("headless", 0)
+    headless.head = "lost"  # type: ignore[attr-defined]
+    with pytest.raises(ForgetlabError, match="neither model has a head for headless"):
+        repair(Line(), "after", [headless], Bowl("new", 1))
+
+
+def _found(**change: Any) -> RepairFound:
+    return {**repair(Line(), "tuned", [Bowl("old", 0)], Bowl("new", 1), within=0.09, few=10), **change}
+
+
+def test_lines_and_html_say_what_was_chosen() -> None:
+    found = _found()
+    first, second, head, new, old = repair_lines(found)
+    assert first.startswith("repair of tuned: θ_before + 0.7 (θ_after − θ_before), of 11 points")
+    assert "new within 0.09 of AFTER" in first
+    assert "chosen on 10 test texts of each task" in second
+    assert [line.split("  ")[0] for line in (head, new, old)] == ["task", "new (new, 30 texts)", "old (old, 30 texts)"]
+    assert "+0.090" in new
+    assert "−0.510" in old
+    html = repair_html(found)
+    assert html.count("<tr>") == 3
+    alt = re.search(r'alt="([^"]+)"', html)
+    assert alt
+    assert "α = 0.7 is chosen" in alt[1]
+    assert "51 % kept" in alt[1]  # 1 − α² at 0.7
+
+
+def test_lines_say_why_nothing_was_chosen() -> None:
+    found = repair(Line(), "tuned", [Bowl("old", 0)], Bowl("new", 1), within=0.0, few=10)
+    assert repair_lines(found)[0].startswith("no repair of tuned: no α below 1")
+    assert "α = 0.9 would with a budget of 0.01" in repair_lines(found)[0]
+    assert found["tasks"][0]["repaired"] is None
+    assert "None is chosen" in alt_text(found)
+    assert "<img" in repair_html(found)
+
+
+def test_names_of_users_stay_words() -> None:
+    found = _found(after="<b>tuned</b>")
+    found["tasks"][0]["facts"]["name"] = "a$b$<i>"
+    found["looks"] = [{**one, "scores": {"a$b$<i>": one["scores"]["new"]}} for one in found["looks"]]
+    html = repair_html(found)
+    assert "<i>" not in html
+    assert "<b>" not in html
