@@ -82,8 +82,9 @@ def repair(
     number("within", within)
     tried = sorted({0.0, 1.0, *(number("alpha", alpha, 0, 1) for alpha in alphas)})
     texts = [Texts.of(task, whole("few", few), limit) for task in (new, *old)]
+    heads = _at(pair, after, 1.0).heads
     for one in texts:
-        if (head := getattr(one.task, "head", None)) is not None and head not in pair.model.heads:
+        if (head := getattr(one.task, "head", None)) is not None and head not in heads:
             raise ForgetlabError(f"neither model has a head for {one.task.name}: there is no score of it to repair")
 
     scored = [[one.seen(_at(pair, after, alpha)) for one in texts] for alpha in tried]

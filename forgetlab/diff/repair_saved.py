@@ -8,22 +8,24 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
+from forgetlab.diff.classifier import Classifier
+from forgetlab.diff.pair import Pair
 from forgetlab.diff.repair_found import RepairFound
 from forgetlab.diff.repair_shown import HEAD, cells, said
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.folders import CARD, MODEL_DRAFT, check_apart, check_model_folder
-from forgetlab.experiments.saving import put
+from forgetlab.experiments.saving import FIRST, put
+from forgetlab.models.soundness import json_in
 from forgetlab.remedies.interpolation import mixed
 from forgetlab.sources.json_files import write_json
 
-if TYPE_CHECKING:
-    from forgetlab.diff.pair import Pair
-
-DRAFT = f"{MODEL_DRAFT}repair"
+DRAFT, WEIGHTS = f"{MODEL_DRAFT}repair", "model.safetensors"
 
 
 def save_repaired(pair: Pair, found: RepairFound, out: str | Path) -> Path:
@@ -41,7 +43,8 @@ def save_repaired(pair: Pair, found: RepairFound, out: str | Path) -> Path:
     try:
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
         draft.mkdir(parents=True)
-        pair.between(after, lambda name, start, end: mixed(start, end, alpha)).save(draft)
+        pair.between(after, lambda name, start, end: mixed(start, end, alpha))
+        _save(pair, after, draft)
         about = _about(pair, found)
         (draft / "README.md").write_text(_card(folder.name, found, about), encoding="utf-8", errors="replace")
         about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
@@ -54,10 +57,33 @@ def save_repaired(pair: Pair, found: RepairFound, out: str | Path) -> Path:
     return folder
 
 
+def _save(pair: Pair, after: str, draft: Path) -> None:
+    """The model in memory; a classifier as AFTER's folder has it, with its own class names."""
+    model, heads = pair.model, pair.model.heads
+    own = next((head for head in heads.values() if isinstance(head, Classifier)), None)
+    try:
+        model.heads = nn.ModuleDict({name: h for name, h in heads.items() if not isinstance(h, Classifier)})
+        model.save(draft)
+    finally:
+        model.heads = heads
+    if own is not None:
+        below, shell = own.shell.base_model_prefix, own.shell.state_dict()  # its pooler is below
+        weights = {f"{below}.{name}": weight for name, weight in model.backbone.state_dict().items()} | shell
+        save_file({n: w.contiguous().cpu() for n, w in weights.items()}, draft / WEIGHTS, metadata={"format": "pt"})
+        shutil.copyfile(pair.folder(after) / FIRST, draft / FIRST)
+
+
 def check_repair_folder(pair: Pair, out: str | Path) -> None:
     """Raise ForgetlabError where a repaired model may not be written: before anything is computed."""
     check_model_folder(out)
     check_apart(out, *(pair.folder(name) for name in pair.names))
+    for name in pair.names[1:]:
+        words = json_in(pair.folder(name) / FIRST, pair.given(name)).get("vocab_size")
+        if words != pair.model.config.vocab_size:
+            raise ForgetlabError(
+                f"{pair.given(name)} has {words} words and BEFORE {pair.model.config.vocab_size}: no model between "
+                "them has all of these; resize BEFORE's embeddings to as many first"
+            )
 
 
 def _about(pair: Pair, found: RepairFound) -> dict[str, Any]:

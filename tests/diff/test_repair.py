@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
-import json
+import hashlib
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from forgetlab import load, task
+from forgetlab import finetune, load, task
+from forgetlab.diff.pair import Pair
 from forgetlab.diff.repair import RepairFound, choose, repair, repair_html, repair_lines, save_repaired
 from forgetlab.diff.repair_found import Look, budget
+from forgetlab.diff.repair_saved import check_repair_folder
 from forgetlab.diff.repair_shown import alt_text
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.tally import Tally
-from forgetlab.models.model import Model
+from forgetlab.remedies.interpolation import mixed
 from forgetlab.sources import Examples
+from forgetlab.sources.json_files import read_json
+from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import Task
 from forgetlab.tasks.base import Scores
+from tests.diff.test_pair import moved
 
 ITEMS = 40
 POINTS: Any = {"name": "new", "metric": "accuracy"}
@@ -61,7 +65,11 @@ class Line:
 
     def __init__(self) -> None:
         self.model: Any = nn.Module()
-        self.model.x, self.model.heads, self.asked = nn.Parameter(torch.zeros((), dtype=torch.float64)), {}, list[float]()
+        self.model.x, self.model.heads, self.asked = (
+            nn.Parameter(torch.zeros((), dtype=torch.float64)),
+            {},
+            list[float](),
+        )
 
     def between(self, after: str, share: Callable[[str, Tensor, Tensor], Tensor]) -> Any:
         with torch.no_grad():
@@ -243,3 +251,171 @@ def test_names_of_users_stay_words() -> None:
     html = repair_html(found)
     assert "<i>" not in html
     assert "<b>" not in html
+
+
+# -- models in folders ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny-bert after a fine-tune on reviews that costs it much of what it knew."""
+    place, model = tmp_path_factory.mktemp("tuned") / "tuned", load("tiny-bert", device="cpu")
+    for _ in finetune(model, task("plain"), steps=60, every=60, lr=2e-3, limit=8):
+        pass
+    model.save(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def repaired(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RepairFound, Path]:
+    pair, out = Pair("tiny-bert", [str(tuned)], device="cpu"), tmp_path_factory.mktemp("repaired") / "out"
+    old = [task("entities"), task("masked-lm")]
+    found = repair(pair, str(tuned), old, task("plain"), within=0.04, few=40, limit=120)
+    assert save_repaired(pair, found, out) == out
+    return found, out
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_both_ends_are_the_models_bit_for_bit(tuned: Path, alpha: float) -> None:
+    pair = Pair("tiny-bert", [str(tuned)], device="cpu")
+    own = pair.between(str(tuned), lambda name, before, after: mixed(before, after, alpha)).state_dict()
+    end = load("tiny-bert" if alpha == 0 else tuned, device="cpu").state_dict()
+    assert end.keys() - own.keys() == set()
+    for name, weight in end.items():
+        assert torch.equal(own[name], weight), name
+
+
+def test_what_is_saved_is_the_mixture_and_scores_what_was_told(tuned: Path, repaired: tuple[RepairFound, Path]) -> None:
+    found, out = repaired
+    alpha = found["alpha"]
+    assert alpha is not None
+    assert 0 < alpha < 1
+    model, before, after = (load(name, device="cpu") for name in (out, "tiny-bert", tuned))
+    start, end = before.state_dict(), after.state_dict()
+    for name, weight in model.state_dict().items():
+        a, b = start.get(name, end[name]).double(), end[name].double()
+        assert torch.allclose(weight.double(), a + alpha * (b - a), atol=1e-6), name
+    for row, one in zip(found["tasks"], (task("plain"), task("entities"), task("masked-lm")), strict=True):
+        few = set(one.sample(40).tolist())
+        rest = [place for place, item in enumerate(one.sample(120).tolist()) if item not in few]
+        assert (row["chosen_on"], row["scored_on"]) == (40, len(rest))
+        for which, when in ((model, "repaired"), (before, "before"), (after, "after")):
+            if one.name == "plain" and when == "before":
+                continue  # it has no head of its own
+            tally = one.tally(which, 120)
+            assert tally is not None
+            score = float(one.main_score(tally.items[rest].sum(0)))
+            assert row[when] == pytest.approx(score, rel=1e-6)  # type: ignore[literal-required]
+    words = found["tasks"][2]
+    assert words["before"] < words["repaired"] < words["after"]  # type: ignore[operator]
+    low, high = words["to_after"][1:]
+    assert low < math.log(words["repaired"] / words["after"]) < high < 0  # type: ignore[operator]
+
+
+def test_transformers_opens_it_too(repaired: tuple[RepairFound, Path]) -> None:
+    _, out = repaired
+    theirs, ours = AutoModelForMaskedLM.from_pretrained(out).eval(), load(out, device="cpu")
+    own = ours.body.state_dict()
+    assert own.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(own[name], weight) for name, weight in theirs.state_dict().items())
+
+
+def test_the_card_says_what_it_was_made_from(tuned: Path, repaired: tuple[RepairFound, Path]) -> None:
+    found, out = repaired
+    about, page = read_json(out / "forgetlab.json"), (out / "README.md").read_text(encoding="utf-8")
+    assert about is not None
+    assert about["repair"]["alpha"] == found["alpha"]
+    assert set(about["files"]) == {path.name for path in out.iterdir()}
+    pair = Pair("tiny-bert", [str(tuned)], device="cpu")
+    sha = hashlib.sha256()
+    for name, weight in pair.weights(str(tuned)):
+        sha.update(name.encode() + weight.numpy().tobytes())
+    assert about["models"]["after"]["weights"] == sha.hexdigest()
+    assert sha.hexdigest() in page
+    assert f"θ_before + {found['alpha']:g} (θ_after − θ_before)" in page
+    for row in found["tasks"]:
+        assert row["facts"]["name"] in page
+    assert len(about["repair"]["data"]["plain"]["test examples"]) == 64
+
+
+def test_a_folder_with_anything_else_is_refused(
+    tuned: Path, repaired: tuple[RepairFound, Path], tmp_path: Path
+) -> None:
+    found, out = repaired
+    pair = Pair("tiny-bert", [str(tuned)], device="cpu")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ForgetlabError, match="is no empty folder and holds no model saved"):
+        save_repaired(pair, found, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(ForgetlabError):
+        save_repaired(pair, found, tuned)
+    nothing: RepairFound = {**found, "alpha": None, "reason": "no α keeps it"}
+    with pytest.raises(ForgetlabError, match="nothing to save in .*: no α keeps it"):
+        save_repaired(pair, nothing, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    first = (out / "model.safetensors").read_bytes()
+    save_repaired(pair, found, out)  # over what was saved like this
+    assert (out / "model.safetensors").read_bytes() == first
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_classifier_of_transformers_stays_one(tmp_path: Path) -> None:
+    one = task("plain")
+    made = AutoModelForSequenceClassification.from_pretrained(
+        model_folder("tiny-bert"), num_labels=2, id2label=dict(enumerate(reversed(one.labels)))
+    )
+    moved(made).save_pretrained(tmp_path / "a")
+    load("tiny-bert", device="cpu").tokenizer.save_pretrained(tmp_path / "a")
+    place = str(tmp_path / "a")
+    pair = Pair("tiny-bert", [place], device="cpu")
+    head = pair.classifier(place)
+    assert head is not None
+    fitted = head.of_task(one.labels, one.level)
+    assert fitted is not None
+    pair.give(place, one.name, fitted)
+    found: Any = {"after": place, "alpha": 0.25, "within": 0.1, "reason": "", "looks": [], "tasks": [], "data": {}}
+    found["tasks"] = [{**_found()["tasks"][0]}]
+    out = save_repaired(pair, found, tmp_path / "out")
+    theirs = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    assert theirs.config.id2label == dict(enumerate(reversed(one.labels)))
+    batch = dict(pair.model.tokenizer(["anna liked the film .", "a dull book"], padding=True, return_tensors="pt"))
+    with torch.no_grad():
+        ours = pair.model.logits(batch, one.name)[:, [1, 0]]  # the task's classes are in the other order
+        assert torch.allclose(theirs(**batch).logits, ours, atol=1e-5)
+        twin = Pair("tiny-bert", [str(out)], device="cpu")
+        assert twin.classifier(str(out)) is not None
+    before = load("tiny-bert", device="cpu").backbone.state_dict()
+    for name, weight in theirs.bert.state_dict().items():
+        if "pooler" not in name:
+            mix = before[name] + 0.25 * (made.bert.state_dict()[name] - before[name])
+            assert torch.allclose(weight, mix, atol=1e-6), name
+
+
+def test_a_grown_vocabulary_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_folder("tiny-gpt"))
+    model.resize_token_embeddings(model.config.vocab_size + 8, mean_resizing=False)
+    model.save_pretrained(tmp_path / "grown")
+    load("tiny-gpt", device="cpu").tokenizer.save_pretrained(tmp_path / "grown")
+    pair = Pair("tiny-gpt", [str(tmp_path / "grown")], device="cpu")
+    with pytest.raises(ForgetlabError, match="no model between them has all of these"):
+        check_repair_folder(pair, tmp_path / "out")
+
+
+def test_an_adapter_is_repaired_as_the_model_that_it_makes(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(model_folder("tiny-gpt"))
+    adapted = moved(peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"])))
+    adapted.save_pretrained(tmp_path / "lora")
+    place = str(tmp_path / "lora")
+    pair = Pair("tiny-gpt", [place], device="cpu")
+    end = dict(pair.weights(place))
+    found: Any = {"after": place, "alpha": 0.5, "within": 0.1, "reason": "", "looks": [], "tasks": [], "data": {}}
+    found["tasks"] = [{**_found()["tasks"][0]}]
+    own = load(save_repaired(pair, found, tmp_path / "out"), device="cpu").state_dict()
+    start = load("tiny-gpt", device="cpu").state_dict()
+    changed = 0
+    for name, weight in end.items():
+        assert torch.allclose(own[name], (start[name] + weight) / 2, atol=1e-6), name
+        changed += not torch.equal(start[name], weight)
+    assert changed > 0
