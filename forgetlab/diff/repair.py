@@ -69,10 +69,6 @@ def repair(
     last weights that were scored.
     Raises ForgetlabError for no old or new task, and for one whose score is not made of items.
     Source: Wortsman et al. 2022 (WiSE-FT), eq. 1; there α is 0.5, or chosen on the new task alone.
-
-    >>> found = repair(pair, "tuned", [old], new, within=0.02, few=20, limit=60)
-    >>> found["tasks"][0]["chosen_on"], found["tasks"][0]["scored_on"]
-    (20, 40)
     """
     if not isinstance(new, Task):
         raise ForgetlabError("a repair needs the new task, whose score it keeps: --new FILE")
@@ -177,6 +173,10 @@ def choose(looks: Sequence[Look], within: float, new: TaskFacts) -> tuple[float 
     """The α that loses least of the old within the budget; else None, and why, in words.
 
     looks: by α, from 0 to 1. Of equal ones the better new score counts, then the smaller α.
+
+    >>> looks = [{"alpha": a, "old": a, "new": 0.4 * (1 - a), "scores": {"mine": 0.5 + a / 2}} for a in (0.0, 0.9, 1.0)]
+    >>> choose(looks, 0.05, {"name": "mine", "metric": "accuracy"})
+    (0.9, '')
     """
     first, last, name = looks[0], looks[-1], new["name"]
     if not (math.isfinite(last["new"]) and math.isfinite(last["old"])):

@@ -115,7 +115,7 @@ def alt_text(found: RepairFound) -> str:
 def cells(one: Unseen, new: bool) -> tuple[str, ...]:
     """A task's line in the table."""
     facts, form = one["facts"], scale(one["facts"])
-    scores = [number(one[when], form) for when in ("before", "after", "repaired")]  # type: ignore[literal-required]
+    scores = [number(one[when], form) for when in ("before", "after", "repaired")]
     name = f"{facts['name']} ({'new' if new else 'old'}, {one['scored_on']} texts)"
     return name, facts["metric"], *scores, _change(one, "to_after"), _change(one, "to_before")
 

@@ -47,7 +47,11 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
 
 
 def mixed(before: Tensor, after: Tensor, alpha: float) -> Tensor:
-    """θ_before + α (θ_after − θ_before) of a tensor, both ends bit for bit; of whole numbers θ_after unless α is 0."""
+    """θ_before + α (θ_after − θ_before) of a tensor, both ends bit for bit; of whole numbers θ_after unless α is 0.
+
+    >>> mixed(torch.zeros(2), torch.ones(2), 0.25)
+    tensor([0.2500, 0.2500])
+    """
     if alpha in (0, 1) or not after.is_floating_point():
         return before if alpha == 0 else after  # exact even where the other end is not finite
     return torch.lerp(before, after, float(alpha))
