@@ -167,7 +167,7 @@ def _repaired(
     after["repair"] = mended = repair(
         pair, name, [task for task in tasks if task is not new], new, order.within, limit=order.limit
     )
-    if mended["alpha"] is None:
+    if mended["chosen"] is None:
         return []
     title = str(save_repaired(pair, mended, order.repair))
     both = {BEFORE: found[BEFORE], title: {task.name: outcome(task, pair.model, order.limit) for task in tasks}}
