@@ -248,9 +248,9 @@ def _found(**change: Any) -> RepairFound:
 
 def test_lines_and_html_say_what_was_chosen() -> None:
     found = _found()
-    first, second, head, new, old = repair_lines(found)
+    first, more, second, head, new, old = repair_lines(found)
     assert first.startswith("repair of tuned: θ_before + α (θ_after − θ_before) with α = 0.7; of 13 points tried")
-    assert "new within 0.09 of AFTER" in first
+    assert "new within 0.09 of AFTER" in f"{first} {more.strip()}"
     assert "chosen on 10 test texts of each task" in second
     assert [line.split("  ")[0] for line in (head, new, old)] == ["task", "new (new, 30 texts)", "old (old, 30 texts)"]
     assert "+0.090" in new
@@ -266,10 +266,18 @@ def test_lines_and_html_say_what_was_chosen() -> None:
 def test_lines_say_why_nothing_was_chosen() -> None:
     found = repair(Line(), "tuned", [Bowl("old", 0)], Bowl("new", 1), within=0.0, few=10)
     assert repair_lines(found)[0].startswith("no repair of tuned: no α below 1")
-    assert "α = 0.9 would with a budget of 0.01" in repair_lines(found)[0]
+    assert "α = 0.9 would with a budget of 0.01" in " ".join(line.strip() for line in repair_lines(found))
     assert found["tasks"][0]["repaired"] is None
     assert "None is chosen" in alt_text(found)
     assert "<img" in repair_html(found)
+
+
+def test_scores_that_are_no_numbers_are_told_without_a_figure() -> None:
+    lost = Bowl("old", 0, lambda rows: torch.full((len(rows),), math.nan))
+    found = repair(Line(), "tuned", [lost], Bowl("new", 1), within=0.1, few=10)
+    assert found["chosen"] is None
+    assert "AFTER's scores are no finite numbers: new 0, old nan" in " ".join(repair_lines(found))
+    assert "<img" not in repair_html(found)
 
 
 def test_names_of_users_stay_words() -> None:
