@@ -126,7 +126,7 @@ def shared(
     added = np.zeros(whole.shape[:-1])
     if worth:  # as the items that changed have moved the score
         changed = (before != after).any(-1).numpy()
-        many, squares = changed.sum(-1), (np.square(of) * changed).sum(-1)
+        many, squares = changed.sum(-1), (np.square(whole + of) * changed).sum(-1)
         added = np.where(many > 0, 2 * squares / np.maximum(many, 1), 2 * worth**2)
     return Shares(whole[..., 0], of, weights, added, worth or math.inf)
 
