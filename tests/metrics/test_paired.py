@@ -94,7 +94,7 @@ def test_few_items_no_change_all_lost() -> None:
     assert (nothing.low, nothing.high) == pytest.approx((-(end := NORMAL**2 / (49 + NORMAL**2)), end))
     assert nothing.high == pytest.approx(wilson(0, 50)[1], abs=2e-3)
     everything = answered(20, 0, 20)
-    assert everything.loss == everything.high == pytest.approx(1)
+    assert (everything.loss, everything.high) == pytest.approx((1, 1))
     assert 0.6 < everything.low < 0.75
     for n in (1, 2, 3):
         assert answered(n, 0, n).smallest == math.inf
