@@ -46,7 +46,8 @@ class Flipped:
         return (self.lost - self.gained) / self.n
 
     def z(self, loss: Many) -> Any:
-        loss = np.clip(loss, -1.0, 1.0)
+        if isinstance(loss, (int, float)) and abs(loss) >= 1:  # no more can be lost, nor gained
+            return np.full(np.shape(self.loss), -math.copysign(math.inf, loss))[()]
         plain, corrected = (tango(self.lost, self.gained, self.n, loss, skewed) for skewed in (False, True))
         return _nearer(plain, corrected)[()]
 
