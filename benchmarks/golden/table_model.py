@@ -26,9 +26,10 @@ def table_model(table: Sequence[Sequence[float]], end: int) -> tuple[Any, Any]:
     with torch.no_grad():
         model.transformer.wpe.weight.zero_()
         model.transformer.wte.weight.copy_(torch.eye(V, 2 * V))
-        hidden = model.transformer(torch.arange(V).unsqueeze(1)).last_hidden_state.squeeze(1)  # (V, 2V), independent
+        each = torch.arange(V).unsqueeze(1)
+        hidden = model.transformer(each, attention_mask=torch.ones_like(each)).last_hidden_state.squeeze(1)  # (V, 2V)
         wanted = torch.tensor(table, dtype=torch.float64).log()
-        model.lm_head.weight.copy_((torch.linalg.pinv(hidden) @ wanted).T)  # hidden Wᵀ = ln table
+        model.lm_head.weight.copy_((torch.linalg.pinv(hidden) @ wanted).T)  # hidden Wᵀ = ln table: rows are independent
     words = Tokenizer(WordLevel({**{str(i): i for i in range(V) if i != end}, "<end>": end}, unk_token="<end>"))
     words.pre_tokenizer = WhitespaceSplit()
     return model, PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")

@@ -105,6 +105,9 @@ VALUES = (
             ),
             "the mean loss in nats, no exp": lambda **k: corpus(nll(**k)).ln(),
             "the mean loss in bits": lambda **k: corpus(nll(**k)).ln() / Decimal(2).ln(),
+            "the mean over texts of the geometric mean probability of a token": lambda **k: mean(
+                1 / mean(text).exp() for text in nll(**k)
+            ),
             "one over it: the geometric mean probability of a token": lambda **k: 1 / corpus(nll(**k)),
         },
         mistakes={
