@@ -12,6 +12,8 @@ from forgetlab.metrics.arrays import Numbers, as_array
 from forgetlab.metrics.evidence import Array
 from forgetlab.metrics.uncertainty import share_ends
 
+TINY = 1e-300
+
 
 class Interval(NamedTuple):
     """An estimate with its 95 % interval."""
@@ -92,8 +94,8 @@ def net(flipped: Array, neither: Array, guess: Array) -> tuple[Any, Any, Any]:
         for items, weight in zip((flipped, neither), weights, strict=True):
             total, squares = (items * weight).mean(-1), (items * weight**2).mean(-1)
             # a weighted share is the scale times a plain one: exact in mean and variance
-            scale = np.where(total > 0, squares / total, np.square(weight).mean(-1) / weight.mean(-1))
-            low, high = share_ends(total / scale, n)
+            scale = np.where(total > 0, squares / total, np.square(weight).mean(-1) / np.maximum(weight.mean(-1), TINY))
+            low, high = share_ends(total / np.maximum(scale, TINY), n)
             terms.append((total, low * scale, high * scale, scale * total - total**2))
         (a, a_low, a_high, a_var), (b, b_low, b_high, b_var) = terms
         # no item is in both: their covariance is −a b / n

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.arrays import Numbers, as_array
-from forgetlab.metrics.evidence import Z95, Array, Averaged, Flipped, normal
+from forgetlab.metrics.evidence import Z95, Array, Averaged, Flipped, Shares, normal
 from forgetlab.metrics.guessing import Flips, Interval, flips
 from forgetlab.metrics.retention import on
 from forgetlab.metrics.tally import score_of_sums
@@ -96,18 +96,21 @@ def change(
         test: Flipped | Averaged = Averaged(math.inf, 0.0, 1.0, 0.0)
         return Change(first, last, math.inf, math.inf, math.inf, math.inf, test)
     if metric in ("accuracy", "reward") and (flipped := _flipped(old, new, sign)):
-        test = flipped
+        test, smallest = flipped, flipped.smallest()
     else:
         name = metric if isinstance(metric, str) else ""
-        many = averaged(old, new, score, scale, sign, _worth(old, new, name))
-        test = Averaged(*(float(part) for part in astuple(many)))
-    return Change(first, last, loss, float(test.end(NORMAL)), float(test.end(-NORMAL)), test.smallest(), test)
+        shares = shared(old, new, score, scale, sign, _worth(old, new, name))
+        test, smallest = Averaged(*(float(part) for part in astuple(shares.test()))), shares.smallest()
+    return Change(first, last, loss, float(test.end(NORMAL)), float(test.end(-NORMAL)), smallest, test)
 
 
-def averaged(before: Tensor, after: Tensor, score: Score, scale: str, sign: float, worth: float) -> Averaged:
-    """The test of a loss from (..., N, K) tallies, by leaving out one item after the other.
+def shared(
+    before: Tensor, after: Tensor, score: Score, scale: str = "points", sign: float = -1.0, worth: float = 0.0
+) -> Shares:
+    """The loss of (..., N, K) tallies, shared out among their items by leaving out one after the other.
 
-    worth: what one item more or less is worth, for the two items that are added; 0: none are.
+    sign: 1 where a lower score is better. worth: what one item more or less is worth, for the two items that are
+    added where nothing changed; 0: none are.
     """
     n = before.shape[-2]
     sums = [items.sum(-2, keepdim=True) for items in (before, after)]
@@ -116,24 +119,16 @@ def averaged(before: Tensor, after: Tensor, score: Score, scale: str, sign: floa
         return sign * np.asarray(on(scale, score(new).numpy()) - on(scale, score(old).numpy()))
 
     whole = loss(*sums)
-    if n == 1:
-        return Averaged(whole[..., 0], np.full(whole.shape[:-1], np.inf), 1.0, 0.0, worth or math.inf)
-    left = loss(sums[0] - before, sums[1] - after)
-    shares = n * whole - (n - 1) * left  # jackknife: of each item, which is one in n
-    freedom = np.asarray(n - 1.0)
-    if before.shape[-1] == 2:  # Σ a / Σ w: passages of unequal weight are fewer than they are
-        w2 = np.square(before[..., 1].numpy())
-        freedom = np.maximum(np.square(w2.sum(-1)) / np.square(w2).sum(-1) - 1, 1.0)
-    moved = shares - shares.mean(-1, keepdims=True)
-    squares, cubes = np.square(moved).sum(-1), (moved**3).sum(-1)
-    if worth:
-        value = n / (n + 2) * whole[..., 0]
-        squares = squares + 2 * worth**2 + n * np.square(whole[..., 0] - value) + 2 * np.square(value)
-        error, freedom = np.sqrt(squares) / (n + 2), freedom + 2
-    else:
-        value, error = whole[..., 0], np.sqrt(squares / (n * (n - 1)))
-    skew = cubes / np.where(squares > 0, squares, 1.0) ** 1.5
-    return Averaged(value, error, freedom, skew, worth or math.inf)
+    of = (n - 1) * (whole - loss(sums[0] - before, sums[1] - after)) if n > 1 else np.zeros_like(whole)
+    of = of - of.mean(-1, keepdims=True)
+    # of Σ a / Σ w: passages of unequal weight are fewer than they are
+    weights = before[..., 1].numpy() if before.shape[-1] == 2 else np.ones(of.shape)
+    added = np.zeros(whole.shape[:-1])
+    if worth:  # as the items that changed have moved the score
+        changed = (before != after).any(-1).numpy()
+        many, squares = changed.sum(-1), (np.square(whole + of) * changed).sum(-1)
+        added = np.where(many > 0, 2 * squares / np.maximum(many, 1), 2 * worth**2)
+    return Shares(whole[..., 0], of, weights, added, worth or math.inf)
 
 
 def verdict(found: Change, allowed: float) -> Verdict:
