@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from forgetlab import finetune, load, task
+from forgetlab.__main__ import main
 from forgetlab.diff.pair import Pair
 from forgetlab.diff.repair import RepairFound, repair, repair_html, repair_lines, save_repaired
 from forgetlab.diff.repair_found import Look, budget, in_words
@@ -458,3 +460,23 @@ def test_an_adapter_is_repaired_as_the_model_that_it_makes(tmp_path: Path) -> No
         assert torch.allclose(own[name], (start[name] + weight) / 2, atol=1e-6), name
         changed += not torch.equal(start[name], weight)
     assert changed > 0
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_repair_and_the_diff_of_it(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = ["diff", "tiny-bert", str(tuned), "--watch", "entities", "--new", "plain", "--limit", "60"]
+    assert main([*pair, "--repair", "mended", "--within", "0.05", "--out", "told"]) == 0
+    plain, mended = json.loads((tmp_path / "told" / "diff.json").read_text(encoding="utf-8"))["afters"]
+    assert plain["repair"]["chosen"] is not None
+    assert mended["name"] == "mended"
+    entities = next(one for one in mended["tasks"] if one["facts"]["name"] == "entities")
+    score = task("entities").score(load(tmp_path / "mended", device="cpu"), 60)["f1"]
+    assert entities["change"]["after"] == pytest.approx(score, abs=1e-6)
+    assert "<h2>Repair</h2>" in (tmp_path / "told" / "report.html").read_text(encoding="utf-8")
+    assert "repair of" in capsys.readouterr().out
+    assert main([*pair, "--repair", "another", "--within", "1.02x", "--out", "more"]) == 2
+    assert "the score of plain is accuracy; expected points" in capsys.readouterr().err
+    assert not (tmp_path / "another").exists()
