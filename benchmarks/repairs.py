@@ -49,7 +49,14 @@ def measured(bench: Bench, seed: int) -> dict[str, Any]:
         ways[name] = {"look": number, "seen": seen, "unseen": unseen, "gain": gain}
         if name == "α by layer":
             ways[name]["alphas"] = {layer_of(n): a for n, a in share.items()} if isinstance(share, dict) else share
-    return {"seed": seed, "curve": curve, "ways": ways}
+    return rounded({"seed": seed, "curve": [[one["alpha"], one["old"], one["new"]] for one in curve], "ways": ways})
+
+
+def rounded(found: Any) -> Any:
+    """Plain values with five digits behind the point, as results keep them."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items() if name != "layers"}
+    return [rounded(value) for value in found] if isinstance(found, list) else round(found, 5)
 
 
 def equal(curve: Sequence[Look], new: float) -> float:
@@ -117,7 +124,7 @@ def _table(told: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
     for name, row in told.items():
         cells = [name, f"{row['kept'][0]:.3f}", _signed(row["new"][0])]
         compared = [f"{_signed(m)} ({_signed(low)} to {_signed(high)})" for m, low, high in list(row.values())[2:]]
-        word = difference_word(row["kept at equal new"])
+        word = "" if name == "one α" else difference_word(row["kept at equal new"])
         lines.append(f"| {' | '.join([*cells, *(compared if name != 'one α' else ('', '', compared[2])), word])} |")
     return lines
 
@@ -161,7 +168,7 @@ def main() -> None:
         if len(cases.get(name, ())) < options.seeds:
             bench = Bench(setting)
             cases[name] = [measured(bench, seed) for seed in range(options.seeds)]
-        path.write_text(json.dumps({"made": made, "cases": cases}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({"made": made, "cases": cases}) + "\n", encoding="utf-8")
         print(f"{time.process_time() - start:.0f} s of one core: {name}", flush=True)
     text = page({"made": made, "cases": cases})
     (options.out / "repairs.md").write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ the largest changes, changes dropped at random) were measured and are not offere
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +148,7 @@ def knowledge(facts: TaskFacts, task: Task, score: float, items: Tensor) -> floa
     return -known if -known > (error / score if scale(facts) == "ratio" else error) else None
 
 
-def _ends(pair: Between, after: str) -> tuple[Container[str], list[str]]:
+def _ends(pair: Between, after: str) -> tuple[Any, list[str]]:
     """The heads that AFTER answers with, and the layers that moved."""
     moved: dict[str, None] = {}
 

@@ -91,8 +91,8 @@ def _about(pair: Pair, found: RepairFound) -> dict[str, Any]:
     models = {"before": pair.names[0], "after": found["after"]}
     return {
         "forgetlab": version("forgetlab"),
-        "repair": dict(found),
-        "models": {w: {"name": pair.given(name), "weights": weights_hash(pair, name)} for w, name in models.items()},
+        "repair": {**found, "after": _name(pair.given(found["after"]))},
+        "models": {w: {"name": _name(pair.given(n)), "weights": weights_hash(pair, n)} for w, n in models.items()},
         "versions": {**{name: version(name) for name in packages}, "Python": platform.python_version()},
     }
 
@@ -110,12 +110,13 @@ def _card(title: str, found: RepairFound, chosen: Look, about: Mapping[str, Any]
     """The Markdown of README.md."""
     rows = [HEAD, ("---",) * len(HEAD), *(cells(one, i == 0) for i, one in enumerate(found["tasks"]))]
     models = about["models"]
+    told = said({**found, "after": models["after"]["name"]})
     lines = [
         *("---", "library_name: transformers", "tags:", "- forgetlab", "---", "", f"# {_plain(title)}", ""),
         f"{_plain(models['after']['name'])}, a fine-tune of {_plain(models['before']['name'])}, in part undone: its",
         f"weights are θ_before + α (θ_after − θ_before) with {in_words(chosen)} (Wortsman et al. 2022). A head that",
         "only the fine-tune had is its own.",
-        *("", "## Scores", "", *(f"{line[0].upper()}{line[1:]}.\n" for line in said(found))),
+        *("", "## Scores", "", *(f"{line[0].upper()}{line[1:]}.\n" for line in told)),
         *(f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
         *("", "In brackets: 95 % intervals for the choice of the test items.", "", "## To load it", ""),
         *("```python", "from forgetlab import load", "", 'model = load("PATH OF THIS FOLDER")', "```", ""),
@@ -129,6 +130,11 @@ def _card(title: str, found: RepairFound, chosen: Look, about: Mapping[str, Any]
         *("", ", ".join(f"{name} {value}" for name, value in about["versions"].items()) + "."),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name(given: str) -> str:
+    """What a card calls a model: a folder by its last name, as the way to it is nobody else's business."""
+    return Path(given).resolve().name if Path(given).exists() else given
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from forgetlab import finetune, load, task
+from forgetlab.__main__ import main
 from forgetlab.diff.pair import Pair
 from forgetlab.diff.repair import RepairFound, repair, repair_html, repair_lines, save_repaired
 from forgetlab.diff.repair_found import Look, budget, in_words
@@ -248,9 +250,9 @@ def _found(**change: Any) -> RepairFound:
 
 def test_lines_and_html_say_what_was_chosen() -> None:
     found = _found()
-    first, second, head, new, old = repair_lines(found)
+    first, more, second, head, new, old = repair_lines(found)
     assert first.startswith("repair of tuned: θ_before + α (θ_after − θ_before) with α = 0.7; of 13 points tried")
-    assert "new within 0.09 of AFTER" in first
+    assert "new within 0.09 of AFTER" in f"{first} {more.strip()}"
     assert "chosen on 10 test texts of each task" in second
     assert [line.split("  ")[0] for line in (head, new, old)] == ["task", "new (new, 30 texts)", "old (old, 30 texts)"]
     assert "+0.090" in new
@@ -266,10 +268,18 @@ def test_lines_and_html_say_what_was_chosen() -> None:
 def test_lines_say_why_nothing_was_chosen() -> None:
     found = repair(Line(), "tuned", [Bowl("old", 0)], Bowl("new", 1), within=0.0, few=10)
     assert repair_lines(found)[0].startswith("no repair of tuned: no α below 1")
-    assert "α = 0.9 would with a budget of 0.01" in repair_lines(found)[0]
+    assert "α = 0.9 would with a budget of 0.01" in " ".join(line.strip() for line in repair_lines(found))
     assert found["tasks"][0]["repaired"] is None
     assert "None is chosen" in alt_text(found)
     assert "<img" in repair_html(found)
+
+
+def test_scores_that_are_no_numbers_are_told_without_a_figure() -> None:
+    lost = Bowl("old", 0, lambda rows: torch.full((len(rows),), math.nan))
+    found = repair(Line(), "tuned", [lost], Bowl("new", 1), within=0.1, few=10)
+    assert found["chosen"] is None
+    assert "AFTER's scores are no finite numbers: new 0, old nan" in " ".join(repair_lines(found))
+    assert "<img" not in repair_html(found)
 
 
 def test_names_of_users_stay_words() -> None:
@@ -450,3 +460,23 @@ def test_an_adapter_is_repaired_as_the_model_that_it_makes(tmp_path: Path) -> No
         assert torch.allclose(own[name], (start[name] + weight) / 2, atol=1e-6), name
         changed += not torch.equal(start[name], weight)
     assert changed > 0
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_repair_and_the_diff_of_it(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = ["diff", "tiny-bert", str(tuned), "--watch", "entities", "--new", "plain", "--limit", "60"]
+    assert main([*pair, "--repair", "mended", "--within", "0.05", "--out", "told"]) == 0
+    plain, mended = json.loads((tmp_path / "told" / "diff.json").read_text(encoding="utf-8"))["afters"]
+    assert plain["repair"]["chosen"] is not None
+    assert mended["name"] == "mended"
+    entities = next(one for one in mended["tasks"] if one["facts"]["name"] == "entities")
+    score = task("entities").score(load(tmp_path / "mended", device="cpu"), 60)["f1"]
+    assert entities["change"]["after"] == pytest.approx(score, abs=1e-6)
+    assert "<h2>Repair</h2>" in (tmp_path / "told" / "report.html").read_text(encoding="utf-8")
+    assert "repair of" in capsys.readouterr().out
+    assert main([*pair, "--repair", "another", "--within", "1.02x", "--out", "more"]) == 2
+    assert "the score of plain is accuracy; expected points" in capsys.readouterr().err
+    assert not (tmp_path / "another").exists()
