@@ -1,1 +1,1 @@
-"""Two finished models side by side: what was lost, how sure that is, where it happened, and what puts it right."""
+"""What did a fine-tune cost? Two finished models, before and after: `python -m forgetlab diff BEFORE AFTER`."""
