@@ -82,8 +82,10 @@ class Standard:
 
 def standard(pair: Pair, task: Task, limit: int | None = None) -> Standard:
     """What BEFORE and the control show of a task: the same for every AFTER."""
-    rate = STEP * _root_mean_square(pair.become("before"))
-    looks = [_look(one, task, limit, rate) for one in (pair.model, shuffled(pair.become("before")))]
+    matrices = [p.detach().double() for p in pair.become("before").body.parameters() if p.ndim > 1]
+    rate = STEP * math.sqrt(sum(float(w.square().sum()) for w in matrices) / sum(w.numel() for w in matrices))
+    looks = [_look(pair.model, task, limit, rate)]
+    looks.append(_look(shuffled(pair.become("before")), task, limit, rate))
     model, fit = pair.become("before"), looks[0].fit
     sizes = SIZES if isinstance(task, Classification | Tagging) else SIZES[:1]
     refits = [[refitted(model, task, one.fit, one.test, fit, limit, size) for one in looks] for size in sizes]
@@ -108,8 +110,8 @@ def reach(
     what bears on the verdict without deciding it: relearning, and BEFORE's layers put back one after the other.
 
     The verdict: a readout is fitted on the frozen features of AFTER, of BEFORE, and of a control whose layers never
-    knew the task (`shuffled`). Of what AFTER lost, beyond what the control's readout makes of it, it brings back more than
-    MOST (unreadable) or less (overwritten), by the 95 % interval over the test items; else it cannot be told.
+    knew the task (`shuffled`). Of what AFTER lost, beyond what the control's readout makes of it, it brings back more
+    than MOST (unreadable) or less (overwritten), by the 95 % interval over the test items; else it cannot be told.
     Source: the refitted readout is that of Davari et al. 2022, the control that of Hewitt & Liang 2019.
     """
     if why := _unfit(pair, task):
@@ -218,7 +220,7 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 
 # -- the verdict ------------------------------------------------------------------------------------
 
-MOST = 0.8  # share of the loss that a readout fitted anew must bring back for the skill to count as unreadable
+MOST = 0.9  # share of the loss that a readout fitted anew must bring back for the skill to count as unreadable
 SMALL = 0.01  # points or nats: a smaller loss needs no explanation
 NO_LOSS = "no loss that these items can show"
 
@@ -288,8 +290,3 @@ def _untold(task: Task, why: str) -> ReachFound:
         task=task.name, metric=task.metric, scale=task.scale, verdict="cannot be told", why=why, before=None,
         after=None, refit=None, relearned=None, recovered=None, savings=None, steps=STEPS, put_back=[],
     )  # fmt: skip
-
-
-def _root_mean_square(model: Model) -> float:
-    matrices = [p.detach().double() for p in model.body.parameters() if p.ndim > 1]
-    return math.sqrt(sum(float(w.square().sum()) for w in matrices) / sum(w.numel() for w in matrices))

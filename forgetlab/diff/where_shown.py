@@ -10,11 +10,11 @@ from forgetlab import plots
 from forgetlab.diff.reach import ReachFound
 from forgetlab.diff.where import WhereFound
 from forgetlab.plots import inside
-from forgetlab.plots.style import number, wrapped
+from forgetlab.plots.style import number
 
 MEANING = {
     "unreadable": "still in the model, only its readout no longer reaches it",
-    "overwritten": "what carried it is no longer in the features",
+    "overwritten": "in part or whole it is no longer in the features",
     "cannot be told": "neither can be shown",
 }
 WIDTH = 9  # of a column
@@ -24,7 +24,7 @@ def where_lines(found: WhereFound) -> list[str]:
     """The table of drift, then CKA, probes and outputs, a line each."""
     columns, cells = inside.drift_cells(found)
     lines = ["where: how far the weights moved, % of their norm before"]
-    heads = [wrapped(column, WIDTH - 1) for column in columns]
+    heads = [column.replace("attention", "attn").split() for column in columns]
     high = max(map(len, heads))
     lines += [
         f"{'':<18}" + "".join(f"{(head[i] if i < len(head) else ''):>{WIDTH}}" for head in heads) for i in range(high)
@@ -36,15 +36,9 @@ def where_lines(found: WhereFound) -> list[str]:
         lines += ["", f"{'by depth':<44}{_row(['emb.', *map(str, range(len(found['depths']) - 1))])}"]
     for name, cka in found["cka"].items():
         lines.append(f"{f'{name}: CKA with before':<44}{_row([number(v, 'share') for v in cka])}")
-        if name in found["probes"]:
-            probes = found["probes"][name]
-            for key, words in (
-                ("before", "probe, before"),
-                ("frozen", "probe fitted before"),
-                ("refitted", "probe fitted anew"),
-            ):
-                row = _row([number(v, "share") for v in probes[key]])  # type: ignore[literal-required]
-                lines.append(f"{f'  {words}':<44}{row}")
+        if probes := found["probes"].get(name):
+            own = {"before": probes["before"], "fitted before": probes["frozen"], "fitted anew": probes["refitted"]}
+            lines += [f"{f'  probe, {what}':<44}{_row([number(v, 'share') for v in by])}" for what, by in own.items()]
     for name, shift in found["shift"].items():
         lines.append(
             f"outputs on texts of {name}: KL(before‖after) {number(shift['kl'])} nats, entropy "
@@ -68,9 +62,7 @@ def where_html(found: WhereFound) -> str:
         for name, shift in found["shift"].items()
     )
     if rows:
-        top = (
-            "<tr><th>outputs on</th><th>KL(before‖after), nats</th><th>entropy before</th><th>after</th></tr>"
-        )
+        top = "<tr><th>outputs on</th><th>KL(before‖after), nats</th><th>entropy before</th><th>after</th></tr>"
         parts.append(f'<div class="wide"><table>{top}{rows}</table></div>')
     notes = "".join(f"<li>{escape(note)}</li>" for note in found["notes"])
     return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
@@ -101,24 +93,27 @@ def reach_html(founds: Sequence[ReachFound]) -> str:
 def _evidence(found: ReachFound) -> list[tuple[str, str]]:
     """(what, its value) of each piece."""
     kind = found["scale"]
-    rows = [(f"{found['metric']} before → after", " → ".join(number(found[k], kind) for k in ("before", "after")))]  # type: ignore[literal-required]
-    for key, words, share in (
-        ("refit", "readout fitted anew", "recovered"),
-        ("relearned", f"after {found['steps']} steps of relearning", "savings"),
+    if found["before"] is None:
+        return []
+    rows = [(f"{found['metric']} before → after", f"{number(found['before'], kind)} → {number(found['after'], kind)}")]
+    for what, scores, share in (
+        ("readout fitted anew", found["refit"], found["recovered"]),
+        (f"after {found['steps']} steps of relearning", found["relearned"], found["savings"]),
     ):
-        if (scores := found[key]) is None:  # type: ignore[literal-required]
-            continue
-        told = ", ".join(f"{who} {number(scores[who], kind)}" for who in ("before", "after", "control"))
-        rows.append((words, told))
-        if (part := found[share]) is not None:  # type: ignore[literal-required]
-            rows.append(
-                ("  of the loss it brings back", f"{_percent(part[0])} ({_percent(part[1])} to {_percent(part[2])})")
-            )
+        if scores is not None:
+            rows.append((what, ", ".join(f"{who} {number(value, kind)}" for who, value in scores.items())))
+        if share is not None:
+            told = f"{_percent(share[0])} ({_percent(share[1])} to {_percent(share[2])})"
+            rows.append(("  of the loss it brings back", told))
     if back := found["put_back"]:
         most = max(back, key=lambda one: one["restored"])
-        alone, up_to = ("; ".join(f"{one['layer']} {number(one[k], kind)}" for one in back) for k in ("alone", "up_to"))  # type: ignore[literal-required]
-        rows.append(("BEFORE's weights put back in one layer alone", alone))
-        rows.append(("in all layers up to", up_to))
+        rows.append(
+            (
+                "BEFORE's weights put back in one layer",
+                "; ".join(f"{b['layer']} {number(b['alone'], kind)}" for b in back),
+            )
+        )
+        rows.append(("in all layers up to", "; ".join(f"{b['layer']} {number(b['up_to'], kind)}" for b in back)))
         rows.append(("the layer that restores most", f"{most['layer']}, {_percent(most['restored'])} of the loss"))
     return rows
 

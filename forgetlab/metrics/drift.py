@@ -55,8 +55,8 @@ _KINDS = {
     "key": r"(?:^|\.)k(?:ey)?(?:_(?:proj|lin))?\.",
     "value": r"(?:^|\.)v(?:alue)?(?:_(?:proj|lin))?\.",
     "attention out": r"att(?:ention|n)\S*\.(?:dense|o_proj|out_proj|out_lin|c_proj|o|wo)\.",
-    "mlp in": r"intermediate\.dense|(?:gate|up)_proj|lin1|c_fc|dense_h_to_4h|fc1|fc_in|\.(?:wi|w1|w3|ffn)\.",
-    "mlp out": r"output\.dense|down_proj|lin2|mlp\.c_proj|dense_4h_to_h|fc2|fc_out|ffn_output|\.(?:wo|w2)\.",
+    "mlp in": r"intermediate\.dense|(?:gate|up)_proj|lin1|c_fc|h_to_4h|fc1|fc_in|\.(?:wi|w1|w3)\.|ffn\.(?:weight|bias)",
+    "mlp out": r"output\.dense|down_proj|lin2|mlp\.c_proj|4h_to_h|fc2|fc_out|ffn_output|\.(?:wo|w2)\.",
 }
 KINDS = ("embeddings", *_KINDS, "head", "other")
 

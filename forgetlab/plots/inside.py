@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.plots.style import COLORS, FAINT, INK, dress, number, plain, wrapped
@@ -46,7 +47,7 @@ def drift_map(found: Found, *, source: str = "live") -> Figure:
     assert image is not None
     dress(ax, "how far the weights moved, % of their norm before", "", "", few=False)
     ax.set_yticks(range(len(rows)), [plain(row) for row in rows])
-    ax.set_xticks(range(len(columns)), ["\n".join(wrapped(column, 9)) for column in columns])
+    ax.set_xticks(range(len(columns)), [column.replace("attention", "attn").replace(" ", "\n") for column in columns])
     ax.set_ylim(-0.5, len(rows) - 0.5)  # the first layer below, as in the drawing of a network
     ax.grid(visible=False)
     ax.tick_params(length=0)
@@ -64,12 +65,13 @@ def by_depth(found: Found, *, source: str = "live") -> Figure:
         raise ForgetlabError("there is nothing to draw: no task has texts that were compared")
     rows = (len(names) + 1) // 2
     figure = _figure(2.5 * rows + 0.6, source)
+    grid = figure.add_gridspec(rows, min(2, len(names)))
     for i, name in enumerate(names):
-        ax = figure.add_subplot(rows, min(2, len(names)), i + 1)
+        ax = figure.add_subplot(grid[divmod(i, 2)])
         lines = {**found["probes"].get(name, {}), "cka": found["cka"][name]}
         _panel(ax, name, [(LINES[key], lines[key]) for key in LINES if key in lines], found["depths"])
     shown = {key for name in names for key in (*found["probes"].get(name, {}), "cka")}
-    handles = [_line(figure.axes[0], LINES[key], [], []) for key in LINES if key in shown]
+    handles = [Line2D([], [], **_look(*LINES[key])) for key in LINES if key in shown]
     figure.legend(handles=handles, ncols=2, loc="outside lower center", fontsize=12, labelcolor=INK, frameon=False)
     return figure
 
@@ -131,7 +133,7 @@ def _panel(ax: Axes, name: str, lines: Sequence[tuple[Any, Sequence[float | None
     dress(ax, "\n".join(wrapped(name, 26)), "", "share", few=False)
     places = range(len(depths))
     for look, values in lines:
-        _line(ax, look, places, [np.nan if v is None else v for v in values])
+        ax.plot(places, [np.nan if v is None else v for v in values], clip_on=False, **_look(*look))
     step = max(1, (len(depths) - 1) // 5)
     shown = [i for i in places if i == 0 or (i - 1) % step == 0]
     ax.set_xticks(shown, ["emb." if i == 0 else depths[i].removeprefix("layer ") for i in shown])
@@ -139,9 +141,8 @@ def _panel(ax: Axes, name: str, lines: Sequence[tuple[Any, Sequence[float | None
     ax.set_ylim(-0.05, 1.05)
 
 
-def _line(ax: Axes, look: Any, x: Sequence[float], y: Sequence[float]) -> Any:
-    label, color, style, marker = look
-    return ax.plot(x, y, color=color, ls=style, marker=marker, ms=6, lw=2.2, label=label, clip_on=False)[0]
+def _look(label: str, color: str, style: str, marker: str) -> dict[str, Any]:
+    return {"label": label, "color": color, "ls": style, "marker": marker, "ms": 6, "lw": 2.2}
 
 
 def _figure(height: float, source: str) -> Figure:
