@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forgetlab.diff.order import ADAPTER
 from forgetlab.diff.stored import Stored, damage
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.loading import in_words, located
 from forgetlab.models.model import quiet_transformers
 from forgetlab.models.soundness import check_config, json_in
 from forgetlab.sources.files import file_path
-
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)

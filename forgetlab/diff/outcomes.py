@@ -104,11 +104,11 @@ class _Heard:
     def listening(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         for batch, logits in predictions:
             if "rows" in batch:  # the ends of texts are scored apart
-                total = logits.logsumexp(-1)
-                highest, guess = logits.max(-1)
-                own = logits.gather(-1, batch["targets"].unsqueeze(-1)).squeeze(-1)
+                log_p = logits.log_softmax(-1)
+                highest, guess = log_p.max(-1)
+                own = log_p.gather(-1, batch["targets"].unsqueeze(-1)).squeeze(-1)
                 now = {"rows": batch["rows"], "guess": guess, "targets": batch["targets"]}
-                now |= {"confidence": (highest - total).exp(), "nll": total - own}  # −log p = ln Σ exp z − z
+                now |= {"confidence": highest.exp(), "nll": -own}
                 for name, column in (now | {n: batch[n] for n in ("at", "places") if n in batch}).items():
                     self.columns.setdefault(name, []).append(column.cpu())
             yield batch, logits

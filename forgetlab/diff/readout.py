@@ -44,13 +44,13 @@ def read(model: Model, task: Task, batch: Mapping[str, Tensor], hidden: Tensor) 
     """
     if "places" in batch:
         return hidden.flatten(0, 1)[batch["places"]]
-    mask, head = batch["attention_mask"], model.heads[cast(Classification, task).head]
-    pooled = cast(Head, head).pooled(hidden, mask)
+    mask, head = batch["attention_mask"], cast(Head, model.heads[cast(Classification, task).head])
     if hasattr(head, "linear"):
-        return pooled
-    ends = (mask.argmax(dim=1), (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1))
-    rows = torch.arange(len(mask), device=mask.device)
-    return torch.cat([pooled, *(hidden[rows, end].to(pooled.dtype) for end in ends)], dim=1)
+        return head.features(hidden, mask)
+    ends = mask.argmax(dim=1), (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+    rows, weights = torch.arange(len(mask), device=mask.device), mask.unsqueeze(-1)
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return torch.cat([mean, *(hidden[rows, end] for end in ends)], dim=1).float()
 
 
 def fit_batches(model: Model, task: Task) -> Iterator[dict[str, Tensor]]:

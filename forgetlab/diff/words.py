@@ -18,6 +18,7 @@ RULES = {
 RARE = 0.1  # of the scored tokens, or all that stand there once, if these are more
 SPACES = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write for the space before a word
 OPENING = "\"'“”‘’«»([{`*_-–—"
+CUT = "\ufffd"  # what a part of a letter is shown as
 ENDING = ".!?:…\n"
 
 
@@ -31,11 +32,11 @@ def classes(texts: Sequence[Sequence[int]], tokenizer: Any) -> list[list[int]]:
     letters = {i: _letters(word, tokenizer) for i, word in raw.items()}
     spaced = any(word.startswith(SPACES) for word in tokenizer.get_vocab())
     marks = set(tokenizer.all_special_ids)
-    return [_of_text(text, raw, letters, spaced, marks) for text in texts]
+    return [_of_text(text, raw, letters, spaced, marks, tokenizer) for text in texts]
 
 
 def _of_text(
-    text: Sequence[int], raw: dict[int, str], letters: dict[int, str], spaced: bool, marks: set[int]
+    text: Sequence[int], raw: dict[int, str], letters: dict[int, str], spaced: bool, marks: set[int], tokenizer: Any
 ) -> list[int]:
     words: list[list[int]] = []  # of each word its places
     for place, token in enumerate(text):
@@ -55,6 +56,8 @@ def _of_text(
         if text[places[0]] in marks:
             continue
         word = "".join(letters[text[place]] for place in places)
+        if CUT in word:  # a letter of several bytes, in several tokens
+            word = tokenizer.convert_tokens_to_string([raw[text[place]] for place in places]).lstrip()
         bare = word.strip(" " + OPENING)
         kind = "other"
         if any(letter.isdigit() for letter in word):
@@ -76,7 +79,7 @@ def _letters(word: str, tokenizer: Any) -> str:
 
 
 def _is_word(letters: str) -> bool:
-    return letters[:1].isalnum() and letters[-1:].isalnum()
+    return all(letter.isalnum() or letter == CUT for letter in (letters[:1], letters[-1:]))
 
 
 def with_rare(kinds: Tensor, tokens: Tensor) -> Tensor:

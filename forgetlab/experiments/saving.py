@@ -140,7 +140,7 @@ def write_draft(bench: Bench, draft: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
         draft.mkdir(parents=True)
         bench.model.save(draft)
-        data = {task.name: _hashes(task) for task in (bench.new, *bench.watch)}
+        data = {task.name: data_hashes(task) for task in (bench.new, *bench.watch)}
         versions = {name: version(name) for name in ("transformers", "tokenizers", "numpy")}
         write_json(draft / CARD, {"data": data, "versions": {**versions, "Python": platform.python_version()}})
         whole = True
@@ -152,7 +152,7 @@ def write_draft(bench: Bench, draft: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _hashes(task: Task) -> dict[str, str]:
+def data_hashes(task: Task) -> dict[str, str]:
     """Of a task's examples on each side, as they were read, wherever they come from."""
     sides = {"training examples": task.train, "test examples": task.test}
     return {side: digest(vars(rows) | {"notes": ()}) for side, rows in sides.items() if isinstance(rows, Examples)}

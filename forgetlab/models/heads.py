@@ -30,10 +30,10 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.linear(self.pooled(hidden, attention_mask))
+        return self.linear(self.features(hidden, attention_mask))
 
-    def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the linear layer reads of hidden states (B, L, width): (B, width), or all of them at level "token"."""
+    def features(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the linear layer sees of hidden states (B, L, width): (B, width), or all of them."""
         hidden = hidden.to(self.linear.weight.dtype)
         if self.level == "token":
             return hidden

@@ -25,17 +25,9 @@ from forgetlab import load, task
 from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources.model_names import model_folder
+from tests.diff.conftest import moved
 
 TEXTS = ["the film was not bad .", "anna saw paris", "a"]
-
-
-def moved(model: torch.nn.Module, seed: int = 1) -> Any:
-    """The model with every weight a little elsewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
-    return model
 
 
 def saved_by_transformers(kind: Any, name: str, place: Path, **options: Any) -> Path:
@@ -43,16 +35,6 @@ def saved_by_transformers(kind: Any, name: str, place: Path, **options: Any) -> 
     made = moved(kind.from_pretrained(shipped, **options)).eval()
     made.save_pretrained(place)
     load(name, device="cpu").tokenizer.save_pretrained(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `Model.save` leaves of a fine-tune of tiny-bert with a new head."""
-    place = tmp_path_factory.mktemp("tuned") / "tuned-bert"
-    model = load("tiny-bert", device="cpu")
-    task("sentiment").prepare(model)
-    moved(model).save(place)
     return place
 
 
