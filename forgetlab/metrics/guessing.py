@@ -48,8 +48,9 @@ class Flips:
 def flips(before: Numbers, after: Numbers, guess: Numbers | float | None = None) -> Flips:
     """How many answers turned wrong and right, and how many of them guessing does not explain.
 
-    before, after: (n,) 1 for a right answer, 0 for a wrong one, on the same items. guess: how probable a right guess
-    is, for all items or each; None: nobody guesses right. Raises ForgetlabError for other values.
+    before, after: (n,) 1 for a right answer, 0 for a wrong one (or nan, of a model that diverged), on the same items.
+    guess: how probable a right guess is, for all items or each; None: nobody guesses right. Raises ForgetlabError for
+    other values.
 
     Assumed: an item is known (answered right) or guessed right with probability g, before and after independently.
     With U the share unknown both times and L the share lost, P(0→0) = U (1 − g)² and P(1→0) = L (1 − g) + U g (1 − g),
@@ -107,7 +108,7 @@ def net(flipped: Array, neither: Array, guess: Array) -> tuple[Any, Any, Any]:
 
 
 def _answers(before: Numbers, after: Numbers) -> tuple[Array, Array]:
-    old, new = as_array(before, "before", 1), as_array(after, "after", 1)
+    old, new = (np.nan_to_num(as_array(part, name, 1)) for part, name in ((before, "before"), (after, "after")))
     if old.shape != new.shape or not len(old):
         raise ForgetlabError(f"{len(old)} answers before, {len(new)} after; expected the same items, at least one")
     if not np.isin(np.stack([old, new]), (0, 1)).all():

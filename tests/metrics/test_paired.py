@@ -191,6 +191,11 @@ def test_texts_that_are_the_same_lose_nothing_and_one_text_says_nothing() -> Non
     same = change(before, before, "perplexity", **_kind("perplexity"))
     assert (same.loss, same.low, same.high, same.smallest) == (0, 0, 0, 0)
     assert verdict(same, 0.01) == "fine"
+    empty = np.array([[0.0, 0.0]])
+    with_empty = [np.concatenate([part, empty]) for part in (before, after)]
+    assert change(*with_empty, "perplexity", **_kind("perplexity")) == change(
+        before, after, "perplexity", **_kind("perplexity")
+    )
     alone = change(before[:1], after[:1], "perplexity", **_kind("perplexity"))
     assert (alone.low, alone.high, alone.smallest) == (-math.inf, math.inf, math.inf)
     assert verdict(alone, 0.1) == "not enough evidence"
@@ -220,6 +225,23 @@ def test_a_diverged_model_has_lost_all() -> None:
         assert found.loss == found.low == math.inf
         assert verdict(found, 0.5) == "lost"
         assert gate([found], [0.5]) == "lost"
+        unknown = change(after, before, "perplexity", **_kind("perplexity"))
+        assert math.isnan(unknown.loss)
+        assert gate([unknown], [0.5]) == "not enough evidence"
+    assert flips([1, 1, 0], [math.nan, 1, math.nan]).lost == 1
+
+
+def test_answers_to_one_prompt_are_one_item() -> None:
+    random = np.random.default_rng(5)
+    rewards = np.stack([random.random((2, 40)), np.ones((2, 40))], axis=-1)
+    once = change(*rewards, "reward")
+    thrice = np.repeat(rewards, 3, axis=1)
+    grouped = change(*thrice, "reward", groups=np.arange(40).repeat(3))
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high), rel=0.02)
+    alone = change(*thrice, "reward")  # as if each were a prompt of its own: too narrow by √3
+    assert alone.high - alone.low == pytest.approx((once.high - once.low) / math.sqrt(3), rel=0.05)
+    with pytest.raises(ForgetlabError, match="2 groups of 3 items"):
+        change([RIGHT] * 3, [RIGHT] * 3, "reward", groups=[0, 1])
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
