@@ -18,7 +18,8 @@ from forgetlab.experiments.report import STYLE, put
 SHOWN = 12  # items of a task in the page; diff.json has 200
 CAPTIONS = {
     "loss": "How much worse each watched task is, with its 95 % interval over the test items. An interval that lies "
-    "right of the line is a loss; the grey mark is the smallest true loss that four of five such tests would have shown.",
+    "right of the line is a loss; the grey mark is the smallest true loss that four of five such tests would have "
+    "shown.",
     "flips": "Items that were right before and are wrong after, and the reverse, as shares of all; hatched: as many as "
     "guessing alone would flip.",
     "parts": "How many times higher the perplexity is, by class of word and by place in the text, with 95 % intervals.",

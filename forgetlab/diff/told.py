@@ -21,7 +21,7 @@ GATES = {
 
 def lines(found: Diff) -> list[str]:
     """The terminal's table, one row a task, and what it says in plain words."""
-    text = _table(summary(found)) + [""] if len(found["afters"]) > 1 else []
+    text = [*_table(summary(found), 1), ""] if len(found["afters"]) > 1 else []
     for after in found["afters"]:
         text += [f"{found['before']} → {after['name']}", *_table([HEAD, *map(row, after["tasks"])]), ""]
         text += [part for line in said(after) for part in _filled(line)]
@@ -195,7 +195,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(rows: Sequence[Sequence[str]], words: int = 2) -> list[str]:
+    """Aligned columns; numbers, which stand to the right, begin after the first `words` columns."""
     split = [[wrapped(cell, 24) if i == 0 else [cell] for i, cell in enumerate(cells)] for cells in rows]
     widths = [max(len(line) for cells in split for line in cells[i]) for i in range(len(rows[0]))]
     text = []
@@ -204,7 +205,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
             parts = [cell[k] if k < len(cell) else "" for cell in cells]
             text.append(
                 "  ".join(
-                    part.rjust(n) if 2 <= i <= 7 else part.ljust(n)
+                    part.rjust(n) if words <= i <= 7 else part.ljust(n)
                     for i, (part, n) in enumerate(zip(parts, widths, strict=True))
                 ).rstrip()
             )
