@@ -78,7 +78,7 @@ def outcome(task: Task, model: Model, limit: int | None = None) -> Outcome:
     """A model on one task. limit: a sample of its test items, the same for every model.
 
     >>> outcome(old, model, 4).said[0][:3]
-    ('B-PER', 'O', 'O')
+    ('B-PER', 'O', 'B-PER')
     """
     _spare(task, model)
     facts = facts_of(task, model, limit)
