@@ -84,11 +84,8 @@ def main() -> None:
     parser.add_argument("--only", help="names of peers, with commas between; the others' rows stay")
     given = parser.parse_args()
     known = sorted(file.stem.removesuffix("_values") for file in (HERE / "peers").glob("*_values.py"))
-    kept = (
-        json.loads(RESULT.with_suffix(".json").read_text(encoding="utf-8"))
-        if given.only and RESULT.with_suffix(".json").exists()
-        else {}
-    )
+    file = RESULT.with_suffix(".json")
+    kept = json.loads(file.read_text(encoding="utf-8")) if given.only and file.exists() else {}
     found, absent = kept.get("peers", {}), kept.get("absent", {})
     for name in given.only.split(",") if given.only else known:
         answer = run(name, given.venvs, given.checkouts)
@@ -98,7 +95,7 @@ def main() -> None:
                 store[name] = answer
         print(name, answer if isinstance(answer, str) else len(answer["rows"]), flush=True)
     found = dict(sorted(found.items()))
-    RESULT.with_suffix(".json").write_text(
+    file.write_text(
         json.dumps({"peers": found, "absent": absent}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
     text = table(list(found.values()), absent)
