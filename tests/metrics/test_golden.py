@@ -56,7 +56,8 @@ def test_published_and_textbook_numbers() -> None:
     assert make.plain(formula["knowledge_flips"](before=before, after=after, options=4))["lost"] < 0.01
 
 
-def test_forgetlab_agrees_with_all_that_it_offers() -> None:
+def test_forgetlab_agrees_with_all_that_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(KIT)  # which puts sys.path back afterwards
     done = {row["name"]: row["verdict"] for row in run.check(run.load(str(KIT / "forgetlab_values.py")))}
     assert {name for name, verdict in done.items() if verdict != run.OK} == {"flips_above_guessing"}
     assert done["flips_above_guessing"] == run.ABSENT
@@ -144,6 +145,23 @@ def test_the_runner_says_what_is_wrong_with_a_wrong_file(tmp_path: Path) -> None
     assert said["flips"].startswith("differs: by 1, and it is none of the known others")
     assert said["forward_transfer"] == "error: ValueError: no baseline is known"
     assert said["matthews"] == said["entity_f1"] == "not offered"
+
+
+def test_the_recorded_table_is_of_these_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(KIT)  # as when it runs as a script
+    from benchmarks.golden.peers import RESULT, table
+
+    recorded = json.loads(RESULT.with_suffix(".json").read_text(encoding="utf-8"))
+    values = {value["name"]: value for value in GOLDEN}
+    for peer in recorded["peers"].values():
+        for row in peer["rows"]:
+            value = values[row["name"]]
+            case = next(case for case in value["cases"] if case["expected"] == row["expected"])
+            if row["verdict"] != run.OK:
+                kind = run.OTHER if value["others"][row["says"]] == "convention" else run.DIFFERS
+                assert (row["verdict"], run._same(row["got"], case["others"][row["says"]])) == (kind, True)
+    written = RESULT.with_suffix(".md").read_text(encoding="utf-8")
+    assert written == table(list(recorded["peers"].values()), recorded["absent"]) + "\n"
 
 
 def test_the_runner_needs_numpy_alone() -> None:
