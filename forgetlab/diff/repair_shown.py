@@ -38,8 +38,8 @@ def repair_html(found: RepairFound) -> str:
     ]
     lines.insert(0, "".join(f"<th scope=col>{cell}</th>" for cell in head))
     table = f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-    words, picture = "".join(f"<p>{escape(line)}.</p>" for line in said(found)), ""
-    if all(math.isfinite(one[key]) for one in found["looks"] for key in ("new", "old")):  # type: ignore[literal-required]
+    words, picture = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in said(found)), ""
+    if all(math.isfinite(one[key]) for one in found["looks"] for key in ("new", "old")):
         alt = alt_text(found)
         data = base64.b64encode(png(figure(found), alt)).decode()
         picture = f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
