@@ -144,9 +144,12 @@ class Model(nn.Module):
         return hidden
 
     @contextmanager
-    def shared_forward(self) -> Iterator[None]:
-        """Within it, every loss on the same batch (the same object) shares one pass through the backbone."""
-        self._shared = {}
+    def shared_forward(self, batch: Batch | None = None, hidden: Tensor | None = None) -> Iterator[None]:
+        """Within it, every loss on the same batch (the same object) shares one pass through the backbone.
+
+        batch, hidden: one whose last hidden states somebody else has by now.
+        """
+        self._shared = {} if hidden is None else {id(batch): hidden}
         try:
             yield
         finally:
