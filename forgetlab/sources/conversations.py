@@ -73,6 +73,12 @@ def conversations(
     forms = [_form(row, columns) for _, row in rows]
     found = Counter(form for form in forms if form)
     if kind not in ("chat", "completions") and not asked and 2 * found.total() <= len(rows):
+        if text is None and found["messages"]:  # nothing else holds lists of messages
+            first = rows[forms.index("messages")][0]
+            raise ForgetlabError(
+                f"{where}: rows of several kinds: {found['messages']} with messages (first: {unit} {first}), "
+                f"{len(rows) - found['messages']} without; part it into files of one kind each"
+            )
         return None
     if not found:
         raise ForgetlabError(f"{where}: no row is of kind {kind}; expected rows such as {' or '.join(SUCH.values())}")

@@ -337,3 +337,10 @@ def test_messages_in_a_table_are_strings_of_json(tmp_path: Path, more: dict[str,
         ForgetlabError, match=r"line 2: 'messages' holds messages as a string that is no JSON; .*to_json"
     ):
         read(path)
+
+
+def test_some_chats_among_texts_are_not_taken_for_empty_texts(tmp_path: Path) -> None:
+    path = write(tmp_path, [GOOD, *({"text": f"plain words {i}"} for i in range(9))])
+    with pytest.raises(ForgetlabError, match=r"rows of several kinds: 1 with messages \(first: line 1\), 9 without"):
+        read(path)
+    assert len(read(path, text="text")) == 9
