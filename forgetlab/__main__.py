@@ -18,6 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetlab.diff import command as diff_command
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import progress
 from forgetlab.experiments.recipe import Recipe
@@ -46,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _terminable():
-            options.action(options)
-            return 0
+            return options.action(options) or 0
     except ForgetlabError as error:
         said, status = str(error), 2
     except OSError as error:
@@ -132,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         add("--report-to", default="", metavar="A,B", help="show the scores in tensorboard, wandb or both, too")
         text = "where the report goes (default: %(default)s)"
         add("--out", default="forgetlab-report", metavar="FOLDER", help=text)
+
+    diff_command.add_to(commands)
 
     command = commands.add_parser("pretrain", help="train a small model: a shipped one, or a GPT on your text")
     command.set_defaults(action=_pretrain)

@@ -55,21 +55,7 @@ def load(
     if device_map is not None and find_spec("accelerate") is None:
         raise ForgetlabError("device_map needs the package accelerate, which is not installed: pip install accelerate")
     options = {"dtype": getattr(torch, dtype)} | ({"device_map": device_map} if device_map is not None else {})
-    source, fetched = str(name), False
-    if folder := model_folder(source):
-        source = str(folder)
-    else:
-        repository, revision = download.with_revision(source, revision)
-        try:
-            source, fetched = str(download.model_folder(repository, revision)), True
-        except ForgetlabError as error:
-            if "/" in source:
-                raise
-            raise ForgetlabError(f"{unknown('model', source, shipped_models())}; as a hub id: {error}") from None
-    if revision and not fetched:
-        raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
-    local = os.path.basename(os.path.abspath(source))  # "." has no name
-    title = local if not fetched else repository + (f"@{revision}" if revision else "")
+    source, title, fetched = located(str(name), revision)
     shown = title if fetched else str(name)
     body, tokenizer = _from_transformers(source, shown, fetched, options)
     model = Model(body, tokenizer, title, flag("keep", keep))
@@ -80,13 +66,32 @@ def load(
             stacklevel=2,
         )
     if os.path.lexists(Path(source, HEADS_FILE)):
-        _load_heads(model, Path(source))
-    with _in_words(shown):
+        load_heads(model, Path(source))
+    with in_words(shown):
         check_model(model.eval(), shown)
     if device_map is None:
         model.to(chosen)
     model.remember()
     return model
+
+
+def located(name: str, revision: str | None = None) -> tuple[str, str, bool]:
+    """(folder, title, whether it is a copy from the hub) of what `load` takes for a model; downloads what is missing.
+
+    Raises ForgetlabError where there is none.
+    """
+    if folder := model_folder(name):
+        if revision:
+            raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
+        return str(folder), os.path.basename(os.path.abspath(folder)), False  # "." has no name
+    repository, revision = download.with_revision(name, revision)
+    try:
+        source = str(download.model_folder(repository, revision))
+    except ForgetlabError as error:
+        if "/" in name:
+            raise
+        raise ForgetlabError(f"{unknown('model', name, shipped_models())}; as a hub id: {error}") from None
+    return source, repository + (f"@{revision}" if revision else ""), True
 
 
 def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, Any]) -> tuple[Any, Any]:
@@ -97,7 +102,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
     # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        with quiet_transformers(), _in_words(given):
+        with quiet_transformers(), in_words(given):
             check_config(Path(source), given)
             config = AutoConfig.from_pretrained(source, **options)
             _check_kind(config, given)
@@ -135,7 +140,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
 
 
 @contextmanager
-def _in_words(given: str) -> Iterator[None]:
+def in_words(given: str) -> Iterator[None]:
     """Whatever transformers, tokenizers and torch raise on a damaged folder, as a ForgetlabError."""
     from safetensors import SafetensorError
 
@@ -166,7 +171,8 @@ def _check_kind(config: Any, given: str) -> None:
         raise ForgetlabError(f"{given} is no model of text alone ({config.model_type}): {expected}")
 
 
-def _load_heads(model: Model, folder: Path) -> None:
+def load_heads(model: Model, folder: Path) -> None:
+    """Give a model the named heads that are saved in a folder. Raises ForgetlabError where they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -133,11 +133,15 @@ class Task(ABC):
 
     def scored(self, model: Model, limit: int | None = None) -> tuple[Scores, Tally | None]:
         """`score` and `tally` from the same forward passes."""
+        return self.scoring(model, lambda: self._scored(model, limit))
+
+    def scoring(self, model: Model, work: Callable[[], T]) -> T:
+        """`work()`, which asks the model about the test items, in eval mode; out of memory, with fewer rows at once."""
         with evaluating(model):
             while True:
                 try:
                     with torch.no_grad(), torch.inference_mode(not is_sharded(next(model.parameters()))):
-                        return self._scored(model, limit)  # FSDP writes into what the pass before has left
+                        return work()  # FSDP writes into what the pass before has left
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.rows_at_once == 1:
                         raise

@@ -40,9 +40,10 @@ class LanguageModel(Task):
         for batch in self.test_batches(model, limit):
             hidden, done = model.hidden(batch).flatten(0, 1), 0
             for some, targets in in_pieces(model, hidden[batch["places"]], batch["targets"]):
-                rows = batch["rows"][done : done + len(targets)]
+                own = slice(done, done + len(targets))
                 done += len(targets)
-                yield {"targets": targets, "rows": rows}, model.lm_logits(some).float()
+                at = batch["places"][own] % batch["input_ids"].shape[1]  # places in the text
+                yield {"targets": targets, "rows": batch["rows"][own], "at": at}, model.lm_logits(some).float()
             if "ends" in batch:
                 ends = torch.full_like(batch["ends"], model.tokenizer.eos_token_id)
                 for some, targets in in_pieces(model, hidden[batch["ends"]], ends):
