@@ -3,7 +3,7 @@
 python benchmarks/golden/peers.py [--venvs FOLDER] [--checkouts FOLDER] [--only NAME,…]
 Each peers/NAME_values.py runs in FOLDER/NAME/bin/python where that is there, else in this Python; a peer that is not
 installed is left out and named. Two are read from checkouts of their repositories. It writes
- results/golden-peers.{json,md}.
+results/golden-peers.{json,md}.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULT = HERE.parent / "results" / "golden-peers"
+# looked for and not run, with the reason
+ELSEWHERE = {
+    "evaluate 0.4.6": "its metrics are scripts on the hub, not in the package",
+    "asdfghjkl, centered-kernel-alignment": "PyPI has no packages of these names",
+    "lighteval 0.13.0, asdl 0.1.5": "not tried",
+}
 ASK = "import json, sys; sys.path[:0] = sys.argv[1:2]; import peers; print(json.dumps(peers.asked(sys.argv[2])))"
 
 
@@ -69,12 +75,9 @@ def table(peers: list[dict[str, Any]], absent: dict[str, str]) -> str:
         lines.append(
             "| " + " | ".join([f"`{row['name']}`", who, row["verdict"], says, *numbers]).replace("‖", "∥") + " |"
         )
-    lines += ["", "Numbers are of the first input on which the two part. " + _left_out(absent)]
-    return "\n".join(lines).strip()
-
-
-def _left_out(absent: dict[str, str]) -> str:
-    return "Not run here: " + "; ".join(f"{name} ({why})" for name, why in absent.items()) + "." if absent else ""
+    left = "; ".join(f"{name} ({why})" for name, why in (ELSEWHERE | absent).items())
+    lines += ["", f"Numbers are of the first input on which the two part. Not run: {left}."]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -84,11 +87,8 @@ def main() -> None:
     parser.add_argument("--only", help="names of peers, with commas between; the others' rows stay")
     given = parser.parse_args()
     known = sorted(file.stem.removesuffix("_values") for file in (HERE / "peers").glob("*_values.py"))
-    kept = (
-        json.loads(RESULT.with_suffix(".json").read_text(encoding="utf-8"))
-        if given.only and RESULT.with_suffix(".json").exists()
-        else {}
-    )
+    file = RESULT.with_suffix(".json")
+    kept = json.loads(file.read_text(encoding="utf-8")) if given.only and file.exists() else {}
     found, absent = kept.get("peers", {}), kept.get("absent", {})
     for name in given.only.split(",") if given.only else known:
         answer = run(name, given.venvs, given.checkouts)
@@ -98,7 +98,7 @@ def main() -> None:
                 store[name] = answer
         print(name, answer if isinstance(answer, str) else len(answer["rows"]), flush=True)
     found = dict(sorted(found.items()))
-    RESULT.with_suffix(".json").write_text(
+    file.write_text(
         json.dumps({"peers": found, "absent": absent}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
     text = table(list(found.values()), absent)

@@ -29,7 +29,7 @@ def golden() -> list[dict[str, Any]]:
 
 
 def check(module: Any) -> list[dict[str, Any]]:
-    """One row a value: {"name", "verdict", "says", "got", "expected"}, of the case that says most where it differs."""
+    """One row a value, of its first case that differs: {"name", "verdict", "says", "got", "expected"}."""
     return [_row(value, getattr(module, value["name"], None)) for value in golden()]
 
 

@@ -115,7 +115,7 @@ def _after(
     told, gated = [], []
     for task in tasks:
         before, after = found[BEFORE][task.name], found[title][task.name]
-        change = changed(task, before, after)
+        change = changed(task, before, after, limit)
         if task.name in allowed:
             gated.append((change, allowed[task.name]))
         told.append(

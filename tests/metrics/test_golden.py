@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_every_convention_and_mistake_is_told_from_the_others(value: dict[str, A
 
 
 def test_published_and_textbook_numbers() -> None:
-    """Known without the kit: the matrix of FORMULAS, ln 3, 15 → 45, McNemar's counts, two lines of arithmetic."""
+    """Known without the kit: the matrix of FORMULAS, ln 3, 15 → 45, answers all guessed."""
     formula = {value.name: value.exact for value in make.VALUES}
     R = make.read([[0.9, 0.1, 0.1], [0.95, 0.8, 0.1], [0.7, 0.75, 0.85]])
     assert (float(formula["backward_transfer"](R=R)), float(formula["forgetting_measure"](R=R))) == (-0.125, 0.15)
@@ -55,7 +56,8 @@ def test_published_and_textbook_numbers() -> None:
     assert make.plain(formula["knowledge_flips"](before=before, after=after, options=4))["lost"] < 0.01
 
 
-def test_forgetlab_agrees_with_all_that_it_offers() -> None:
+def test_forgetlab_agrees_with_all_that_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(KIT)  # which puts sys.path back afterwards
     done = {row["name"]: row["verdict"] for row in run.check(run.load(str(KIT / "forgetlab_values.py")))}
     assert {name for name, verdict in done.items() if verdict != run.OK} == {"flips_above_guessing"}
     assert done["flips_above_guessing"] == run.ABSENT
@@ -74,15 +76,13 @@ def _answering(value: dict[str, Any], says: str) -> Any:
 
 
 def test_every_known_mistake_and_convention_is_named() -> None:
-    kinds: dict[str, set[str]] = {}
-    for value in GOLDEN:
-        for says, kind in value["others"].items():
-            kinds.setdefault(says, set()).add(kind)
-    for says, kind in kinds.items():
+    kinds = {value["name"]: value["others"] for value in GOLDEN}
+    for says in {says for others in kinds.values() for says in others}:
         rows = [row for row in run.check(mistaken(says)) if row["verdict"] != run.ABSENT]
         assert rows
-        assert {row["says"] for row in rows} == {says}
-        assert {row["verdict"] for row in rows} <= {run.OTHER if "convention" in kind else "", run.DIFFERS}
+        for row in rows:
+            word = run.OTHER if kinds[row["name"]][says] == "convention" else run.DIFFERS
+            assert (row["says"], row["verdict"]) == (says, word)
 
 
 WRONG = """
@@ -130,7 +130,8 @@ def matthews(labels, predictions):
 def test_the_runner_says_what_is_wrong_with_a_wrong_file(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG, encoding="utf-8")
     command = [sys.executable, str(KIT / "run.py"), str(tmp_path / "wrong.py")]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env={"PYTHONIOENCODING": "utf-8"})
+    env = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=env)
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert done.returncode == 1, done.stderr
     assert said["average_accuracy"] == "agrees"
@@ -144,6 +145,23 @@ def test_the_runner_says_what_is_wrong_with_a_wrong_file(tmp_path: Path) -> None
     assert said["flips"].startswith("differs: by 1, and it is none of the known others")
     assert said["forward_transfer"] == "error: ValueError: no baseline is known"
     assert said["matthews"] == said["entity_f1"] == "not offered"
+
+
+def test_the_recorded_table_is_of_these_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(KIT)  # as when it runs as a script
+    from benchmarks.golden.peers import RESULT, table
+
+    recorded = json.loads(RESULT.with_suffix(".json").read_text(encoding="utf-8"))
+    values = {value["name"]: value for value in GOLDEN}
+    for peer in recorded["peers"].values():
+        for row in peer["rows"]:
+            value = values[row["name"]]
+            case = next(case for case in value["cases"] if case["expected"] == row["expected"])
+            if row["verdict"] != run.OK:
+                kind = run.OTHER if value["others"][row["says"]] == "convention" else run.DIFFERS
+                assert (row["verdict"], run._same(row["got"], case["others"][row["says"]])) == (kind, True)
+    written = RESULT.with_suffix(".md").read_text(encoding="utf-8")
+    assert written == table(list(recorded["peers"].values()), recorded["absent"]) + "\n"
 
 
 def test_the_runner_needs_numpy_alone() -> None:

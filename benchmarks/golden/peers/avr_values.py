@@ -8,9 +8,9 @@ from table_model import table_model
 
 PEER = "avr-cl"
 NOTES = {
-    "forgetting_measure": "`ff` of avr.run.compute_metrics",
+    "forgetting_measure": "`ff` of avr.run.compute_metrics, which its documentation does not define",
     "perplexity": "avr.verify.compute_ppl, its chat layout taken away so that it sees the text alone; "
-    "it serves as a ratio before and after",
+    "serves as a ratio before and after, and comes closer the longer the texts are",
 }
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 PEER = "laplace-torch"
 NOTES = {
-    "fisher_exact": "BackPackGGN.diag, documented as a sum over the batch",
-    "fisher_empirical": "BackPackEF.diag, documented as a sum over the batch",
+    "fisher_exact": "BackPackGGN.diag with its summed loss: the precision of a posterior adds up over the data",
+    "fisher_empirical": "BackPackEF.diag with its summed loss",
 }
 
 
