@@ -19,6 +19,7 @@ from forgetlab.metrics.retention import on
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.answers import Preferences
+from forgetlab.tasks.on_policy import OnPolicy
 from forgetlab.tasks.probes import Choices, KShot, MinimalPairs
 
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -43,8 +44,11 @@ def parts(task: Task, model: Model, limit: int | None, tokens: Tokens) -> Parts:
     return Parts(with_rare(torch.tensor(own), tokens.token), quarter)
 
 
-def changed(task: Task, before: Outcome, after: Outcome) -> Change | None:
-    """The paired change of the main score; None where it is no function of sums over items."""
+def changed(task: Task, before: Outcome, after: Outcome, limit: int | None = None) -> Change | None:
+    """The paired change of the main score; None where it is no function of sums over items.
+
+    Several answers to one prompt are one item: they go together.
+    """
     if before.tally is None or after.tally is None:
         return None
     return change(
@@ -53,6 +57,7 @@ def changed(task: Task, before: Outcome, after: Outcome) -> Change | None:
         task.metric,
         scale=task.scale,
         higher_is_better=task.higher_is_better,
+        groups=task.sample(limit) // task.tries if isinstance(task, OnPolicy) else None,
     )
 
 

@@ -132,6 +132,7 @@ def test_what_cannot_work_is_refused_before_torch_is_loaded(tmp_path: Path) -> N
         "say what to watch": ["hub/one", "hub/other"],
         "--limit must be a whole number above 0, got 0": [*pair, "--limit", "0"],
         "--within must be between 0 and 1, got 2.0": [*pair, "--within", "2"],
+        "--within 'little' is no budget; expected points": [*pair, "--within", "little"],
         "'abc' is no allowance": [*pair, "--allow", "entities=abc"],
         "thesis is no empty folder and holds no report": [*pair, "--out", "thesis"],
         "--repair mends one model, and 2 AFTERs are given": [*pair, "hub/other", "--repair", "mended"],

@@ -19,6 +19,7 @@ from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics import expected_calibration_error
+from forgetlab.metrics.evidence import Averaged
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
@@ -231,3 +232,17 @@ def test_a_task_that_the_model_cannot_do_is_refused(tuned: Path, tmp_path: Path)
     pair = Pair("tiny-bert", [str(tuned)], device="cpu")
     with pytest.raises(ForgetlabError, match="needs a causal language model"):
         heads.ready(pair, [task("writing")])
+
+
+def test_answers_to_one_prompt_are_no_items_of_their_own() -> None:
+    """Praise has 32 answers to each of nine prompts: what they say of other prompts is what nine items say."""
+    one, random = task("praise"), np.random.default_rng(0)
+    by_prompt = np.repeat(random.random((2, len(one.test))), one.items() // len(one.test), axis=1)
+    rewards = torch.from_numpy(np.stack([by_prompt, np.ones_like(by_prompt)], axis=-1))
+    before, after = (
+        Outcome({"name": "praise", "metric": "reward"}, {}, Tally(("reward", "one"), part)) for part in rewards
+    )
+    found = changed(one, before, after)
+    assert found is not None
+    assert isinstance(found.test, Averaged)
+    assert found.test.freedom == pytest.approx(len(one.test) - 1)
