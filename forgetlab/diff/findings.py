@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -16,6 +15,7 @@ from forgetlab.diff.schema import CalibrationFound, ChangeFound, PartFound, Task
 from forgetlab.diff.words import CLASSES, RULES, classes, with_rare
 from forgetlab.metrics.language import calibration_gap
 from forgetlab.metrics.paired import Change, change, flips, verdict
+from forgetlab.metrics.retention import on
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.answers import Preferences
@@ -122,7 +122,8 @@ def told(found: Change) -> ChangeFound:
 
 def _untold(task: Task, before: Outcome, after: Outcome) -> ChangeFound:
     old, new = before.scores[task.metric], after.scores[task.metric]
-    loss = math.log(new / old) if task.scale == "ratio" else (old - new if task.higher_is_better else new - old)
+    worse = float(on(task.scale, new) - on(task.scale, old))
+    loss = -worse if task.higher_is_better else worse
     return {"before": old, "after": new, "loss": loss, "low": None, "high": None, "smallest": None}
 
 

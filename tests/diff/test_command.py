@@ -168,3 +168,17 @@ def test_what_the_models_and_data_do_not_allow_is_said_in_a_line(
     assert said in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "forgetlab-diff").exists()
+
+
+@pytest.mark.slow
+def test_it_opens_the_model_and_writes_a_repair_with_its_diff(tuned: Path, tmp_path: Path, call: Called) -> None:
+    status, said, _ = call("tiny-bert", str(tuned), "--new", "register", "--watch", "entities", "--limit", "60",
+                           "--where", "--repair", "mended", "--within", "0.5", "--out", "there")  # fmt: skip
+    assert status == 0
+    found = json.loads((tmp_path / "there" / "diff.json").read_text())
+    first, *rest = found["afters"]
+    assert first["where"]["layers"]
+    assert [one["task"] for one in first["reach"]] == ["entities"]
+    assert (first["repair"]["chosen"] is not None) == (tmp_path / "mended" / "config.json").is_file() == bool(rest)
+    assert "where: how far the weights moved" in said
+    assert Page((tmp_path / "there" / "report.html").read_text()).open == []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForSequenceClassification
 
 from forgetlab import load, task
 from forgetlab.diff import heads
@@ -23,6 +24,7 @@ from forgetlab.metrics.evidence import Averaged
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.suites import MatthewsClassification
@@ -246,3 +248,23 @@ def test_answers_to_one_prompt_are_no_items_of_their_own() -> None:
     assert found is not None
     assert isinstance(found.test, Averaged)
     assert found.test.freedom == pytest.approx(len(one.test) - 1)
+
+
+def test_after_answers_by_the_classifier_that_transformers_trained(tmp_path: Path) -> None:
+    new = task("sentiment")
+    names = {i: label.upper() for i, label in enumerate(reversed(new.labels))}  # type: ignore[attr-defined]
+    theirs = moved(
+        AutoModelForSequenceClassification.from_pretrained(model_folder("tiny-bert"), num_labels=2, id2label=names)
+    ).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    after = str(tmp_path / "theirs")
+    pair = Pair("tiny-bert", [after], device="cpu")
+    notes = heads.ready(pair, [new], new)
+    assert any("answers by the classifier in its own folder" in note for note in notes)
+    found = outcomes(pair, [new], LIMIT)[after]["sentiment"]
+    rows = new.sample(LIMIT).tolist()
+    with torch.no_grad():
+        batch = pair.model.tokenizer([new.test.texts[i] for i in rows], padding=True, return_tensors="pt")
+        said = [names[i].lower() for i in theirs(**batch).logits.argmax(-1).tolist()]
+    assert found.said == said
+    assert len({*said}) == 2
