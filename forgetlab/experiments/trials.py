@@ -138,7 +138,7 @@ def old_share(methods: str) -> float:
     >>> old_share("replay:ratio=0.3+l2sp"), old_share("none")
     (0.3, 0.0)
     """
-    return sum(one.ratio for one in make_methods(methods, None) if isinstance(one, Replay))
+    return sum((one.ratio for one in make_methods(methods, None) if isinstance(one, Replay)), 0.0)
 
 
 def _rise(task: TaskFacts, first: PlainRecord, last: PlainRecord) -> float | None:
