@@ -163,15 +163,12 @@ class Bench:
             lambda pair: reach(pair, "after", self.task, LIMIT, against=self.against, thorough=thorough),
         )
 
-    def costs(self, kind: str) -> bool:
-        """Whether such damage reaches what the task uses: a masked model's LM head is no named head."""
+    def uses(self, kind: str) -> bool:
+        """Whether the task uses what such damage changes: the backbone, or its own head."""
         after = damaged(self.before, kind, 0)
-        lost = [name for name, weight in after.items() if not torch.equal(weight, self.before[name])]
-        head = f"heads.{getattr(self.task, 'head', '')}."
-        return any(not name.startswith("heads.") or name.startswith(head) for name in lost if self._reads(name))
-
-    def _reads(self, name: str) -> bool:
-        return "predictions" not in name or self.task.kind == "masked-lm"
+        changed = [name for name, weight in after.items() if not torch.equal(weight, self.before[name])]
+        heads = ("predictions",) if self.task.kind == "masked-lm" else (f"heads.{getattr(self.task, 'head', '')}.",)
+        return any(not re.search(r"predictions|heads", name) or any(h in name for h in heads) for name in changed)
 
     def planted(self, kind: str, seed: int) -> tuple[ReachFound, int]:
         """What is said of damage that costs enough, and how often it had to be drawn."""
@@ -192,7 +189,7 @@ class Bench:
 
 def row(kind: str, benches: list[Bench], seeds: range) -> dict[str, Any]:
     """One kind of damage over the seeds, each on the next of the tasks that it can hurt."""
-    able = [bench for bench in benches if bench.costs(kind)]
+    able = [bench for bench in benches if bench.uses(kind)]
     founds = [able[seed % len(able)].planted(kind, seed) for seed in seeds]
     said = Counter(found["verdict"] for found, _ in founds)
     shares = sorted(found["recovered"][0] for found, _ in founds if found["recovered"])

@@ -109,8 +109,9 @@ def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     assert back["layer 1"]["alone"] == back["layer 1"]["up_to"] == scores["before"] == found["before"]
     assert back["layer 0"]["alone"] == back["layer 0"]["up_to"] == scores[pair.names[1]] == found["after"]
     assert back["layer 1"]["restored"] == pytest.approx(1)
-    again = reach(pair, pair.names[1], one, 96)
-    assert again == found  # the training in between has left nothing behind, in no head either
+    assert (
+        reach(pair, pair.names[1], one, 96) == found
+    )  # the training in between has left nothing behind, in no head either
     lines = reach_lines(found)
     assert lines[0].startswith("acceptability: overwritten (")
     assert any("layer 1, 100 % of the loss" in line for line in lines)
