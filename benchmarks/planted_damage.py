@@ -93,7 +93,7 @@ def permuted(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def scaled(weight: Tensor, generator: torch.Generator) -> Tensor:
-    return weight * (2.0 * torch.randn(weight.shape, generator=generator)).exp()
+    return weight * (3.0 * torch.randn(weight.shape, generator=generator)).exp()
 
 
 def flipped(weight: Tensor, generator: torch.Generator) -> Tensor:

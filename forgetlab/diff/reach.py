@@ -231,19 +231,19 @@ def _interval(draws: Tensor) -> tuple[float, float]:
 
 def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFound:
     """The verdict, from intervals over the items, the same ones for all models (paired bootstrap)."""
-    whose = {"before": before, "after": after, "control": control}
+    sides = {"before": before, "after": after, "control": control}
     tallies = {"before": before.own, "after": after.own}
-    tallies |= {f"refit {who}": one.refit for who, one in whose.items()}
+    tallies |= {f"refit {who}": one.refit for who, one in sides.items()}
     if after.relearned is not None:
-        tallies |= {f"relearned {who}": one.relearned for who, one in whose.items() if one.relearned is not None}
+        tallies |= {f"relearned {who}": one.relearned for who, one in sides.items() if one.relearned is not None}
     items = torch.stack([tally.items for tally in tallies.values()])
     points, draws = task.main_score(items.sum(1)), task.main_score(resampled(items))
     score = dict(zip(tallies, points.tolist(), strict=True))
     found = _untold(task, "")
     found["before"], found["after"] = score["before"], score["after"]
-    found["refit"] = {who: score[f"refit {who}"] for who in whose}
+    found["refit"] = {who: score[f"refit {who}"] for who in sides}
     if after.relearned is not None:
-        found["relearned"] = {who: score[f"relearned {who}"] for who in whose}
+        found["relearned"] = {who: score[f"relearned {who}"] for who in sides}
     if not torch.isfinite(points).all():
         found["why"] = "not every score is a finite number"
         return found
@@ -256,7 +256,9 @@ def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFou
     if _interval(loss)[0] <= SMALL:
         found["why"] = NO_LOSS
     elif _interval(room)[0] <= 0:
-        found["why"] = "a readout fitted on a model that never knew it does as well"
+        left = good["after"][0] > good["refit control"][0]
+        whose = "what AFTER can do is" if left else "a readout fitted on a model that never knew it is"
+        found["why"] = f"{whose} as good as a readout fitted on BEFORE"
     elif _interval(rest)[0] > 0:
         found["verdict"], found["why"] = "unreadable", f"a readout fitted anew brings back {told}"
     elif _interval(rest)[1] < 0:
