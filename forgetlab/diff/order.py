@@ -61,6 +61,8 @@ class Order:
         check_folder(self.out)
         if self.repair and len(self.afters) > 1:
             raise ForgetlabError(f"--repair mends one model, and {len(self.afters)} AFTERs are given: leave one")
+        if self.repair and not self.new:
+            raise ForgetlabError("--repair keeps the new score: say with --new FILE what AFTER was trained on")
         if self.repair:
             check_apart(self.repair, self.out, *(place for place in places if isinstance(place, Path)))
 

@@ -151,7 +151,7 @@ def _details(after: AfterFound, several: bool) -> str:
     if after.get("repair"):
         from forgetlab.diff.repair_shown import repair_html
 
-        text += repair_html(after["repair"])
+        text += f'<h2>Repair</h2><div class="wide">{repair_html(after["repair"])}</div>'
     return text
 
 

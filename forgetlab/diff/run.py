@@ -16,11 +16,11 @@ from forgetlab.diff import gate
 from forgetlab.diff.findings import changed, finding, parts
 from forgetlab.diff.heads import ready
 from forgetlab.diff.order import Order, numbered
-from forgetlab.diff.outcomes import Outcome, outcomes
+from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.pair import BEFORE, Pair
 from forgetlab.diff.schema import AfterFound, Diff
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments.saving import data_hashes
+from forgetlab.experiments.saving import hashes
 from forgetlab.metrics import paired
 from forgetlab.models.device import device_name
 from forgetlab.models.model import Model
@@ -40,6 +40,10 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     """
     start = time.perf_counter()
     pair = Pair(order.before, numbered(order.afters), device=order.device, dtype=cast(Any, order.dtype))
+    if order.repair:
+        from forgetlab.diff.repair_saved import check_repair_folder
+
+        check_repair_folder(pair, order.repair)
     tasks, new, notes = _tasks(order, pair.model)
     say("finding a head for every task", 0.0)
     notes += ready(pair, tasks, new)
@@ -51,19 +55,25 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     asked = len(pair.names) * len(tasks)
     done = iter(range(asked))
     found = outcomes(pair, tasks, order.limit, lambda text: say(text, 0.1 + 0.8 * next(done) / asked))
-    afters = [_after(pair, name, tasks, new, found, allowed, order.limit) for name in pair.names[1:]]
-    for after, name in zip(afters, pair.names[1:], strict=True):
-        _opened(order, pair, name, after, tasks, new, say)
+    afters = [_after(pair, name, name, tasks, new, found, allowed, order.limit) for name in pair.names[1:]]
+    verdict = gate.worst(after["gate"] for after in afters)
+    if order.where:
+        for after, name in zip(afters, pair.names[1:], strict=True):
+            say(f"{after['name']}: where it changed", 0.9)
+            _opened(after, pair, name, [task for task in tasks if task is not new], order.limit)
+    if order.repair:
+        say(f"{afters[0]['name']}: looking for a repair", 0.95)
+        afters += _repaired(order, pair, afters[0], tasks, new, found, allowed)
     return {
         "forgetlab": forgetlab.__version__,
         "before": pair.given(BEFORE),
         "parameters": sum(p.numel() for p in cast(Any, pair.model.body).parameters()),
         "afters": afters,
-        "gate": gate.worst(after["gate"] for after in afters),
+        "gate": verdict,
         "notes": list(dict.fromkeys([*pair.notes, *notes])),
         "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers", "safetensors", "numpy")}
         | {"Python": platform.python_version()},
-        "data": {task.name: data_hashes(task) for task in tasks},
+        "data": {task.name: hashes(task) for task in tasks},
         "machine": {"device": device_name(pair.model), "threads": torch.get_num_threads(), "dtype": order.dtype},
         "seconds": time.perf_counter() - start,
         "memory": peak_memory(),
@@ -95,6 +105,7 @@ def _tasks(order: Order, model: Model) -> tuple[list[Task], Task | None, list[st
 def _after(
     pair: Pair,
     name: str,
+    title: str,
     tasks: Sequence[Task],
     new: Task | None,
     found: Mapping[str, Mapping[str, Outcome]],
@@ -103,7 +114,7 @@ def _after(
 ) -> AfterFound:
     told, gated = [], []
     for task in tasks:
-        before, after = found[BEFORE][task.name], found[name][task.name]
+        before, after = found[BEFORE][task.name], found[title][task.name]
         change = changed(task, before, after)
         if task.name in allowed:
             gated.append((change, allowed[task.name]))
@@ -128,26 +139,40 @@ def _after(
     return {"name": pair.given(name), "lent": list(pair.lent[name]), "tasks": told, "gate": verdict}
 
 
-def _opened(
-    order: Order, pair: Pair, name: str, after: AfterFound, tasks: Sequence[Task], new: Task | None, say: Say
-) -> None:
-    """Add where it happened, and a repair, if they are asked for."""
-    watched = [task for task in tasks if task is not new]
-    if order.where:
-        from forgetlab.diff.reach import reach
-        from forgetlab.diff.where import where
+def _opened(after: AfterFound, pair: Pair, name: str, watched: Sequence[Task], limit: int | None) -> None:
+    """Add where it happened, and for each task that is lost whether it is only out of reach."""
+    from forgetlab.diff.reach import reach
+    from forgetlab.diff.where import where
 
-        say(f"{after['name']}: where it changed", 0.9)
-        after["where"] = where(pair, name, watched, order.limit)
-        lost = [one["facts"]["name"] for one in after["tasks"] if one["verdict"] == "lost" and one["role"] != "new"]
-        after["reach"] = [reach(pair, name, task, order.limit) for task in watched if task.name in lost]
-    if order.repair:
-        from forgetlab.diff.repair import repair
-        from forgetlab.diff.repair_saved import save_repaired
+    after["where"] = where(pair, name, watched, limit)
+    lost = [one["facts"]["name"] for one in after["tasks"] if one["verdict"] == "lost"]
+    after["reach"] = [reach(pair, name, task, limit) for task in watched if task.name in lost]
 
-        say(f"{after['name']}: looking for a repair", 0.95)
-        after["repair"] = repair(pair, name, watched, new, order.within, limit=order.limit)
-        save_repaired(pair, after["repair"], order.repair)
+
+def _repaired(
+    order: Order,
+    pair: Pair,
+    after: AfterFound,
+    tasks: Sequence[Task],
+    new: Task | None,
+    found: Mapping[str, Mapping[str, Outcome]],
+    allowed: Mapping[str, float],
+) -> list[AfterFound]:
+    """Add a repair, and save its model; returns the diff of that, if there is one."""
+    from forgetlab.diff.repair import repair
+    from forgetlab.diff.repair_saved import save_repaired
+
+    assert order.repair is not None
+    name = pair.names[1]
+    after["repair"] = mended = repair(
+        pair, name, [task for task in tasks if task is not new], new, order.within, limit=order.limit
+    )
+    if mended["alpha"] is None:
+        return []
+    title = str(save_repaired(pair, mended, order.repair))
+    both = {BEFORE: found[BEFORE], title: {task.name: outcome(task, pair.model, order.limit) for task in tasks}}
+    again = _after(pair, name, title, tasks, new, both, allowed, order.limit)
+    return [{**again, "name": title}]
 
 
 def peak_memory() -> float | None:

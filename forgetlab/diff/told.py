@@ -127,6 +127,7 @@ def sentence(task: TaskFound) -> str:
     told += "."
     smallest = math.inf if change["smallest"] is None else change["smallest"]
     if task["verdict"] == "not enough evidence":
+        told += " It may be more than is allowed, or less." if task["allowed"] is not None else ""
         told += " The smallest loss that this test could have shown is "
         told += "larger than any: it has too few items." if math.isinf(smallest) else f"{amount(smallest, on)}."
     return told
