@@ -201,7 +201,7 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 
     def score(*back: str) -> float:
         model = pair.between(after, lambda name, old, new: old if layer_of(name) in back else new)
-        return task.score(model, limit)[task.metric]
+        return min(task.score(model, limit)[task.metric], LARGEST)
 
     whole, none = (_good(task, torch.tensor(score(*back))) for back in (rows, ()))
     found = []
@@ -216,6 +216,7 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 
 MOST = 0.9  # share of the loss that a readout fitted anew must bring back for the skill to count as unreadable
 SMALL = 0.01  # points or nats: a smaller loss needs no explanation
+LARGEST = 1e300  # a perplexity above it counts as that, such as one that is infinite
 NO_LOSS = "no loss that these items can show"
 
 
@@ -237,15 +238,15 @@ def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFou
     if after.relearned is not None:
         tallies |= {f"relearned {who}": one.relearned for who, one in sides.items() if one.relearned is not None}
     items = torch.stack([tally.items for tally in tallies.values()])
-    points, draws = task.main_score(items.sum(1)), task.main_score(resampled(items))
+    points, draws = (task.main_score(sums).clamp(max=LARGEST) for sums in (items.sum(1), resampled(items)))
     score = dict(zip(tallies, points.tolist(), strict=True))
     found = _untold(task, "")
     found["before"], found["after"] = score["before"], score["after"]
     found["refit"] = {who: score[f"refit {who}"] for who in sides}
     if after.relearned is not None:
         found["relearned"] = {who: score[f"relearned {who}"] for who in sides}
-    if not torch.isfinite(points).all():
-        found["why"] = "not every score is a finite number"
+    if points.isnan().any() or draws.isnan().any():
+        found["why"] = "not every score is a number"
         return found
     good = dict(zip(tallies, _good(task, torch.cat([points.unsqueeze(1), draws], dim=1)), strict=True))
     loss = good["before"] - good["after"]  # the first is of the items themselves, the others of resampled ones

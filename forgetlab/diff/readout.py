@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from forgetlab.diff.heads import logistic
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.heads import Head
 from forgetlab.models.model import Model, evaluating
@@ -110,27 +110,10 @@ def test_features(model: Model, task: Task, limit: int | None) -> list[Tensor]:
         return [read(model, task, batch, model.hidden(batch)).float().cpu() for batch in batches]
 
 
-def logistic(x: Tensor, y: Tensor, classes: int) -> Readout:
-    """A logistic regression on frozen features, each scaled to unit variance.
-
-    x: (n, d), y: (n,) class numbers. Minimises Σ −log p(y|x) + ½‖W‖², as scikit-learn does by default.
-    """
-    x = x.double()
-    mean, scale = x.mean(0), x.std(0, correction=0).clamp_min(1e-9)
-    z = (x - mean) / scale
-    W = torch.zeros(x.shape[1], classes, dtype=torch.float64, requires_grad=True)
-    b = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([W, b], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (F.cross_entropy(z @ W + b, y, reduction="sum") + W.square().sum() / 2) / len(z)
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return lambda new: (((new.cpu().double() - mean) / scale) @ W.detach() + b.detach()).float()
+def read_out(x: Tensor, y: Tensor, classes: int) -> Readout:
+    """A logistic regression on frozen features x (n, d) and their (n,) class numbers y, as a head is learned."""
+    weight, bias = logistic(x.double(), y, classes)
+    return lambda new: (new.cpu().double() @ weight.T + bias).float()
 
 
 def stitch(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -176,6 +159,6 @@ def refitted(
     if not isinstance(task, Classification | Tagging):
         onto, own = stitch(fit.x, before.x), next(model.body.parameters())
         return scored_by(model, task, test, lambda x: model.lm_logits(onto(x).to(own)).float(), limit)
-    fits = [logistic(fit.x[rows], fit.targets[rows], len(task.labels)) for rows in drawn(fit, task)]
+    fits = [read_out(fit.x[rows], fit.targets[rows], len(task.labels)) for rows in drawn(fit, task)]
     tallies = [scored_by(model, task, test, one, limit) for one in fits]
     return Tally(tallies[0].columns, torch.stack([tally.items for tally in tallies]).mean(0))

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.planted_damage import DAMAGE, Bench, damaged, row, weights_of
 from forgetlab import load, task
+from forgetlab.diff.heads import ready
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.reach import reach, shuffled
-from forgetlab.diff.readout import logistic, stitch
+from forgetlab.diff.reach import reach, shuffled, standard
+from forgetlab.diff.readout import read_out, stitch
 from forgetlab.diff.where_shown import reach_html, reach_lines
 from forgetlab.models import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import MaskedLM
 from tests.conftest import small_model
 
@@ -27,7 +30,7 @@ def test_a_readout_of_labels_is_scikit_learn_s() -> None:
     x[:, 0] += y
     z = (x - x.mean(0)) / x.std(0)
     theirs = LogisticRegression(tol=1e-10, max_iter=1000).fit(z, y)
-    ours = logistic(torch.tensor(x), torch.tensor(y), 3)(torch.tensor(x)).softmax(-1)
+    ours = read_out(torch.tensor(x), torch.tensor(y), 3)(torch.tensor(x)).softmax(-1)
     assert ours.numpy() == pytest.approx(theirs.predict_proba(z), abs=1e-4)
 
 
@@ -101,7 +104,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 @pytest.mark.slow
 def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     one = task("acceptability")
-    found = reach(pair, pair.names[1], one, 96)
+    against = standard(pair, one, 96)
+    found = reach(pair, pair.names[1], one, 96, against=against)
     assert found["verdict"] == "overwritten"
     back = {each["layer"]: each for each in found["put_back"]}
     assert [*back] == ["embeddings", "layer 0", "layer 1", "layer 2", "acceptability head"]
@@ -116,6 +120,21 @@ def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     assert lines[0].startswith("acceptability: overwritten (")
     assert any("layer 1, 100 % of the loss" in line for line in lines)
     assert "<h3>acceptability: overwritten</h3>" in reach_html([found])
+
+
+def test_the_classifier_of_transformers_is_read_too(tmp_path: Path) -> None:
+    one, source = task("acceptability"), model_folder("tiny-bert")
+    for place, seed in (("before", 0), ("after", 1)):
+        torch.manual_seed(seed)
+        names = dict(enumerate(one.labels))
+        body = transformers.AutoModelForSequenceClassification.from_pretrained(source, id2label=names)
+        body.save_pretrained(tmp_path / place)
+        load("tiny-bert").tokenizer.save_pretrained(tmp_path / place)
+    both = Pair(str(tmp_path / "before"), [str(tmp_path / "after")], device="cpu")
+    ready(both, [one])
+    found = reach(both, both.names[1], one, 32, thorough=False)
+    assert found["refit"]["before"] == found["refit"]["after"]  # the same backbone, whatever the classifiers
+    assert found["before"] != found["after"]
 
 
 def said(pair: Pair, one: object) -> str:
