@@ -112,7 +112,7 @@ def reach(
     look = _look(pair.become(after), task, limit, thorough)
     refit = refitted(pair.become("before"), task, look.fit, look.test, against.fit, limit)
     found = _judged(task, against.before, Shown(look.own, refit, look.relearned), against.control)
-    if thorough and found["why"] != NO_LOSS:
+    if thorough and found["why"] not in (NO_LOSS, NO_NUMBER):
         found["put_back"] = _put_back(pair, after, task, min(limit or LAYERS_LIMIT, LAYERS_LIMIT))
     return found
 
@@ -203,12 +203,16 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
         model = pair.between(after, lambda name, old, new: old if layer_of(name) in back else new)
         return min(task.score(model, limit)[task.metric], LARGEST)
 
-    whole, none = (_good(task, torch.tensor(score(*back))) for back in (rows, ()))
+    whole, none = (_good(task, torch.tensor(score(*back), dtype=torch.float64)) for back in (rows, ()))
     found = []
     for i, layer in enumerate(rows):
         alone, up_to = score(layer), score(*rows[: i + 1])
-        restored = (_good(task, torch.tensor(alone)) - none) / (whole - none)
-        found.append(PutBack(layer=layer, alone=alone, up_to=up_to, restored=float(restored)))
+        restored = (
+            float((_good(task, torch.tensor(alone, dtype=torch.float64)) - none) / (whole - none))
+            if whole > none
+            else 0.0
+        )
+        found.append(PutBack(layer=layer, alone=alone, up_to=up_to, restored=restored))
     return found
 
 
@@ -217,7 +221,7 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 MOST = 0.9  # share of the loss that a readout fitted anew must bring back for the skill to count as unreadable
 SMALL = 0.01  # points or nats: a smaller loss needs no explanation
 LARGEST = 1e300  # a perplexity above it counts as that, such as one that is infinite
-NO_LOSS = "no loss that these items can show"
+NO_LOSS, NO_NUMBER = "no loss that these items can show", "not every score is a number"
 
 
 def _good(task: Task, scores: Tensor) -> Tensor:
@@ -246,7 +250,7 @@ def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFou
     if after.relearned is not None:
         found["relearned"] = {who: score[f"relearned {who}"] for who in sides}
     if points.isnan().any() or draws.isnan().any():
-        found["why"] = "not every score is a number"
+        found["why"] = NO_NUMBER
         return found
     good = dict(zip(tallies, _good(task, torch.cat([points.unsqueeze(1), draws], dim=1)), strict=True))
     loss = good["before"] - good["after"]  # the first is of the items themselves, the others of resampled ones
