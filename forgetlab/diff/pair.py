@@ -102,7 +102,8 @@ class Pair:
 
     def _now(self, which: str, heads: Mapping[str, Head]) -> Model:
         model = self.model
-        model.heads = nn.ModuleDict({name: head.to(model.device) for name, head in heads.items()})
+        copies = {name: copy.deepcopy(head).to(model.device) for name, head in heads.items()}  # trained, they stay ours
+        model.heads = nn.ModuleDict(copies)
         model.requires_grad_(True).zero_grad()
         model.eval()
         model.remember()

@@ -27,17 +27,20 @@ ACROSS = {
 
 
 def loss_figure(found: Diff) -> Figure:
-    """The loss of every task with its 95 % interval, what was allowed, and the smallest that could have been shown."""
+    """The loss of every watched task with its 95 % interval, what was allowed, and the smallest it could have shown.
+
+    The new task, which gains more than others lose, stands here only where it is alone.
+    """
     afters = found["afters"][:MOST]
-    scales = [s for s in ACROSS if any(_scale(task) == s for task in afters[0]["tasks"])]
-    counts = [sum(_scale(task) == s for task in afters[0]["tasks"]) for s in scales]
+    own = [[task for task in after["tasks"] if task["role"] != "new"] or after["tasks"] for after in afters]
+    scales = [s for s in ACROSS if any(_scale(task) == s for task in own[0])]
+    counts = [sum(_scale(task) == s for task in own[0]) for s in scales]
     each = 0.26 * len(afters) + 0.2
     figure = _figure(each * sum(counts) + 1.0 * len(scales) + 0.9)
     grid = figure.subplots(len(scales), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 0.2 for n in counts]})
     for ax, scale in zip(grid[:, 0], scales, strict=True):
-        tasks = [[task for task in after["tasks"] if _scale(task) == scale] for after in afters]
-        _forest(ax, tasks, scale)
-    drawn = [task for after in afters for task in after["tasks"]]
+        _forest(ax, [[task for task in tasks if _scale(task) == scale] for tasks in own], scale)
+    drawn = [task for tasks in own for task in tasks]
     marks = [Line2D([], [], color=INK, marker="o", lw=2, ms=7, label="loss, 95 % interval")]
     if any(_finite(task["change"]["smallest"]) for task in drawn):
         text = "smallest loss that could have been shown"

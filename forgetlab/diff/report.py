@@ -17,8 +17,9 @@ from forgetlab.experiments.report import STYLE, put
 
 SHOWN = 12  # items of a task in the page; diff.json has 200
 CAPTIONS = {
-    "loss": "How much worse each task is, with its 95 % interval over the test items. An interval that lies right of "
-    "the line is a loss; the grey mark is the smallest true loss that four of five such tests would have shown.",
+    "loss": "How much worse each watched task is, with its 95 % interval over the test items. An interval that lies "
+    "right of the line is a loss; the grey mark is the smallest true loss that four of five such tests would have "
+    "shown.",
     "flips": "Items that were right before and are wrong after, and the reverse, as shares of all; hatched: as many as "
     "guessing alone would flip.",
     "parts": "How many times higher the perplexity is, by class of word and by place in the text, with 95 % intervals.",
@@ -31,7 +32,8 @@ HOW_TO_READ = (
     "kind can fare otherwise.",
     "<b>lost</b>: more was lost than is allowed (than nothing, where nothing is said), with 5 % chance of a false "
     "alarm; <b>fine</b>: no more was lost than is allowed, with 5 % chance of a miss; <b>not enough evidence</b>: "
-    "neither can be said: score more items.",
+    "neither can be said: score more items. A verdict asks one side only, so that the interval of a loss may just "
+    "reach over the line.",
     "<b>Items lost and gained</b>: right before and wrong after, and the reverse. Of tags the items are entities, of "
     "perplexities passages, which only count as worse or better.",
     "<b>Calibration</b>: the mean gap between how sure a model is and how often it is right; 0 is best.",
@@ -102,6 +104,7 @@ def _page(found: Diff, images: Mapping[str, bytes], alts: Mapping[str, str]) -> 
 <body><h1>{title}</h1>
 <p>{escape(what)}</p>
 {gate}
+{_summary(found) if several else ""}
 {"".join(_table(after, several) for after in found["afters"])}
 {figures}
 {"".join(_details(after, several) for after in found["afters"])}
@@ -113,6 +116,14 @@ def _page(found: Diff, images: Mapping[str, bytes], alts: Mapping[str, str]) -> 
 <code>diff.json</code>; <code>diff.md</code> is a table for a pull request.</p>
 </body></html>
 """
+
+
+def _summary(found: Diff) -> str:
+    head, *rows = told.summary(found)
+    lines = ["".join(f"<th scope=col>{escape(name)}</th>" for name in head)]
+    for name, *cells in rows:
+        lines.append(f"<th scope=row>{escape(name)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    return f"<h2>Loss of each</h2>{_wide(lines)}"
 
 
 def _table(after: AfterFound, several: bool) -> str:

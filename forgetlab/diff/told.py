@@ -21,7 +21,7 @@ GATES = {
 
 def lines(found: Diff) -> list[str]:
     """The terminal's table, one row a task, and what it says in plain words."""
-    text = []
+    text = [*_table(summary(found), 1), ""] if len(found["afters"]) > 1 else []
     for after in found["afters"]:
         text += [f"{found['before']} → {after['name']}", *_table([HEAD, *map(row, after["tasks"])]), ""]
         text += [part for line in said(after) for part in _filled(line)]
@@ -46,6 +46,22 @@ def _more(after: AfterFound) -> list[str]:
 
         text += repair_lines(after["repair"])
     return text
+
+
+def summary(found: Diff) -> list[list[str]]:
+    """Of several AFTERs a row each: the loss of every task, "?" where it cannot be told from none, and the gate."""
+    tasks = found["afters"][0]["tasks"]
+    rows = [["loss of", *(row(task)[0] for task in tasks), *(["gate"] if found["gate"] else [])]]
+    for after in found["afters"]:
+        cells = [_doubted(task) for task in after["tasks"]]
+        rows.append([after["name"], *cells, *([after["gate"] or ""] if found["gate"] else [])])
+    return rows
+
+
+def _doubted(task: TaskFound) -> str:
+    change = task["change"]
+    sure = change["low"] is not None and change["high"] is not None and (change["low"] > 0 or change["high"] < 0)
+    return amount(change["loss"], task["facts"].get("scale", "points")) + ("" if sure else "?")
 
 
 def row(task: TaskFound) -> tuple[str, ...]:
@@ -85,6 +101,8 @@ def amount(loss: float | None, scale: str) -> str:
         return "without end" if loss > 0 else "−without end"
     if scale == "ratio":
         factor = math.exp(min(loss, 700.0))
+        if factor < 0.01:
+            return f"×1/{1 / factor:,.0f}" if factor else "×0"
         return f"×{factor:.3f}" if 0.98 < factor < 1.02 else f"×{number(factor)}"
     return f"{round(loss, 3) + 0:.3f}".replace("-", "−")
 
@@ -120,10 +138,11 @@ def sentence(task: TaskFound) -> str:
         lower = ((change["loss"] or 0.0) >= 0) == facts.get("higher_is_better", True)
         told += f"Its {metric} is {loss.lstrip('−')} {'lower' if lower else 'higher'} ({_ends(change)})"
     if flips and (flips["lost"] or flips["gained"]):
-        told += f"; {flips['lost']} {task['counted']} lost, {flips['gained']} gained"
+        n = sum(flips[name] for name in ("both", "lost", "gained", "neither"))
+        told += f"; {flips['lost']} of {n} {task['counted']} lost, {flips['gained']} gained"
         if flips["lost_by_guessing"] >= 1:
-            told += f", of which guessing alone explains up to {flips['lost_by_guessing']:.0f} and "
-            told += f"{flips['gained_by_guessing']:.0f}"
+            told += f" (guessing alone flips up to {flips['lost_by_guessing']:.0f} and "
+            told += f"{flips['gained_by_guessing']:.0f})"
     told += "."
     smallest = math.inf if change["smallest"] is None else change["smallest"]
     if task["verdict"] == "not enough evidence":
@@ -146,6 +165,10 @@ def markdown(found: Diff) -> str:
     text = [f"### What the fine-tune cost {found['before']}", ""]
     if found["gate"]:
         text += [f"**{GATES[found['gate']].capitalize()}.**", ""]
+    if len(found["afters"]) > 1:
+        head, *rest = summary(found)
+        text += [_row([_cell(name) for name in head]), _row(["---", *["---:"] * (len(head) - 1)])]
+        text += [_row([_cell(cell) for cell in cells]) for cells in rest] + [""]
     for after in found["afters"]:
         if len(found["afters"]) > 1:
             text += [f"#### {_cell(after['name'])}" + (f": {after['gate']}" if after["gate"] else ""), ""]
@@ -172,7 +195,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(rows: Sequence[Sequence[str]], words: int = 2) -> list[str]:
+    """Aligned columns; numbers, which stand to the right, begin after the first `words` columns."""
     split = [[wrapped(cell, 24) if i == 0 else [cell] for i, cell in enumerate(cells)] for cells in rows]
     widths = [max(len(line) for cells in split for line in cells[i]) for i in range(len(rows[0]))]
     text = []
@@ -181,7 +205,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
             parts = [cell[k] if k < len(cell) else "" for cell in cells]
             text.append(
                 "  ".join(
-                    part.rjust(n) if 2 <= i <= 7 else part.ljust(n)
+                    part.rjust(n) if words <= i <= 7 else part.ljust(n)
                     for i, (part, n) in enumerate(zip(parts, widths, strict=True))
                 ).rstrip()
             )

@@ -8,19 +8,22 @@ All numbers may be arrays, of many test sets at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forgetlab.metrics.uncertainty import resampled
+
 Array = NDArray[np.float64]
 Many = float | Array  # one test set, or an array of many
 
 Z95 = 1.644854  # 95 % of a normal distribution lies below
-Z80 = 0.841621
+POWER = 0.8
 HALVINGS = 50
 SMALL = 1e-12
+SMALLEST = 1e-200
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,10 @@ class Flipped:
         return (self.lost - self.gained) / self.n
 
     def z(self, loss: Many) -> Any:
+        if isinstance(loss, (int, float)) and abs(loss) >= 1:  # no more can be lost, nor gained
+            return np.full(np.shape(self.loss), -math.copysign(math.inf, loss))[()]
         plain, corrected = (tango(self.lost, self.gained, self.n, loss, skewed) for skewed in (False, True))
-        return np.where(np.abs(plain) < np.abs(corrected), plain, corrected)[()]
+        return _nearer(plain, corrected)[()]
 
     def end(self, z: float) -> Any:
         low = np.full(np.shape(self.loss), -1.0)
@@ -57,16 +62,17 @@ class Flipped:
 
     def smallest(self) -> float:
         """The smallest loss that is found with 80 % power, where as many are gained as here: exact, by binomials."""
-        return _smallest_flipped(float(self.gained), self.n)
+        return _smallest(float(self.gained), self.n)
 
 
 @dataclass(frozen=True)
 class Averaged:
     """A loss that is a function of means over items, with the standard error of its jackknife.
 
-    z is Student's t after Hall's (1992) cubic transformation, without which a few heavy items make one end too near
-    and the other too far. freedom: degrees of freedom. skew: Σu³ / (Σu²)^1.5 of the items' shares u in the loss.
-    bound: no loss is larger, up or down. An error of 0: the items are the same before and after.
+    z is Student's t, as it is and after Hall's (1992) cubic transformation, which corrects it for the skewness that a
+    few heavy items leave: of the two the one nearer to 0, which claims less. freedom: degrees of freedom.
+    skew: Σu³ / (Σu²)^1.5 of the items' shares u in the loss. bound: no loss is larger, up or down.
+    An error of 0: each item is the same before and after, or moves alike.
     """
 
     loss: Many
@@ -80,7 +86,7 @@ class Averaged:
             t = np.nan_to_num((np.asarray(self.loss) - loss) / self.error, posinf=np.inf, neginf=-np.inf)
             k = _away(self.skew)
             hall = ((1 + k * t / 3) ** 3 - 1) / k + k / 6  # t + k t²/3 + k² t³/27 + k/6
-            return _normal_of(np.where(np.isfinite(hall), hall, t), self.freedom)[()]
+            return _normal_of(_nearer(t, np.where(np.isfinite(hall), hall, t)), self.freedom)[()]
 
     def end(self, z: float) -> Any:
         with np.errstate(invalid="ignore"):
@@ -88,14 +94,60 @@ class Averaged:
         return np.clip(found, -self.bound, self.bound)[()]
 
     def t(self, z: float) -> Any:
-        """The t of which Hall's transformation is the quantile of Student's t that z is of a normal distribution."""
-        k = _away(self.skew)
-        return 3 / k * (np.cbrt(1 + k * (_student_of(z, self.freedom) - k / 6)) - 1)
+        """How many standard errors away from the loss the end at z lies."""
+        t, k = _student_of(z, self.freedom), _away(self.skew)
+        hall = 3 / k * (np.cbrt(1 + k * (t - k / 6)) - 1)
+        return np.maximum(t, hall) if z > 0 else np.minimum(t, hall)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A loss and how much of it comes from each item: (..., n), centred; and the items' weights.
+
+    Degrees of freedom: (Σw²)² / Σw⁴ − 1, which is n − 1 for items of one weight (Satterthwaite 1946).
+    added: squares of two more items, one lost and one gained, which leave the error a width where nothing changed.
+    """
+
+    loss: Array
+    of: Array
+    weights: Array
+    added: Array
+    bound: float = math.inf
+
+    def test(self) -> Averaged:
+        return self._test(self.loss, self._powers().sum(-2))
 
     def smallest(self) -> float:
-        """The smallest loss that is found with 80 % power, where the items' losses are spread as here."""
-        found = float(self.error * (self.t(Z95) + _student_of(Z80, self.freedom)))
-        return found if found <= self.bound else math.inf
+        """The smallest loss that is found with 80 % power, of one test set: what lifts 80 % of test sets drawn anew.
+
+        Drawn from the items as they are (and the two added ones), each with so much more or less of a loss that their
+        mean loss is this one.
+        """
+        two = np.sqrt(self.added / 2) * np.array([1.0, -1.0]) if self.added else np.zeros(0)
+        items = replace(self, of=np.append(self.of, two), weights=np.append(self.weights, np.ones(len(two))))
+        found = items._test(np.zeros(()), resampled(items._powers()).numpy()).end(Z95)  # where nothing is lost
+        needed = float(np.quantile(-found, POWER, method="higher")) + 0.0
+        return needed if needed < self.bound else math.inf
+
+    def _powers(self) -> Array:
+        w = self.weights / self.weights.mean(-1, keepdims=True)
+        return np.stack([self.of, self.of**2, self.of**3, w, w**2, w**4], axis=-1)
+
+    def _test(self, loss: Array, powers: Array) -> Averaged:
+        """powers: (..., 6) sums of the shares, of their squares and cubes, of w, w² and w⁴."""
+        n = self.of.shape[-1]
+        total, squares, cubes, w1, w2, w4 = np.moveaxis(powers, -1, 0)
+        mean, freedom = total / n, np.maximum(w2**2 / w4 - 1, 1.0)
+        cubes = cubes - 3 * mean * squares + 2 * n * mean**3
+        squares = np.maximum(squares - n * mean**2, 0.0) + self.added
+        error = np.sqrt(squares / (n * (n - 1))) if n > 1 else np.full(mean.shape, np.inf)
+        skew = np.clip(cubes / np.maximum(squares, SMALLEST) ** 1.5, -1.0, 1.0)  # no further, but for rounding
+        return Averaged(loss + total / w1, error * n / w1, freedom, skew, self.bound)
+
+
+def _nearer(a: Any, b: Any) -> Any:
+    """Of two numbers the one nearer to 0, or 0 between them."""
+    return np.maximum(np.minimum(a, b), 0.0) + np.minimum(np.maximum(a, b), 0.0)
 
 
 def _away(skew: Many) -> Array:
@@ -104,12 +156,12 @@ def _away(skew: Many) -> Array:
 
 
 def _normal_of(t: Any, freedom: Many) -> Any:
-    """Student's t → the normal z of the same tail; within 1 % from 3 degrees of freedom on. Source: Wallace 1959."""
+    """Student's t → the normal z of the same tail, to 1 % from 5 degrees of freedom on. Source: Wallace 1959."""
     return np.sign(t) * (8 * freedom + 1) / (8 * freedom + 3) * np.sqrt(freedom * np.log1p(np.square(t) / freedom))
 
 
 def _student_of(z: float, freedom: Many) -> Any:
-    """The inverse of `_normal_of`; too large for 1 and 2 degrees of freedom."""
+    """The inverse of `_normal_of`; too large by a third for 1 degree of freedom, by 4 % for 2."""
     scaled = z * (8 * freedom + 3) / (8 * freedom + 1)
     return np.sign(z) * np.sqrt(freedom * np.expm1(np.square(scaled) / freedom))
 
@@ -133,7 +185,7 @@ def tango(lost: Many, gained: Many, n: int, loss: Many, skewed: bool = False, ex
     return 2 * (z + a) / (1 + root)
 
 
-def _smallest_flipped(gained: float, n: int) -> float:
+def _smallest(gained: float, n: int) -> float:
     """The loss at which P(z(0) > 1.645) is 80 %; gained: gained / n of all, or what room such a loss leaves."""
     k2 = Z95**2 * n / max(n - 1, 0.5)
     # z(0) > 1.645 where lost > gained + (k² + √(k⁴ + 8k² gained)) / 2
@@ -159,11 +211,11 @@ def _smallest_flipped(gained: float, n: int) -> float:
         return found
 
     low, high = 0.0, 1.0
-    if power(high) < 0.8:
+    if power(high) < POWER:
         return math.inf
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (low, middle) if power(middle) >= 0.8 else (middle, high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high
 
 

@@ -12,6 +12,8 @@ from forgetlab.metrics.arrays import Numbers, as_array
 from forgetlab.metrics.evidence import Array
 from forgetlab.metrics.uncertainty import share_ends
 
+TINY = 1e-300
+
 
 class Interval(NamedTuple):
     """An estimate with its 95 % interval."""
@@ -46,8 +48,9 @@ class Flips:
 def flips(before: Numbers, after: Numbers, guess: Numbers | float | None = None) -> Flips:
     """How many answers turned wrong and right, and how many of them guessing does not explain.
 
-    before, after: (n,) 1 for a right answer, 0 for a wrong one, on the same items. guess: how probable a right guess
-    is, for all items or each; None: nobody guesses right. Raises ForgetlabError for other values.
+    before, after: (n,) 1 for a right answer, 0 for a wrong one (or nan, of a model that diverged), on the same items.
+    guess: how probable a right guess is, for all items or each; None: nobody guesses right. Raises ForgetlabError for
+    other values.
 
     Assumed: an item is known (answered right) or guessed right with probability g, before and after independently.
     With U the share unknown both times and L the share lost, P(0→0) = U (1 − g)² and P(1→0) = L (1 − g) + U g (1 − g),
@@ -92,8 +95,8 @@ def net(flipped: Array, neither: Array, guess: Array) -> tuple[Any, Any, Any]:
         for items, weight in zip((flipped, neither), weights, strict=True):
             total, squares = (items * weight).mean(-1), (items * weight**2).mean(-1)
             # a weighted share is the scale times a plain one: exact in mean and variance
-            scale = np.where(total > 0, squares / total, np.square(weight).mean(-1) / weight.mean(-1))
-            low, high = share_ends(total / scale, n)
+            scale = np.where(total > 0, squares / total, np.square(weight).mean(-1) / np.maximum(weight.mean(-1), TINY))
+            low, high = share_ends(total / np.maximum(scale, TINY), n)
             terms.append((total, low * scale, high * scale, scale * total - total**2))
         (a, a_low, a_high, a_var), (b, b_low, b_high, b_var) = terms
         # no item is in both: their covariance is −a b / n
@@ -105,7 +108,7 @@ def net(flipped: Array, neither: Array, guess: Array) -> tuple[Any, Any, Any]:
 
 
 def _answers(before: Numbers, after: Numbers) -> tuple[Array, Array]:
-    old, new = as_array(before, "before", 1), as_array(after, "after", 1)
+    old, new = (np.nan_to_num(as_array(part, name, 1)) for part, name in ((before, "before"), (after, "after")))
     if old.shape != new.shape or not len(old):
         raise ForgetlabError(f"{len(old)} answers before, {len(new)} after; expected the same items, at least one")
     if not np.isin(np.stack([old, new]), (0, 1)).all():

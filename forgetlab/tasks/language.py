@@ -25,6 +25,7 @@ class LanguageModel(Task):
     metric = "perplexity"
     higher_is_better = False
     scale = "ratio"
+    logits_at_once = LOGITS_AT_ONCE  # numbers, in scoring
 
     def prepare(self, model: Model, seed: int = 0) -> None:
         wanted = "masked" if self.kind == "masked-lm" else "causal"
@@ -37,16 +38,17 @@ class LanguageModel(Task):
         return model.lm_logits(model.hidden(batch).flatten(0, 1)[batch["places"]]).float()
 
     def predictions(self, model: Model, limit: int | None) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        most = self.logits_at_once
         for batch in self.test_batches(model, limit):
             hidden, done = model.hidden(batch).flatten(0, 1), 0
-            for some, targets in in_pieces(model, hidden[batch["places"]], batch["targets"]):
+            for some, targets in in_pieces(model, hidden[batch["places"]], batch["targets"], most):
                 own = slice(done, done + len(targets))
                 done += len(targets)
                 at = batch["places"][own] % batch["input_ids"].shape[1]  # places in the text
                 yield {"targets": targets, "rows": batch["rows"][own], "at": at}, model.lm_logits(some).float()
             if "ends" in batch:
                 ends = torch.full_like(batch["ends"], model.tokenizer.eos_token_id)
-                for some, targets in in_pieces(model, hidden[batch["ends"]], ends):
+                for some, targets in in_pieces(model, hidden[batch["ends"]], ends, most):
                     yield {"targets": targets}, model.lm_logits(some).float()  # no item's: scored apart
 
     def scores_of(
@@ -214,7 +216,9 @@ def first_unscored(name: str, model: Model) -> list[str]:
     return [f"{name}: {model.name} has no begin token, so each text is scored from its second token on"]
 
 
-def in_pieces(model: Model, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(places, width) hidden states and their (places,) targets, few enough at once for the logits of a vocabulary."""
-    places = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
+def in_pieces(
+    model: Model, hidden: Tensor, targets: Tensor, most: int = LOGITS_AT_ONCE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(places, width) hidden states and their (places,) targets, few enough at once for `most` logits."""
+    places = max(1, most // model.config.vocab_size)
     yield from zip(hidden.split(places), targets.split(places), strict=True)

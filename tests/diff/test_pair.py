@@ -61,6 +61,18 @@ def test_a_saved_fine_tune_is_poured_in_and_back_bit_for_bit(tuned: Path) -> Non
     assert pair.lent == {str(tuned): ()}
 
 
+def test_what_is_trained_in_memory_leaves_the_models_as_they_were(tuned: Path) -> None:
+    pair = Pair("tiny-bert", [str(tuned)], device="cpu")
+    for which in pair.names:
+        start = pair.become(which).snapshot()
+        moved(pair.model)
+        assert not any(torch.equal(weight, start[name]) for name, weight in pair.model.named_parameters())
+        pair.model.requires_grad_(False)
+        again = pair.become(which)
+        assert all(torch.equal(weight, start[name]) for name, weight in again.state_dict().items())
+        assert all(weight.requires_grad for weight in again.parameters())
+
+
 def test_weights_come_one_by_one_each_once_whichever_model_is_in(tuned: Path) -> None:
     pair = Pair("tiny-bert", [str(tuned)], device="cpu")
     pair.become(str(tuned))
