@@ -281,8 +281,8 @@ def _share(good: Mapping[str, Tensor], what: str) -> tuple[Share | None, Tensor,
     start = torch.maximum(good["after"], good[f"{what} control"])
     room, back = good[f"{what} before"] - start, good[f"{what} after"] - start
     part: Share | None = None
-    if bool((room > 0).all()):
-        part = (float(back[0] / room[0]), *_interval(back / room))
+    if room[0] > 0 and _interval(room)[0] > 0:
+        part = (float(back[0] / room[0]), *_interval((back / room)[room > 0]))
     return part, room, back - MOST * room
 
 

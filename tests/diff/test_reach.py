@@ -14,7 +14,7 @@ from benchmarks.planted_damage import DAMAGE, Bench, damaged, row, weights_of
 from forgetlab import load, task
 from forgetlab.diff.heads import ready
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.reach import reach, shuffled, standard
+from forgetlab.diff.reach import MOST, _share, reach, shuffled, standard
 from forgetlab.diff.readout import read_out, stitch
 from forgetlab.diff.where_shown import reach_html, reach_lines
 from forgetlab.models import Model
@@ -55,6 +55,20 @@ def test_the_control_keeps_every_number_and_singular_value(bert: Model) -> None:
     moved = [name for name, old in before.items() if not torch.equal(after[name], old)]
     assert "body.bert.encoder.layer.0.intermediate.dense.weight" in moved
     assert not [name for name in moved if "embeddings" in name]
+
+
+def test_what_comes_back_is_counted_from_what_is_left_or_the_control() -> None:
+    """By hand, the first of each being the items themselves: (.9 − .6) / (1 − .6), with .6 AFTER's or the control's."""
+    ones = torch.ones(1001, dtype=torch.float64)
+    for after, control in ((0.6, 0.2), (0.2, 0.6)):
+        good = {"after": after * ones, "refit control": control * ones, "refit before": ones, "refit after": 0.9 * ones}
+        part, room, rest = _share(good, "refit")
+        assert part == pytest.approx((0.75, 0.75, 0.75))
+        assert (float(room[0]), float(rest[0])) == pytest.approx((0.4, 0.3 - MOST * 0.4))
+    good["refit before"] = torch.where(torch.arange(1001) == 7, 0.5, ones)  # in one draw nothing could come back
+    assert _share(good, "refit")[0] == pytest.approx((0.75, 0.75, 0.75))
+    good["refit before"] = 0.6 * ones
+    assert _share(good, "refit")[0] is None
 
 
 @pytest.fixture(scope="module")
