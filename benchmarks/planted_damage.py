@@ -3,7 +3,7 @@
 python -m benchmarks.planted_damage [--seeds 20] [--out FOLDER]
 reach's one threshold, MOST, was chosen on seed 1000 of each kind; here are the seeds from 0. Damage that costs a task
 less than LOSS is drawn anew, up to 20 times; the last norm is scaled as strongly as that takes. Also: what it says of
-real fine-tunes. Writes results/planted-damage.json and .md; some five minutes of one core that is free.
+real fine-tunes. Writes results/planted-damage.json and .md; two to four minutes of one core.
 """
 
 from __future__ import annotations
