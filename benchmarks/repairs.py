@@ -1,9 +1,10 @@
 """Ways between a model and its fine-tune, each at its best, against plain α: which one keeps more at equal new score?
 
-python -m benchmarks.repairs [--seeds 5] [--only NAME …] [--real MODEL REVIEWS.csv ENTITIES.conll] [--out FOLDER]
+python -m benchmarks.repairs [--seeds 8] [--only NAME …] [--real MODEL REVIEWS.csv ENTITIES.conll] [--out FOLDER]
 All are θ = θ_before + m ∘ (θ_after − θ_before); each has LOOKS looks at 100 test texts of each task to set its m, by
 the rule of `forgetlab.diff.repair`; what stands in the table is measured on the other test texts, seeds in pairs.
-Writes results/repairs.json, a part as it is done (started again before all are, it goes on there), and repairs.md.
+Writes results/repairs.json, a part as it is done (started again before all are, it goes on there), repairs.md and the
+table in docs/diff-repair.md.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import torch
 from benchmarks.ways import LOOKS, WAYS, WITHIN, Bench, Case, Setting, best_of, by_layer, searched
 from forgetlab.diff.repair import FEW
 from forgetlab.diff.repair_found import Look
+from forgetlab.metrics import layer_of
 from forgetlab.metrics.uncertainty import difference
 
-CURVE = tuple(i / 10 for i in range(11))  # of plain α on the unseen texts
+DOCS = Path(__file__).parents[1] / "docs" / "diff-repair.md"
+START, END = "<!-- made by benchmarks/repairs.py -->\n\n", "\n\n<!-- to here -->\n"
+CURVE = (*(i / 10 for i in range(8)), *(i / 40 for i in range(30, 41)))  # of plain α on the unseen texts
 
 SETTINGS = {
     "reviews": Setting("tiny-bert", "sentiment", ("entities", "acceptability", "masked-lm")),
     "clinic": Setting("tiny-bert", "masked-lm:clinic", ("entities", "acceptability", "masked-lm")),
-    "notices": Setting("tiny-gpt", "causal-lm:notices", ("causal-lm", "cloze", "minimal-pairs")),
+    "notices": Setting("tiny-gpt", "causal-lm:notices", ("causal-lm", "cloze")),
 }
 
 
@@ -41,13 +45,18 @@ def measured(bench: Bench, seed: int) -> dict[str, Any]:
         number = best_of(case, tried)
         share, seen = tried[number]
         unseen = case.look(share, "unseen")
-        ways[name] = {
-            "look": number,
-            "seen": seen,
-            "unseen": unseen,
-            "gain": equal(curve, unseen["new"]) - unseen["old"],
-        }
-    return {"seed": seed, "curve": curve, "ways": ways}
+        gain = equal(curve, unseen["new"]) - unseen["old"]
+        ways[name] = {"look": number, "seen": seen, "unseen": unseen, "gain": gain}
+        if name == "α by layer":
+            ways[name]["alphas"] = {layer_of(n): a for n, a in share.items()} if isinstance(share, dict) else share
+    return rounded({"seed": seed, "curve": [[one["alpha"], one["old"], one["new"]] for one in curve], "ways": ways})
+
+
+def rounded(found: Any) -> Any:
+    """Plain values with five digits behind the point, as results keep them."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items() if name != "layers"}
+    return [rounded(value) for value in found] if isinstance(found, list) else round(found, 5)
 
 
 def equal(curve: Sequence[Look], new: float) -> float:
@@ -115,9 +124,15 @@ def _table(told: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
     for name, row in told.items():
         cells = [name, f"{row['kept'][0]:.3f}", _signed(row["new"][0])]
         compared = [f"{_signed(m)} ({_signed(low)} to {_signed(high)})" for m, low, high in list(row.values())[2:]]
-        word = difference_word(row["kept at equal new"])
+        word = "" if name == "one α" else difference_word(row["kept at equal new"])
         lines.append(f"| {' | '.join([*cells, *(compared if name != 'one α' else ('', '', compared[2])), word])} |")
     return lines
+
+
+def with_table(page: str, cases: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A page of the documentation with the table of all settings in its place."""
+    before, after = page.split(START)
+    return before + START + "\n".join(_table(rows(cases))) + END + after.split(END)[1]
 
 
 def difference_word(ends: Sequence[float]) -> str:
@@ -130,7 +145,7 @@ def _signed(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--only", nargs="*", choices=list(SETTINGS))
     parser.add_argument("--real", nargs=3, metavar=("MODEL", "REVIEWS", "ENTITIES"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -153,11 +168,13 @@ def main() -> None:
         if len(cases.get(name, ())) < options.seeds:
             bench = Bench(setting)
             cases[name] = [measured(bench, seed) for seed in range(options.seeds)]
-        path.write_text(json.dumps({"made": made, "cases": cases}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({"made": made, "cases": cases}) + "\n", encoding="utf-8")
         print(f"{time.process_time() - start:.0f} s of one core: {name}", flush=True)
     text = page({"made": made, "cases": cases})
     (options.out / "repairs.md").write_text(text, encoding="utf-8")
     print(text)
+    if options.out == parser.get_default("out"):
+        DOCS.write_text(with_table(DOCS.read_text(encoding="utf-8"), cases), encoding="utf-8")
 
 
 if __name__ == "__main__":

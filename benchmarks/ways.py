@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from forgetlab import load, task_from
-from forgetlab.diff.repair import FEW, Texts, knowledge, look
+from forgetlab.diff.repair import FEW, Texts, knowledge
 from forgetlab.diff.repair_found import Look
+from forgetlab.diff.repair_search import look
 from forgetlab.importance import fisher_diagonal
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model
@@ -101,7 +102,7 @@ class Case:
 
     def look(self, share: Share, part: str = "seen") -> Look:
         scores, of = [score for score, _ in self._scores(share, part)], getattr(self, part)
-        return look(share if isinstance(share, float) else -1.0, of["facts"], of["known"], scores, *of["ends"])
+        return look(share if isinstance(share, float) else -1.0, {}, of["facts"], of["known"], scores, *of["ends"])
 
 
 # -- the ways ---------------------------------------------------------------------------------------

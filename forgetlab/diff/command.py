@@ -43,8 +43,10 @@ def add_to(commands: Any) -> None:
     add("--allow", metavar="TASK=0.02,TASK=1.1x", help=text)
     add("--where", action="store_true", help="where the model changed, and whether what is lost is only out of reach")
     add("--repair", metavar="FOLDER", help="write a model between BEFORE and AFTER that keeps more of the old")
-    text = "how much of the new score a repair may cost, in points, or nats of a perplexity (default: %(default)s)"
-    add("--within", type=float, default=0.01, metavar="SHARE", help=text)
+    text = (
+        "how much of the new score a repair may cost, in points, or as a factor of a perplexity (default: %(default)s)"
+    )
+    add("--within", default="0.01", metavar="0.01|1.02x", help=text)
     add("--out", default="forgetlab-diff", metavar="FOLDER", help="where the report goes (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--dtype", default="float32", choices=PRECISIONS, help="of the weights (default: float32)")

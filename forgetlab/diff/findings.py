@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -16,9 +15,11 @@ from forgetlab.diff.schema import CalibrationFound, ChangeFound, PartFound, Task
 from forgetlab.diff.words import CLASSES, RULES, classes, with_rare
 from forgetlab.metrics.language import calibration_gap
 from forgetlab.metrics.paired import Change, change, flips, verdict
+from forgetlab.metrics.retention import on
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.answers import Preferences
+from forgetlab.tasks.on_policy import OnPolicy
 from forgetlab.tasks.probes import Choices, KShot, MinimalPairs
 
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -43,8 +44,11 @@ def parts(task: Task, model: Model, limit: int | None, tokens: Tokens) -> Parts:
     return Parts(with_rare(torch.tensor(own), tokens.token), quarter)
 
 
-def changed(task: Task, before: Outcome, after: Outcome) -> Change | None:
-    """The paired change of the main score; None where it is no function of sums over items."""
+def changed(task: Task, before: Outcome, after: Outcome, limit: int | None = None) -> Change | None:
+    """The paired change of the main score; None where it is no function of sums over items.
+
+    Several answers to one prompt are one item: they go together.
+    """
     if before.tally is None or after.tally is None:
         return None
     return change(
@@ -53,6 +57,7 @@ def changed(task: Task, before: Outcome, after: Outcome) -> Change | None:
         task.metric,
         scale=task.scale,
         higher_is_better=task.higher_is_better,
+        groups=task.sample(limit) // task.tries if isinstance(task, OnPolicy) else None,
     )
 
 
@@ -117,7 +122,8 @@ def told(found: Change) -> ChangeFound:
 
 def _untold(task: Task, before: Outcome, after: Outcome) -> ChangeFound:
     old, new = before.scores[task.metric], after.scores[task.metric]
-    loss = math.log(new / old) if task.scale == "ratio" else (old - new if task.higher_is_better else new - old)
+    worse = float(on(task.scale, new) - on(task.scale, old))
+    loss = -worse if task.higher_is_better else worse
     return {"before": old, "after": new, "loss": loss, "low": None, "high": None, "smallest": None}
 
 

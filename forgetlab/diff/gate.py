@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from forgetlab.errors import ForgetlabError, one_of, shown
+from forgetlab.errors import ForgetlabError, number, one_of, shown
 
 if TYPE_CHECKING:
     from forgetlab.metrics.schema import TaskFacts
 
 STATUS = {None: 0, "fine": 0, "lost": 3, "not enough evidence": 4}
+NUMBER = r"\d*\.?\d+x?|\d+\.x?"
 SUCH = "--allow entities=0.02,general=1.1x: two points of a hundred, and a perplexity 1.1 times as high"
 
 
@@ -29,13 +30,13 @@ def parsed(text: str) -> dict[str, str]:
             raise ForgetlabError(f"--allow {shown(part)} names no task or no number; expected {SUCH}")
         if name in found:
             raise ForgetlabError(f"--allow names {shown(name)} twice")
-        if not re.fullmatch(r"\d*\.?\d+x?|\d+\.x?", value):
+        if not re.fullmatch(NUMBER, value):
             raise ForgetlabError(f"--allow {name}={value}: {shown(value)} is no allowance; expected {SUCH}")
-        number = float(value.rstrip("x"))
-        if value.endswith("x") and number < 1:
-            raise ForgetlabError(f"--allow {name}={value}: a perplexity {number:g} times as high would be better; "
+        size = float(value.rstrip("x"))
+        if value.endswith("x") and size < 1:
+            raise ForgetlabError(f"--allow {name}={value}: a perplexity {size:g} times as high would be better; "
                                  f"expected 1x or more, such as {name}=1.1x")  # fmt: skip
-        if not value.endswith("x") and number > 1:
+        if not value.endswith("x") and size > 1:
             raise ForgetlabError(f"--allow {name}={value}: a score lies between 0 and 1; expected {SUCH}")
         found[name] = value
     if not found:
@@ -59,6 +60,24 @@ def allowances(given: Mapping[str, str], tasks: Sequence[TaskFacts]) -> dict[str
             raise ForgetlabError(f"--allow {name}={value}: its score is {metric}; expected {wanted}")
         found[name] = math.log(float(value[:-1])) if factor else float(value)
     return found
+
+
+def budget(value: str, new: TaskFacts | None = None) -> float:
+    """`--within 0.01` or `1.02x` as a loss of the new score: points, or nats of a perplexity.
+
+    Raises ForgetlabError for what is neither, and for a factor of a score that is no perplexity.
+
+    >>> round(budget("1.02x"), 4), budget("0.01")
+    (0.0198, 0.01)
+    """
+    such = "points of the new score, such as 0.01, or a factor of its perplexity, such as 1.02x"
+    if not re.fullmatch(NUMBER, value):
+        raise ForgetlabError(f"--within {shown(value)} is no budget; expected {such}")
+    if not value.endswith("x"):
+        return number("--within", float(value), 0, 1)
+    if new is not None and new.get("scale") != "ratio":
+        raise ForgetlabError(f"--within {value}: the score of {new['name']} is {new['metric']}; expected {such}")
+    return math.log(number("--within", float(value[:-1]), 1, 2))
 
 
 def worst(verdicts: Iterable[str | None]) -> str | None:

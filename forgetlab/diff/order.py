@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetlab.errors import ForgetlabError, number, one_of, whole
+from forgetlab.diff.gate import budget
+from forgetlab.errors import ForgetlabError, one_of, whole
 from forgetlab.experiments.folders import check_apart, check_folder
 from forgetlab.sources.files import file_path
 from forgetlab.sources.model_names import model_folder, shipped_models
@@ -29,7 +30,7 @@ class Order:
     allow: tuple[tuple[str, str], ...] = ()
     where: bool = False
     repair: Path | None = None
-    within: float = 0.01
+    within: str = "0.01"
     out: Path = Path("forgetlab-diff")
     device: str = "auto"
     dtype: str = "float32"
@@ -56,7 +57,7 @@ class Order:
             )
         if self.limit is not None:
             whole("--limit", self.limit)
-        number("--within", self.within, 0, 1)
+        budget(self.within)
         one_of("dtype", self.dtype, PRECISIONS)
         check_folder(self.out)
         if self.repair and len(self.afters) > 1:

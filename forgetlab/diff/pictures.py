@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from forgetlab.diff.schema import ChangeFound, Diff, PartFound, TaskFound
 from forgetlab.diff.told import along, amount
-from forgetlab.plots.style import COLORS, FAINT, INK, dress, plain, wrapped
+from forgetlab.plots.style import COLORS, FAINT, FEW, INK, dress, plain, wrapped
 
 LOST, GAINED = COLORS[0], COLORS[1]
 MARKERS = "osD^vP"
@@ -82,7 +82,7 @@ def _forest(ax: Axes, tasks: Sequence[Sequence[TaskFound]], scale: str) -> None:
 
 def _factors(ax: Axes, scale: str) -> None:
     if scale != "ratio":
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(FEW())
         return
     ticks = factors(*ax.get_xlim())
     ax.set_xticks([math.log(factor) for factor in ticks], [f"×{factor:g}" for factor in ticks])

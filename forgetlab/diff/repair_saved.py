@@ -16,13 +16,12 @@ from torch import nn
 
 from forgetlab.diff.classifier import Classifier
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.repair_found import RepairFound
+from forgetlab.diff.repair_found import Look, RepairFound, in_words, poured
 from forgetlab.diff.repair_shown import HEAD, cells, said
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.folders import CARD, MODEL_DRAFT, check_apart, check_model_folder
 from forgetlab.experiments.saving import FIRST, put
 from forgetlab.models.soundness import json_in
-from forgetlab.remedies.interpolation import mixed
 from forgetlab.sources.json_files import write_json
 
 DRAFT, WEIGHTS = f"{MODEL_DRAFT}repair", "model.safetensors"
@@ -36,17 +35,17 @@ def save_repaired(pair: Pair, found: RepairFound, out: str | Path) -> Path:
     Raises ForgetlabError where nothing was chosen, for a folder that holds anything else, and where the disk refuses.
     """
     check_repair_folder(pair, out)
-    if found["alpha"] is None:
+    if (chosen := found["chosen"]) is None:
         raise ForgetlabError(f"nothing to save in {out}: {found['reason']}")
-    folder, after, alpha = Path(out).expanduser(), found["after"], found["alpha"]
+    folder, after = Path(out).expanduser(), found["after"]
     draft = (folder if folder.exists() else folder.parent) / DRAFT
     try:
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
         draft.mkdir(parents=True)
-        pair.between(after, lambda name, start, end: mixed(start, end, alpha))
+        poured(pair, after, chosen["alpha"], chosen["layers"])
         _save(pair, after, draft)
         about = _about(pair, found)
-        (draft / "README.md").write_text(_card(folder.name, found, about), encoding="utf-8", errors="replace")
+        (draft / "README.md").write_text(_card(folder.name, found, chosen, about), encoding="utf-8", errors="replace")
         about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
         write_json(draft / CARD, about)
         put(draft, folder, about["files"])
@@ -92,8 +91,8 @@ def _about(pair: Pair, found: RepairFound) -> dict[str, Any]:
     models = {"before": pair.names[0], "after": found["after"]}
     return {
         "forgetlab": version("forgetlab"),
-        "repair": dict(found),
-        "models": {w: {"name": pair.given(name), "weights": weights_hash(pair, name)} for w, name in models.items()},
+        "repair": {**found, "after": _name(pair.given(found["after"]))},
+        "models": {w: {"name": _name(pair.given(n)), "weights": weights_hash(pair, n)} for w, n in models.items()},
         "versions": {**{name: version(name) for name in packages}, "Python": platform.python_version()},
     }
 
@@ -107,16 +106,17 @@ def weights_hash(pair: Pair, which: str) -> str:
     return sha.hexdigest()
 
 
-def _card(title: str, found: RepairFound, about: Mapping[str, Any]) -> str:
+def _card(title: str, found: RepairFound, chosen: Look, about: Mapping[str, Any]) -> str:
     """The Markdown of README.md."""
     rows = [HEAD, ("---",) * len(HEAD), *(cells(one, i == 0) for i, one in enumerate(found["tasks"]))]
     models = about["models"]
+    told = said({**found, "after": models["after"]["name"]})
     lines = [
         *("---", "library_name: transformers", "tags:", "- forgetlab", "---", "", f"# {_plain(title)}", ""),
         f"{_plain(models['after']['name'])}, a fine-tune of {_plain(models['before']['name'])}, in part undone: its",
-        f"weights are θ_before + {found['alpha']:g} (θ_after − θ_before) (Wortsman et al. 2022). A head that only the",
-        "fine-tune had is its own.",
-        *("", "## Scores", "", *(f"{line[0].upper()}{line[1:]}.\n" for line in said(found))),
+        f"weights are θ_before + α (θ_after − θ_before) with {in_words(chosen)} (Wortsman et al. 2022). A head that",
+        "only the fine-tune had is its own.",
+        *("", "## Scores", "", *(f"{line[0].upper()}{line[1:]}.\n" for line in told)),
         *(f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
         *("", "In brackets: 95 % intervals for the choice of the test items.", "", "## To load it", ""),
         *("```python", "from forgetlab import load", "", 'model = load("PATH OF THIS FOLDER")', "```", ""),
@@ -130,6 +130,11 @@ def _card(title: str, found: RepairFound, about: Mapping[str, Any]) -> str:
         *("", ", ".join(f"{name} {value}" for name, value in about["versions"].items()) + "."),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name(given: str) -> str:
+    """What a card calls a model: a folder by its last name, as the way to it is nobody else's business."""
+    return Path(given).resolve().name if Path(given).exists() else given
 
 
 def _plain(text: str) -> str:

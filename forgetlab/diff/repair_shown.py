@@ -12,13 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from forgetlab.diff.repair_found import ROUNDING, RepairFound, Unseen, budget
+from forgetlab.diff.repair_found import ROUNDING, RepairFound, Unseen, budget, in_words
+from forgetlab.experiments.report import filled
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.plots.drawing import png
 from forgetlab.plots.style import COLORS, FAINT, FEW, HALO, INK, at_log, dress, number
 
 HEAD = ("task", "metric", "before", "after", "repaired", "against after", "against before")
-NAMED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # α that are written at their points
+NAMED = (0.0, 0.5, 1.0)  # α that are written at their points
 
 
 def repair_lines(found: RepairFound) -> list[str]:
@@ -26,7 +27,7 @@ def repair_lines(found: RepairFound) -> list[str]:
     rows = [HEAD, *(cells(one, i == 0) for i, one in enumerate(found["tasks"]))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*said(found), *table]
+    return [*filled(said(found)), *table]
 
 
 def repair_html(found: RepairFound) -> str:
@@ -37,9 +38,12 @@ def repair_html(found: RepairFound) -> str:
     ]
     lines.insert(0, "".join(f"<th scope=col>{cell}</th>" for cell in head))
     table = f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-    picture, alt = base64.b64encode(png(figure(found), alt_text(found))).decode(), escape(alt_text(found))
-    words = "".join(f"<p>{escape(line)}.</p>" for line in said(found))
-    return f'{words}<figure><img alt="{alt}" src="data:image/png;base64,{picture}"></figure>{table}'
+    words, picture = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in said(found)), ""
+    if all(math.isfinite(one[key]) for one in found["looks"] for key in ("new", "old")):
+        alt = alt_text(found)
+        data = base64.b64encode(png(figure(found), alt)).decode()
+        picture = f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
+    return f"{words}{picture}{table}"
 
 
 def said(found: RepairFound) -> list[str]:
@@ -47,38 +51,40 @@ def said(found: RepairFound) -> list[str]:
     new, few = found["tasks"][0], sorted({one["chosen_on"] for one in found["tasks"]})
     name, allowed = new["facts"]["name"], budget(found["within"], new["facts"])
     first = f"no repair of {found['after']}: {found['reason']}"
-    if found["alpha"] is not None:
+    if (chosen := found["chosen"]) is not None:
         first = (
-            f"repair of {found['after']}: θ_before + {found['alpha']:g} (θ_after − θ_before), of {len(found['looks'])} "
-            f"points between what loses least of the old with {name} within {allowed} of AFTER"
+            f"repair of {found['after']}: θ_before + α (θ_after − θ_before) with {in_words(chosen)}; of "
+            f"{len(found['looks'])} points tried it loses least of the old with {name} within {allowed} of AFTER"
         )
     on = " to ".join(str(n) for n in dict.fromkeys((few[0], few[-1])))
     lines = [
         first,
         f"chosen on {on} test texts of each task; the scores are of the others, which no choice has seen",
     ]
-    if found["alpha"] is not None and new["to_after"][0] > found["within"] + ROUNDING:
-        lines.append(f"on those the new score gives {budget(new['to_after'][0], new['facts'])}, more than the budget")
+    if chosen is not None and new["to_after"][0] > found["within"] + ROUNDING:
+        lines.append(f"on those {name} loses {budget(new['to_after'][0], new['facts'])}, more than the budget")
     return lines
 
 
 def figure(found: RepairFound) -> Figure:
     """Old share kept against the new score along α on the choosing texts, with the budget and what was chosen."""
-    new, looks = found["tasks"][0]["facts"], found["looks"]
+    new, looks = found["tasks"][0]["facts"], [one for one in found["looks"] if not one["layers"]]
     across, up = [one["scores"][new["name"]] for one in looks], [1 - one["old"] for one in looks]
     made = Figure(figsize=(6.4, 4.6), facecolor="white", layout="constrained", dpi=110)
     FigureCanvasAgg(made)
     ax = made.add_subplot()
-    ax.plot(across, up, "-o", color=COLORS[1], lw=2, ms=6, label="points between before and after")
+    ax.plot(across, up, "-o", color=COLORS[1], lw=2, ms=6, label="one α for all weights")
     words: Any = {"textcoords": "offset points", "fontsize": 11.5, "color": INK, "path_effects": HALO}
     for one, x, y in zip(looks, across, up, strict=True):
-        if one["alpha"] in NAMED or one["alpha"] == found["alpha"]:
-            ax.annotate(_point(one["alpha"]), (x, y), (8, 4), **words)
+        if one["alpha"] in NAMED:
+            ax.annotate(
+                _point(one["alpha"]), (x, y), (8, -14 if one["alpha"] == 0 else 4), **words, annotation_clip=True
+            )
     edge = _within(across[-1], found)
-    ax.axvline(edge, color=FAINT, ls="--", lw=1.5, label=f"budget: within {budget(found['within'], new)} of after")
-    for one, x, y in zip(looks, across, up, strict=True):
-        if one["alpha"] == found["alpha"]:
-            ax.plot(x, y, "D", color=COLORS[0], ms=11, mec="white", label=f"chosen: α = {one['alpha']:g}")
+    ax.axvline(edge, color=FAINT, ls="--", lw=1.5, label=f"budget: {budget(found['within'], new)}")
+    if chosen := found["chosen"]:
+        label = "chosen: α by layer" if chosen["layers"] else f"chosen: α = {chosen['alpha']:g}"
+        ax.plot(chosen["scores"][new["name"]], 1 - chosen["old"], "D", color=COLORS[0], ms=11, mec="white", label=label)
     better = "" if higher_is_better(new) else ", lower is better"
     dress(
         ax,
@@ -87,10 +93,11 @@ def figure(found: RepairFound) -> Figure:
         "old share kept (1: all)",
     )
     ax.margins(0.12)
-    if scale(new) == "ratio":
+    if scale(new) == "ratio":  # before may be decades away: the quarter of the way that ends at after
+        shown = max(looks[0]["new"] / 4, 4 * found["within"])
         ax.set_xscale("log")
-        ratio = max(across) / min(across)
-        ax.xaxis.set_major_locator(FEW() if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 60 else (1,)))
+        ax.set_xlim(across[-1] * math.exp(-shown / 8), across[-1] * math.exp(shown))
+        ax.xaxis.set_major_locator(FEW() if shown < 1.4 else LogLocator(subs=(1, 2, 5) if shown < 4 else (1,)))
         ax.xaxis.set_major_formatter(at_log)
         ax.xaxis.set_minor_locator(NullLocator())
     if not higher_is_better(new):
@@ -101,15 +108,17 @@ def figure(found: RepairFound) -> Figure:
 
 def alt_text(found: RepairFound) -> str:
     """What the figure shows, in two sentences with the numbers."""
-    new, looks = found["tasks"][0]["facts"], found["looks"]
-    ends = [one for one in looks if one["alpha"] in (0, 1, found["alpha"])]
+    new, chosen = found["tasks"][0]["facts"], found["chosen"]
+    ends = [one for one in found["looks"] if one["alpha"] in (0, 1) and not one["layers"]] + (
+        [chosen] if chosen else []
+    )
     scores = [number(one["scores"][new["name"]], scale(new)) for one in ends]
     told = [
-        f"at α = {one['alpha']:g} {new['name']} {score} and {100 - 100 * one['old']:.0f} % kept"
+        f"at {in_words(one)} {new['name']} {score} and {100 - 100 * one['old']:.0f} % kept"
         for one, score in zip(ends, scores, strict=True)
     ]
-    chosen = "None is chosen" if found["alpha"] is None else f"α = {found['alpha']:g} is chosen"
-    return f"What is kept of the old against the new score between before and after: {'; '.join(told)}. {chosen}."
+    word = f"{in_words(chosen)} is chosen" if chosen else "None is chosen"
+    return f"What is kept of the old against the new score between before and after: {'; '.join(told)}. {word}."
 
 
 def cells(one: Unseen, new: bool) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ MORE_STYLE = """
 .lost { border-color: #bd1f01; } .fine { border-color: #3f90da; }
 td.text { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
 td.said { white-space: normal; min-width: 7rem; }
-details { margin: .6rem 0; } summary { cursor: pointer; } th small { white-space: nowrap; }
+details { margin: .6rem 0; } summary { cursor: pointer; }
 """
 
 
@@ -158,7 +158,11 @@ def _details(after: AfterFound, several: bool) -> str:
     if after.get("where"):
         from forgetlab.diff.where_shown import reach_html, where_html
 
-        text += where_html(after["where"]) + (reach_html(after["reach"]) if after.get("reach") else "")
+        text += (
+            f"<h2>Where it changed{of}</h2>"
+            + where_html(after["where"])
+            + (reach_html(after["reach"]) if after.get("reach") else "")
+        )
     if after.get("repair"):
         from forgetlab.diff.repair_shown import repair_html
 
@@ -169,10 +173,6 @@ def _details(after: AfterFound, several: bool) -> str:
 def _items(items: Sequence[ItemFound], task: TaskFound, which: str) -> str:
     if not items:
         return ""
-    ratio = task["facts"].get("scale") == "ratio"
-    all_of = task["lost_items"] if which == "lost" else task["gained_items"]
-    worse = ("got worse, the worst first", "got better, the best first")
-    words = worse[which == "gained"] if ratio else f"{which}, the {'worst' if which == 'lost' else 'best'} first"
     head = ["text", *(["right"] if items[0]["gold"] is not None else []), "before", "after"]
     rows = ["".join(f"<th scope=col>{name}</th>" for name in head)]
     for item in items[:SHOWN]:
@@ -180,9 +180,18 @@ def _items(items: Sequence[ItemFound], task: TaskFound, which: str) -> str:
         gold = [item["gold"]] if item["gold"] is not None else []
         cells += [f'<td class="said">{escape(cell)}</td>' for cell in (*gold, item["before"], item["after"])]
         rows.append("".join(cells))
-    few = f"{min(SHOWN, len(items))} of {all_of:,} {task['counted']} that " if ratio else ""
-    caption = f"{few}{words}" if ratio else f"{task['counted']} {words} ({all_of:,} in all)"
-    return f"<p>{caption}</p>{_wide(rows)}"
+    return f"<p>{_caption(task, which, min(SHOWN, len(items)))}</p>{_wide(rows)}"
+
+
+def _caption(task: TaskFound, which: str, count: int) -> str:
+    """What a table of items shows. which: "lost" or "gained"."""
+    best, all_of = ("worst", task["lost_items"]) if which == "lost" else ("best", task["gained_items"])
+    if task["counted"] == "entities":
+        return f"sentences with {which} entities, the {best} first ({all_of:,} entities in all)"
+    if task["flips"]:
+        return f"{task['counted']} {which}, the {best} first ({all_of:,} in all)"
+    better = "worse" if which == "lost" else "better"
+    return f"{count} of {all_of:,} {task['counted']} that got {better}, the {best} first"
 
 
 def _parts(parts: Sequence[PartFound], what: str) -> str:

@@ -22,6 +22,7 @@ from forgetlab.diff.schema import AfterFound, Diff
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.saving import hashes
 from forgetlab.metrics import paired
+from forgetlab.metrics.schema import TaskFacts
 from forgetlab.models.device import device_name
 from forgetlab.models.model import Model
 from forgetlab.tasks import Task
@@ -49,9 +50,8 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     notes += ready(pair, tasks, new)
     for task in tasks:
         notes += task.remarks(pair.model, "test", limit=order.limit)
-    allowed = gate.allowances(
-        dict(order.allow), [{"name": t.name, "metric": t.metric, "scale": t.scale} for t in tasks]
-    )
+    allowed = gate.allowances(dict(order.allow), [_facts(task) for task in tasks])
+    within = gate.budget(order.within, _facts(new) if new else None)
     asked = len(pair.names) * len(tasks)
     done = iter(range(asked))
     found = outcomes(pair, tasks, order.limit, lambda text: say(text, 0.1 + 0.8 * next(done) / asked))
@@ -63,7 +63,7 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
             _opened(after, pair, name, [task for task in tasks if task is not new], order.limit)
     if order.repair:
         say(f"{afters[0]['name']}: looking for a repair", 0.95)
-        afters += _repaired(order, pair, afters[0], tasks, new, found, allowed)
+        afters += _repaired(order, within, pair, afters[0], tasks, new, found, allowed)
     return {
         "forgetlab": forgetlab.__version__,
         "before": pair.given(BEFORE),
@@ -115,7 +115,7 @@ def _after(
     told, gated = [], []
     for task in tasks:
         before, after = found[BEFORE][task.name], found[title][task.name]
-        change = changed(task, before, after)
+        change = changed(task, before, after, limit)
         if task.name in allowed:
             gated.append((change, allowed[task.name]))
         told.append(
@@ -149,8 +149,13 @@ def _opened(after: AfterFound, pair: Pair, name: str, watched: Sequence[Task], l
     after["reach"] = [reach(pair, name, task, limit) for task in watched if task.name in lost]
 
 
+def _facts(task: Task) -> TaskFacts:
+    return {"name": task.name, "metric": task.metric, "scale": task.scale}
+
+
 def _repaired(
     order: Order,
+    within: float,
     pair: Pair,
     after: AfterFound,
     tasks: Sequence[Task],
@@ -164,10 +169,9 @@ def _repaired(
 
     assert order.repair is not None
     name = pair.names[1]
-    after["repair"] = mended = repair(
-        pair, name, [task for task in tasks if task is not new], new, order.within, limit=order.limit
-    )
-    if mended["alpha"] is None:
+    old = [task for task in tasks if task is not new]
+    after["repair"] = mended = repair(pair, name, old, new, within, limit=order.limit)
+    if mended["chosen"] is None:
         return []
     title = str(save_repaired(pair, mended, order.repair))
     both = {BEFORE: found[BEFORE], title: {task.name: outcome(task, pair.model, order.limit) for task in tasks}}

@@ -99,7 +99,8 @@ def _save(plan: Plan, results: Results, every: Models, pool: Pool, told: Teller)
     if plan.save:
         run, reason = winner(results, plan.keep)
         if reason:
-            told.say(f"{'saved instead' if run else 'nothing is saved'} in {plan.save}: {reason}")
+            other = "" if run else "; --save-all FOLDER keeps the model of every run"
+            told.say(f"{'saved instead' if run else 'nothing is saved'} in {plan.save}: {reason}{other}")
         jobs += [(Models(lambda _: plan.save, results), run, results["recommendation"])] if run else []
     size = pool.size()
     for some in (jobs[i : i + size] for i in range(0, len(jobs), size)):

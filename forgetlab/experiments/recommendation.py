@@ -38,7 +38,10 @@ def recommend(
     if not watched:
         return ["Nothing was watched: there is no telling what is forgotten. Name something with --watch."]
     if not to_lose:
-        return ["No watched task has anything to lose: each starts within its error of guessing. Watch another one."]
+        return [
+            "No watched task has anything to lose: each starts within its error of guessing, or below. Watch what the "
+            "model knows; one of your own may have been trained for too few steps."
+        ]
     sound = [dot for dot in dots if dot["kept"]]
     if not sound:
         return ["Every run diverged: try a lower --lr."]

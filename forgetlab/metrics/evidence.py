@@ -32,9 +32,9 @@ class Flipped:
 
     loss: lost / n − gained / n. z is the score statistic of Tango 1998, eq. 24, whose variance is that under the
     supposed loss, so that it has a width where no answer flipped; with Laud's (2025) n − 1 in the variance, and with
-    and without his correction for skewness: of the two the one nearer to 0, which claims less. Exact levels of a
-    one-sided 5 % test, worst over flip rates up to 40 %: 6.6 % with n from 20 to 400, mean 4.5 %. Wald's and
-    McNemar's intervals have no width without flips.
+    and without his correction for skewness: of the two the one nearer to 0, which claims less. Wald's and McNemar's
+    intervals have no width without flips. Exact levels of a one-sided 5 % test, n from 20 to 400, up to a fifth gained:
+    6.5 % of false alarms and 5.8 % of misses at worst, 4 % on average.
     """
 
     lost: Many

@@ -55,9 +55,10 @@ def flips(before: Numbers, after: Numbers, guess: Numbers | float | None = None)
     Assumed: an item is known (answered right) or guessed right with probability g, before and after independently.
     With U the share unknown both times and L the share lost, P(0→0) = U (1 − g)² and P(1→0) = L (1 − g) + U g (1 − g),
     so that guessing flips P(0→0) · g / (1 − g), and L = P(1→0) / (1 − g) − P(0→0) · g / (1 − g)²: without bias, item by
-    item, however knowledge before and after go together. The common variant (Harmon et al. 2025, arXiv 2510.17776)
-    has the product of the two shares of wrong answers in the place of P(0→0), which is too small where hard items
-    stay hard. A model that repeats its guesses flips fewer than this: then L is too small, never too large.
+    item, however knowledge before and after go together. Flips with guessing subtracted: Harmon et al. 2025
+    (arXiv 2510.17776), from the two accuracies and the number of options. These give the product of the two shares of
+    wrong answers in the place of P(0→0), which is too small where hard items stay hard. A model that repeats its
+    guesses flips fewer than this: then L is too small, never too large.
     Intervals: Wilson's of both terms, put together by squares (MOVER: Zou & Donner 2008; Newcombe 1998, method 10).
     At least as wide as one item, cut at 0. nan where a guess is always right.
 

@@ -13,11 +13,13 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from forgetlab.errors import ForgetlabError, flag, one_of, unknown
+from forgetlab.errors import ForgetlabError, flag, one_of, unknown, whole
 from forgetlab.models.device import pick_device
 from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
-from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
+from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of
+from forgetlab.models.quiet import quiet_transformers
+from forgetlab.models.sharded import in_one_place
 from forgetlab.models.soundness import check_config, check_model, check_unused, json_in
 from forgetlab.sources import download
 from forgetlab.sources.model_names import model_folder, shipped_models
@@ -33,18 +35,21 @@ def load(
     dtype: Precision = "float32",
     device_map: str | dict[str, Any] | None = None,
     keep: bool = True,
+    max_length: int | None = None,
 ) -> Model:
     """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
 
     revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
     dtype: of the weights, "bfloat16" for half the memory; the heads, losses, importances and drift stay in float32.
-    device_map: over which devices the layers are spread, as transformers takes it, instead of `device`: "auto", or
-    {part of the model: device}. It needs the package accelerate.
+    device_map: where transformers is to put the weights as it reads them, instead of `device`: "auto", "cuda:1" or
+    {part of the model: device}, all on one device. It needs the package accelerate.
     keep: whether to keep a copy of the weights, which `restore` brings back; False saves its memory.
+    max_length: tokens that a text is cut to, at most what the model takes (None: 512, or fewer where it takes fewer).
+    A step's memory grows with it.
     Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
     bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
     Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
-    for what the hub refuses.
+    for what the hub refuses, a `max_length` beyond the model's, and weights on several devices or on a disk.
 
     >>> model = load("tiny-bert")
     >>> sum(weight.numel() for weight in model.parameters()), sorted(model.heads)
@@ -59,6 +64,10 @@ def load(
     shown = title if fetched else str(name)
     body, tokenizer = _from_transformers(source, shown, fetched, options)
     model = Model(body, tokenizer, title, flag("keep", keep))
+    if max_length is not None:
+        model.longest = whole("max_length", max_length, 2)
+        if model.positions < max_length:
+            raise ForgetlabError(f"max_length {max_length}: {title} takes {model.positions} tokens at most")
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
             f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "
@@ -122,6 +131,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
                     f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}"
                 )
             check_unused(body, info["unexpected_keys"], given)
+            in_one_place(body, given)
             if lm_kind_of(body):
                 check_lm_head(body)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -46,7 +46,7 @@ def of_preference(cells: Cells, kind: Kind | None, unread: set[str]) -> Sides:
         same = _same(chosen, rejected)
         prompt, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
     if chosen == rejected or not chosen or not rejected:
-        raise LeftOut("a rejected side that is the chosen one, or its beginning")
+        raise LeftOut("a chosen and a rejected side of which one is the other, or its beginning")
     return tuple(answered(cells, prompt, side, kind, unread) for side in (chosen, rejected))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -64,6 +65,7 @@ def conversations(
     they have other names. kind="text": each row whole, as plain text.
     Raises ForgetlabError for rows of several forms in one file, and where most rows cannot be read.
     """
+    rows = _from_strings(where, rows, unit)
     asked = prompt is not None or answer is not None
     columns = _columns(where, rows, text, prompt, answer)
     if kind is None and not asked and "label" not in columns and any("label" in row for _, row in rows[:1]):
@@ -71,6 +73,12 @@ def conversations(
     forms = [_form(row, columns) for _, row in rows]
     found = Counter(form for form in forms if form)
     if kind not in ("chat", "completions") and not asked and 2 * found.total() <= len(rows):
+        if text is None and found["messages"]:  # nothing else holds lists of messages
+            first = rows[forms.index("messages")][0]
+            raise ForgetlabError(
+                f"{where}: rows of several kinds: {found['messages']} with messages (first: {unit} {first}), "
+                f"{len(rows) - found['messages']} without; part it into files of one kind each"
+            )
         return None
     if not found:
         raise ForgetlabError(f"{where}: no row is of kind {kind}; expected rows such as {' or '.join(SUCH.values())}")
@@ -83,6 +91,31 @@ def conversations(
     sides, notes = _read(where, rows, unit, form, columns, kind)
     one, *other = (_examples(where, side, kind) for side in zip(*sides, strict=True))
     return replace(one, notes=tuple(notes), rejected=other[0] if other and kind != "text" else None)
+
+
+def _from_strings(where: Path, rows: Rows, unit: str) -> Rows:
+    """The rows with messages as lists where a table holds them as strings of JSON.
+
+    Raises ForgetlabError where these are no JSON, such as what pandas writes of Python's lists.
+    """
+    places = [(i, key) for i, (_, row) in enumerate(rows) for key, value in row.items() if _is_string_of(key, value)]
+    found, bad = [(number, dict(row)) for number, row in rows], 0
+    for i, key in places:
+        try:
+            found[i][1][key] = json.loads(found[i][1][key])
+        except (ValueError, RecursionError):
+            bad += 1
+    if bad and 2 * bad > len(places):
+        number, key = rows[places[0][0]][0], places[0][1]
+        raise ForgetlabError(
+            f"{where}, {unit} {number}: {key!r} holds messages as a string that is no JSON; write them as JSON lines, "
+            "with pandas by df.to_json(FILE, orient='records', lines=True)"
+        )
+    return found if places else rows
+
+
+def _is_string_of(key: str, value: Any) -> bool:
+    return isinstance(value, str) and fold_name(key) in NAMES["messages"] and value.lstrip()[:1] == "["
 
 
 def _columns(where: Path, rows: Rows, text: Column, prompt: Column, answer: Column) -> Columns:

@@ -66,7 +66,8 @@ def _delimiter(content: str, suffix: str, asked: set[str], must: bool) -> str | 
     """The character between columns; `_NONE` for a single one; None where it is no table and need not be."""
     sample = content if len(content) < 200_000 else content[:200_000].rpartition("\n")[0] or content
     first = _first_line(sample)
-    if must and not re.search("[,;\t|]", first) and fold_name(first) in USUAL_NAMES | asked:
+    alone = fold_name(first)
+    if must and not re.search("[,;\t|]", first) and (alone in USUAL_NAMES | asked or _asks({alone})):
         return _NONE
     tabs = suffix in (".tsv", ".tab")
     common = "\t,;|" if tabs else ",;\t|"

@@ -33,8 +33,11 @@ PAIR_NAMES = (
     "premise hypothesis, sentence1 sentence2, question1 question2, text1 text2, texta textb, sentencea sentenceb, "
     "question sentence, question passage, query passage"
 )
-# two columns of which the second answers the first
-ANSWER_NAMES = ("prompt completion", "prompt response", "instruction output", "instruction response", "chosen rejected")
+# two columns of which the second answers the first, or one of whole conversations
+ANSWER_NAMES = (
+    *("prompt completion", "prompt response", "instruction output", "instruction response", "chosen rejected"),
+    *("messages", "conversations"),
+)
 SUCH = (
     '{"text": "…", "label": "…"}, {"tokens": […], "ner_tags": […]}, {"messages": […]} or {"prompt": "…", '
     '"completion": "…"}'

@@ -21,7 +21,7 @@ from forgetlab.models.memory import free, out_of_memory
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.sharded import is_sharded
 from forgetlab.sources import Examples
-from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
+from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, longer, unknown_share
 
 Scores = dict[str, float]
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Task(ABC):
             if encoded.truncated:
                 notes.append(
                     f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than "
-                    f"{model.max_length} tokens and were cut"
+                    f"{model.max_length} tokens and were cut{longer(model)}"
                 )
             if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
                 notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")
@@ -85,7 +85,8 @@ class Task(ABC):
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
             begin = self.kind in ("causal-lm", "reward", "preferences", "distillation")
-            end = self.kind in ("causal-lm", "preferences") and model.end_mark
+            stops = split == "train" and examples.kind in ("completions", "chat")  # an answer is to come to its end
+            end = self.kind in ("causal-lm", "preferences") and (model.end_mark or stops)
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 

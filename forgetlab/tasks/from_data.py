@@ -117,7 +117,10 @@ def task_from(
     if kind == "preferences":
         return preferences(title, examples, model)
     if test is None:
-        train, held = sources.split(examples, test=0.2, seed=seed)
+        try:
+            train, held = sources.split(examples, test=0.2, seed=seed)
+        except ForgetlabError as error:  # it knows no file
+            raise ForgetlabError(f"{there}: {error}, or a file of its own for the test: test=FILE") from None
     else:
         held = _read(there if hub else test, str(test) if hub else None, read | {"kind": examples.kind})
         train = examples

@@ -91,8 +91,9 @@ class CausalLM(LanguageModel):
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
     Of completions (a prompt and what is to be written after it) only the tokens of the answer are predicted, with the
-    prompt in sight: the loss of supervised fine-tuning on demonstrations. Of chats those of the assistant's turns, each
-    with its end, laid out by the tokenizer's chat template.
+    prompt in sight: the loss of supervised fine-tuning on demonstrations, which in training has the end token too, as
+    the model is to learn to stop. Of chats those of the assistant's turns, each with its end, laid out by the
+    tokenizer's chat template.
 
     >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
     >>> CausalLM("mine", None, text).metric
@@ -115,7 +116,9 @@ class CausalLM(LanguageModel):
             notes += first_unscored(self.name, model)
         if "train" in splits and not (templated or model.end_mark or model.tokenizer.eos_token_id is None):
             notes.append(
-                f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
+                f"{self.name}: answers are trained with the end token behind them, which is no part of the perplexity"
+                if self.on_answers
+                else f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
                 "pre-trained with one (end_mark in its config would)"
             )
         return notes

@@ -197,7 +197,9 @@ class _Loop:
             group["lr"] = rate
         for method in self.methods:
             method.before_step(run)
-        total = self.passes.gradient(self.passes.draw())
+        with compiling.as_written() if self.options.compile else nullcontext():  # some tasks write their batches
+            batches = self.passes.draw()
+        total = self.passes.gradient(batches)
         self.scaler.unscale_(optimizer)
         run.finish_gradients()
         if self.options.clip:

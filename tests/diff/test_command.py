@@ -132,6 +132,7 @@ def test_what_cannot_work_is_refused_before_torch_is_loaded(tmp_path: Path) -> N
         "say what to watch": ["hub/one", "hub/other"],
         "--limit must be a whole number above 0, got 0": [*pair, "--limit", "0"],
         "--within must be between 0 and 1, got 2.0": [*pair, "--within", "2"],
+        "--within 'little' is no budget; expected points": [*pair, "--within", "little"],
         "'abc' is no allowance": [*pair, "--allow", "entities=abc"],
         "thesis is no empty folder and holds no report": [*pair, "--out", "thesis"],
         "--repair mends one model, and 2 AFTERs are given": [*pair, "hub/other", "--repair", "mended"],
@@ -167,3 +168,17 @@ def test_what_the_models_and_data_do_not_allow_is_said_in_a_line(
     assert said in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "forgetlab-diff").exists()
+
+
+@pytest.mark.slow
+def test_it_opens_the_model_and_writes_a_repair_with_its_diff(tuned: Path, tmp_path: Path, call: Called) -> None:
+    status, said, _ = call("tiny-bert", str(tuned), "--new", "register", "--watch", "entities", "--limit", "60",
+                           "--where", "--repair", "mended", "--within", "0.5", "--out", "there")  # fmt: skip
+    assert status == 0
+    found = json.loads((tmp_path / "there" / "diff.json").read_text())
+    first, *rest = found["afters"]
+    assert first["where"]["layers"]
+    assert [one["task"] for one in first["reach"]] == ["entities"]
+    assert (first["repair"]["chosen"] is not None) == (tmp_path / "mended" / "config.json").is_file() == bool(rest)
+    assert "where: how far the weights moved" in said
+    assert Page((tmp_path / "there" / "report.html").read_text()).open == []

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from forgetlab.diff.gate import STATUS, allowances, parsed, worst
+from forgetlab.diff.gate import STATUS, allowances, budget, parsed, worst
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.schema import TaskFacts
 
@@ -56,6 +56,19 @@ def test_what_is_no_allowance(text: str, said: str) -> None:
 def test_an_allowance_that_no_task_has(text: str, said: str) -> None:
     with pytest.raises(ForgetlabError, match=said):
         allowances(parsed(text), TASKS)
+
+
+def test_a_budget_is_points_or_nats() -> None:
+    entities, general = TASKS
+    assert (budget("0.02", entities), budget("0.02", general), budget(".5")) == (0.02, 0.02, 0.5)
+    assert budget("1.02x", general) == pytest.approx(math.log(1.02))
+    assert budget("1x") == 0
+    refused = {"1.02x": "the score of entities is f1; expected points", "1.5": "between 0 and 1"}
+    for value, said in (refused | {"-0.1": "is no budget", "nan": "is no budget"}).items():
+        with pytest.raises(ForgetlabError, match=said):
+            budget(value, entities)
+    with pytest.raises(ForgetlabError, match="between 1 and 2"):
+        budget("0.9x", general)
 
 
 def test_the_worst_of_several_decides_the_status() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForSequenceClassification
 
 from forgetlab import load, task
 from forgetlab.diff import heads
@@ -19,9 +20,11 @@ from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics import expected_calibration_error
+from forgetlab.metrics.evidence import Averaged
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.suites import MatthewsClassification
@@ -231,3 +234,37 @@ def test_a_task_that_the_model_cannot_do_is_refused(tuned: Path, tmp_path: Path)
     pair = Pair("tiny-bert", [str(tuned)], device="cpu")
     with pytest.raises(ForgetlabError, match="needs a causal language model"):
         heads.ready(pair, [task("writing")])
+
+
+def test_answers_to_one_prompt_are_no_items_of_their_own() -> None:
+    """Praise has 32 answers to each of nine prompts: what they say of other prompts is what nine items say."""
+    one, random = task("praise"), np.random.default_rng(0)
+    by_prompt = np.repeat(random.random((2, len(one.test))), one.items() // len(one.test), axis=1)
+    rewards = torch.from_numpy(np.stack([by_prompt, np.ones_like(by_prompt)], axis=-1))
+    before, after = (
+        Outcome({"name": "praise", "metric": "reward"}, {}, Tally(("reward", "one"), part)) for part in rewards
+    )
+    found = changed(one, before, after)
+    assert found is not None
+    assert isinstance(found.test, Averaged)
+    assert found.test.freedom == pytest.approx(len(one.test) - 1)
+
+
+def test_after_answers_by_the_classifier_that_transformers_trained(tmp_path: Path) -> None:
+    new = task("sentiment")
+    names = {i: label.upper() for i, label in enumerate(reversed(new.labels))}  # type: ignore[attr-defined]
+    theirs = moved(
+        AutoModelForSequenceClassification.from_pretrained(model_folder("tiny-bert"), num_labels=2, id2label=names)
+    ).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    after = str(tmp_path / "theirs")
+    pair = Pair("tiny-bert", [after], device="cpu")
+    notes = heads.ready(pair, [new], new)
+    assert any("answers by the classifier in its own folder" in note for note in notes)
+    found = outcomes(pair, [new], LIMIT)[after]["sentiment"]
+    rows = new.sample(LIMIT).tolist()
+    with torch.no_grad():
+        batch = pair.model.tokenizer([new.test.texts[i] for i in rows], padding=True, return_tensors="pt")
+        said = [names[i].lower() for i in theirs(**batch).logits.argmax(-1).tolist()]
+    assert found.said == said
+    assert len({*said}) == 2

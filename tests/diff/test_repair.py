@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -12,16 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from forgetlab import finetune, load, task
+from forgetlab.__main__ import main
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.repair import RepairFound, choose, repair, repair_html, repair_lines, save_repaired
-from forgetlab.diff.repair_found import Look, budget
+from forgetlab.diff.repair import RepairFound, repair, repair_html, repair_lines, save_repaired
+from forgetlab.diff.repair_found import Look, budget, in_words
 from forgetlab.diff.repair_saved import check_repair_folder
+from forgetlab.diff.repair_search import best_of, hopeless, layer_by_layer, too_dear
 from forgetlab.diff.repair_shown import alt_text
 from forgetlab.errors import ForgetlabError
+from forgetlab.metrics import layer_of
 from forgetlab.metrics.tally import Tally
 from forgetlab.remedies.interpolation import mixed
 from forgetlab.sources import Examples
@@ -41,13 +45,13 @@ class Bowl(Task):
 
     metric, kind, higher_is_better = "kl", "bowl", False
 
-    def __init__(self, name: str, lowest: float, shift: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, name: str, lowest: float, shift: Callable[[Tensor], Tensor] | None = None, own: int = 0) -> None:
         super().__init__(name, None, Examples(kind="text", texts=tuple(f"{i}" for i in range(ITEMS))))
-        self.lowest, self.shift = lowest, shift
+        self.lowest, self.shift, self.own = lowest, shift, own
 
     def _scored(self, model: Any, limit: int | None) -> tuple[Scores, Tally | None]:
         rows = self.sample(limit)
-        loss = (model.x.detach().double() - self.lowest) ** 2 + torch.zeros(len(rows)).double()
+        loss = (model.x.detach()[self.own] - self.lowest) ** 2 + torch.zeros(len(rows)).double()
         if self.shift is not None:
             loss = loss + self.shift(rows)
         items = torch.stack([loss, torch.ones(len(rows))], dim=1)
@@ -61,20 +65,18 @@ class Bowl(Task):
 
 
 class Line:
-    """A pair of models of one weight: 0 before, 1 after."""
+    """A pair of models with a weight in each layer: 0 before, 1 after."""
 
-    def __init__(self) -> None:
-        self.model: Any = nn.Module()
-        self.model.x, self.model.heads, self.asked = (
-            nn.Parameter(torch.zeros((), dtype=torch.float64)),
-            {},
-            list[float](),
-        )
+    def __init__(self, layers: int = 1) -> None:
+        self.model: Any = torch.nn.Module()
+        self.model.x, self.model.heads = torch.nn.Parameter(torch.zeros(layers).double()), {}
+        self.asked: list[float] = []
 
     def between(self, after: str, share: Callable[[str, Tensor, Tensor], Tensor]) -> Any:
-        with torch.no_grad():
-            self.model.x.copy_(share("x", torch.tensor(0.0).double(), torch.tensor(1.0).double()))
-        self.asked.append(self.model.x.item())
+        start, end = torch.zeros(1).double(), torch.ones(1).double()
+        own = [share(f"body.layer.{i}.weight", start, end) for i in range(len(self.model.x))]
+        self.model.x.detach().copy_(torch.cat(own))
+        self.asked.append(self.model.x[0].item())
         return self.model
 
 
@@ -83,8 +85,9 @@ def test_on_a_quadratic_it_is_the_closed_form(tenths: int) -> None:
     """Old loss α², new loss (1 − α)²: the least old loss within w is at α = 1 − √w, whatever the curve's scale."""
     share = tenths / 10
     found = repair(Line(), "after", [Bowl("old", 0)], Bowl("new", 1), within=share**2, few=10)
-    assert found["alpha"] == pytest.approx(1 - share)
-    for one in found["looks"]:
+    assert found["chosen"] is not None
+    assert found["chosen"]["alpha"] == pytest.approx(1 - share)
+    for one in found["looks"][:11]:
         assert one["old"] == pytest.approx(one["alpha"] ** 2, abs=1e-6)
         assert one["new"] == pytest.approx((1 - one["alpha"]) ** 2, abs=1e-6)
     new, old = found["tasks"]
@@ -101,11 +104,11 @@ def test_it_is_chosen_on_few_texts_and_told_on_the_others() -> None:
     line = Line()
 
     def against(rows: Tensor) -> Tensor:
-        return rest(rows) * (2 if 0.2 < line.model.x.item() < 0.9 else 1)
+        return rest(rows) * (2 if 0.2 < line.model.x[0].item() < 0.9 else 1)
 
     plain = repair(Line(), "after", [Bowl("old", 0)], Bowl("new", 1), within=0.25, few=10)
     other = repair(line, "after", [Bowl("old", 0, rest)], Bowl("new", 1, against), within=0.25, few=10)
-    assert plain["alpha"] == other["alpha"] == 0.5
+    assert plain["chosen"] == other["chosen"]
     assert [one["old"] for one in plain["looks"]] == pytest.approx([one["old"] for one in other["looks"]])
     new = other["tasks"][0]
     assert (new["chosen_on"], new["scored_on"]) == (10, ITEMS - 10)
@@ -114,7 +117,38 @@ def test_it_is_chosen_on_few_texts_and_told_on_the_others() -> None:
     assert not any("more than the budget" in line for line in repair_lines(plain))
 
 
-def _slow(looks: list[Look], within: float) -> float | None:
+def test_each_layer_gets_its_own_alpha() -> None:
+    """Old loss x₀², new loss (1 − x₁)²: the layer that only forgets goes back, the one that only learns stays."""
+    line = Line(2)
+    found = repair(line, "after", [Bowl("old", 0, own=0)], Bowl("new", 1, own=1), within=0.04, few=10)
+    assert found["chosen"] is not None
+    assert (found["chosen"]["alpha"], found["chosen"]["layers"]) == (
+        0.8,
+        {"layer 0": pytest.approx(0.6), "layer 1": 1.0},
+    )
+    assert found["chosen"]["old"] == pytest.approx(0.36)
+    one = repair(line, "after", [Bowl("old", 0, own=0)], Bowl("new", 1, own=1), within=0.04, few=10, by_layer=False)
+    assert one["chosen"] is not None
+    assert one["chosen"]["layers"] == {}
+    assert one["looks"] == found["looks"][:11]
+
+
+def test_layers_are_searched_in_turn_each_from_the_best_so_far() -> None:
+    asked = []
+
+    def at(alpha: float, layers: dict[str, float]) -> Look:
+        asked.append({"a": alpha, "b": alpha, **layers})
+        a, b = asked[-1]["a"], asked[-1]["b"]
+        return {"alpha": alpha, "layers": layers, "old": a + b, "new": 0.5 * (1 - b), "scores": {}}
+
+    start = at(0.9, {})
+    found = layer_by_layer(at, start, ["a", "b"], within=0.1)
+    tenths = [(round(10 * one["a"]), round(10 * one["b"])) for one in asked]
+    assert tenths == [(9, 9), (7, 9), (7, 7), (7, 10)]  # less of a is taken; of b less is beyond the budget
+    assert best_of([start, *found], 0.1)["layers"] == {"a": pytest.approx(0.7)}
+
+
+def _slow(looks: list[Look], within: float) -> Look | None:
     """The rule in words: of the points within the budget the one that loses least, ties to the better new score."""
     best = None
     for one in looks:
@@ -122,59 +156,55 @@ def _slow(looks: list[Look], within: float) -> float | None:
             continue
         if best is None or (one["old"], one["new"], one["alpha"]) < (best["old"], best["new"], best["alpha"]):
             best = one
-    return None if best is None or best["alpha"] in (0.0, 1.0) else best["alpha"]
+    return best
 
 
 def test_the_choice_is_that_of_a_slow_search() -> None:
-    chosen, none = 0, 0
+    chosen = set()
     for seed in range(300):
         random = np.random.default_rng(seed)
         old, new = np.round(random.uniform(-0.1, 1, (2, 6)), 1)
         new[-1], old[0] = 0.0, 0.0
-        alphas = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-        looks: list[Look] = [
-            {"alpha": a, "old": float(o), "new": float(n), "scores": {"new": 1.0 - n}}
-            for a, o, n in zip(alphas, old, new, strict=True)
-        ]
+        looks = _looks(*zip((0.0, 0.2, 0.4, 0.6, 0.8, 1.0), old.tolist(), new.tolist(), strict=True))
         within = float(random.choice([0.0, 0.1, 0.3]))
-        found, reason = choose(looks, within, POINTS)
-        expected = None if looks[0]["new"] <= within + 1e-9 else _slow(looks, within)
-        assert found == expected
-        assert bool(reason) == (found is None)
-        chosen, none = chosen + (found is not None), none + (found is None)
-    assert chosen > 50
-    assert none > 50
+        assert best_of(looks, within) == _slow(looks, within)
+        chosen.add(best_of(looks, within)["alpha"])
+    assert len(chosen) == 6
 
 
 def _looks(*points: tuple[float, float, float]) -> list[Look]:
-    return [{"alpha": a, "old": old, "new": new, "scores": {"new": 0.9 - new}} for a, old, new in points]
+    return [{"alpha": a, "layers": {}, "old": old, "new": new, "scores": {"new": 0.9 - new}} for a, old, new in points]
 
 
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        (
-            ((0, 0, 0.4), (0.5, 0.1, 0.05), (1, 0.5, 0)),
-            "no α below 1 .* keeps new within 0.01 .* α = 0.5 would with .* 0.05",
-        ),
         (((0, 0, 0.4), (0.5, 0.1, 0.05), (1, -0.1, 0)), "lost nothing of the old"),
         (
-            ((0, 0, -0.1), (0.5, 0.1, 0.05), (1, 0.5, 0)),
+            ((0, 0, -0.1), (0.5, 0.1, 0), (1, 0.5, 0)),
             r"BEFORE, with AFTER's head, is within 0.01 of AFTER \(1.00 and 0.90\)",
         ),
         (((0, 0, 0.4), (0.5, 0.1, 0.05), (1, math.nan, 0)), "no finite numbers"),
         (((0, 0, math.nan), (0.5, 0.1, math.nan), (1, 0.4, math.nan)), "no finite numbers"),
+        (((0, 0, 0.4), (0.5, 0.1, 0.05), (1, 0.5, 0)), ""),
     ],
 )
-def test_why_nothing_is_chosen_is_said(points: Any, words: str) -> None:
-    found, reason = choose(_looks(*points), 0.01, POINTS)
-    assert found is None
+def test_why_there_is_nothing_to_repair_is_said(points: Any, words: str) -> None:
+    reason = hopeless(_looks(*points), 0.01, POINTS)
     assert re.search(words, reason)
+    assert bool(reason) == bool(words)
+
+
+def test_a_budget_that_nothing_meets_is_said_with_one_that_is_met() -> None:
+    looks = _looks((0, 0, 0.4), (0.5, 0.1, 0.05), (0.9, 0.6, 0.02), (1, 0.5, 0))
+    assert best_of(looks, 0.01)["alpha"] == 1
+    said = too_dear(looks, 0.01, POINTS)
+    assert "keeps new within 0.01 of AFTER; α = 0.5 would with a budget of 0.05" in said
 
 
 def test_a_point_that_is_no_number_is_passed_over() -> None:
     looks = _looks((0, 0, 0.4), (0.3, math.nan, 0.0), (0.6, 0.2, math.nan), (0.8, 0.3, 0.005), (1, 0.5, 0))
-    assert choose(looks, 0.01, POINTS) == (0.8, "")
+    assert best_of(looks, 0.01)["alpha"] == 0.8
 
 
 def test_a_budget_in_words_is_never_below_the_loss() -> None:
@@ -220,9 +250,9 @@ def _found(**change: Any) -> RepairFound:
 
 def test_lines_and_html_say_what_was_chosen() -> None:
     found = _found()
-    first, second, head, new, old = repair_lines(found)
-    assert first.startswith("repair of tuned: θ_before + 0.7 (θ_after − θ_before), of 11 points")
-    assert "new within 0.09 of AFTER" in first
+    first, more, second, head, new, old = repair_lines(found)
+    assert first.startswith("repair of tuned: θ_before + α (θ_after − θ_before) with α = 0.7; of 13 points tried")
+    assert "new within 0.09 of AFTER" in f"{first} {more.strip()}"
     assert "chosen on 10 test texts of each task" in second
     assert [line.split("  ")[0] for line in (head, new, old)] == ["task", "new (new, 30 texts)", "old (old, 30 texts)"]
     assert "+0.090" in new
@@ -238,16 +268,25 @@ def test_lines_and_html_say_what_was_chosen() -> None:
 def test_lines_say_why_nothing_was_chosen() -> None:
     found = repair(Line(), "tuned", [Bowl("old", 0)], Bowl("new", 1), within=0.0, few=10)
     assert repair_lines(found)[0].startswith("no repair of tuned: no α below 1")
-    assert "α = 0.9 would with a budget of 0.01" in repair_lines(found)[0]
+    assert "α = 0.9 would with a budget of 0.01" in " ".join(line.strip() for line in repair_lines(found))
     assert found["tasks"][0]["repaired"] is None
     assert "None is chosen" in alt_text(found)
     assert "<img" in repair_html(found)
 
 
+def test_scores_that_are_no_numbers_are_told_without_a_figure() -> None:
+    lost = Bowl("old", 0, lambda rows: torch.full((len(rows),), math.nan))
+    found = repair(Line(), "tuned", [lost], Bowl("new", 1), within=0.1, few=10)
+    assert found["chosen"] is None
+    assert "AFTER's scores are no finite numbers: new 0, old nan" in " ".join(repair_lines(found))
+    assert "<img" not in repair_html(found)
+
+
 def test_names_of_users_stay_words() -> None:
     found = _found(after="<b>tuned</b>")
     found["tasks"][0]["facts"]["name"] = "a$b$<i>"
-    found["looks"] = [{**one, "scores": {"a$b$<i>": one["scores"]["new"]}} for one in found["looks"]]
+    for one in found["looks"]:
+        one["scores"]["a$b$<i>"] = one["scores"]["new"]
     html = repair_html(found)
     assert "<i>" not in html
     assert "<b>" not in html
@@ -287,12 +326,13 @@ def test_both_ends_are_the_models_bit_for_bit(tuned: Path, alpha: float) -> None
 
 def test_what_is_saved_is_the_mixture_and_scores_what_was_told(tuned: Path, repaired: tuple[RepairFound, Path]) -> None:
     found, out = repaired
-    alpha = found["alpha"]
-    assert alpha is not None
-    assert 0 < alpha < 1
+    chosen = found["chosen"]
+    assert chosen is not None
+    assert 0 < chosen["alpha"] < 1 or chosen["layers"]
     model, before, after = (load(name, device="cpu") for name in (out, "tiny-bert", tuned))
     start, end = before.state_dict(), after.state_dict()
     for name, weight in model.state_dict().items():
+        alpha = chosen["layers"].get(layer_of(name), chosen["alpha"])
         a, b = start.get(name, end[name]).double(), end[name].double()
         assert torch.allclose(weight.double(), a + alpha * (b - a), atol=1e-6), name
     for row, one in zip(found["tasks"], (task("plain"), task("entities"), task("masked-lm")), strict=True):
@@ -324,7 +364,8 @@ def test_the_card_says_what_it_was_made_from(tuned: Path, repaired: tuple[Repair
     found, out = repaired
     about, page = read_json(out / "forgetlab.json"), (out / "README.md").read_text(encoding="utf-8")
     assert about is not None
-    assert about["repair"]["alpha"] == found["alpha"]
+    assert about["repair"]["chosen"] == found["chosen"]
+    assert found["chosen"] is not None
     assert set(about["files"]) == {path.name for path in out.iterdir()}
     pair = Pair("tiny-bert", [str(tuned)], device="cpu")
     sha = hashlib.sha256()
@@ -332,7 +373,7 @@ def test_the_card_says_what_it_was_made_from(tuned: Path, repaired: tuple[Repair
         sha.update(name.encode() + weight.numpy().tobytes())
     assert about["models"]["after"]["weights"] == sha.hexdigest()
     assert sha.hexdigest() in page
-    assert f"θ_before + {found['alpha']:g} (θ_after − θ_before)" in page
+    assert in_words(found["chosen"]) in page
     for row in found["tasks"]:
         assert row["facts"]["name"] in page
     assert len(about["repair"]["data"]["plain"]["test examples"]) == 64
@@ -350,7 +391,7 @@ def test_a_folder_with_anything_else_is_refused(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     with pytest.raises(ForgetlabError):
         save_repaired(pair, found, tuned)
-    nothing: RepairFound = {**found, "alpha": None, "reason": "no α keeps it"}
+    nothing: RepairFound = {**found, "chosen": None, "reason": "no α keeps it"}
     with pytest.raises(ForgetlabError, match="nothing to save in .*: no α keeps it"):
         save_repaired(pair, nothing, tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -374,8 +415,8 @@ def test_a_classifier_of_transformers_stays_one(tmp_path: Path) -> None:
     fitted = head.of_task(one.labels, one.level)
     assert fitted is not None
     pair.give(place, one.name, fitted)
-    found: Any = {"after": place, "alpha": 0.25, "within": 0.1, "reason": "", "looks": [], "tasks": [], "data": {}}
-    found["tasks"] = [{**_found()["tasks"][0]}]
+    chosen: Look = {"alpha": 0.25, "layers": {}, "new": 0.0, "old": 0.0, "scores": {}}
+    found = _found(after=place, chosen=chosen)
     out = save_repaired(pair, found, tmp_path / "out")
     theirs = AutoModelForSequenceClassification.from_pretrained(out).eval()
     assert theirs.config.id2label == dict(enumerate(reversed(one.labels)))
@@ -410,8 +451,8 @@ def test_an_adapter_is_repaired_as_the_model_that_it_makes(tmp_path: Path) -> No
     place = str(tmp_path / "lora")
     pair = Pair("tiny-gpt", [place], device="cpu")
     end = dict(pair.weights(place))
-    found: Any = {"after": place, "alpha": 0.5, "within": 0.1, "reason": "", "looks": [], "tasks": [], "data": {}}
-    found["tasks"] = [{**_found()["tasks"][0]}]
+    chosen: Look = {"alpha": 0.5, "layers": {}, "new": 0.0, "old": 0.0, "scores": {}}
+    found = _found(after=place, chosen=chosen)
     own = load(save_repaired(pair, found, tmp_path / "out"), device="cpu").state_dict()
     start = load("tiny-gpt", device="cpu").state_dict()
     changed = 0
@@ -419,3 +460,23 @@ def test_an_adapter_is_repaired_as_the_model_that_it_makes(tmp_path: Path) -> No
         assert torch.allclose(own[name], (start[name] + weight) / 2, atol=1e-6), name
         changed += not torch.equal(start[name], weight)
     assert changed > 0
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_repair_and_the_diff_of_it(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = ["diff", "tiny-bert", str(tuned), "--watch", "entities", "--new", "plain", "--limit", "60"]
+    assert main([*pair, "--repair", "mended", "--within", "0.05", "--out", "told"]) == 0
+    plain, mended = json.loads((tmp_path / "told" / "diff.json").read_text(encoding="utf-8"))["afters"]
+    assert plain["repair"]["chosen"] is not None
+    assert mended["name"] == "mended"
+    entities = next(one for one in mended["tasks"] if one["facts"]["name"] == "entities")
+    score = task("entities").score(load(tmp_path / "mended", device="cpu"), 60)["f1"]
+    assert entities["change"]["after"] == pytest.approx(score, abs=1e-6)
+    assert "<h2>Repair</h2>" in (tmp_path / "told" / "report.html").read_text(encoding="utf-8")
+    assert "repair of" in capsys.readouterr().out
+    assert main([*pair, "--repair", "another", "--within", "1.02x", "--out", "more"]) == 2
+    assert "the score of plain is accuracy; expected points" in capsys.readouterr().err
+    assert not (tmp_path / "another").exists()

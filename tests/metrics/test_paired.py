@@ -276,8 +276,8 @@ def test_flips_by_hand() -> None:
     assert math.isnan(flips(before, after, 1.0).net_lost.value)
 
 
-def test_what_guessing_flips_is_the_published_product_where_knowledge_is_independent() -> None:
-    """Harmon et al. 2025: (1 − p) (1 − p') / (k − 1) of k options, by the two shares of right answers alone."""
+def test_what_guessing_flips_follows_from_the_accuracies_where_knowledge_is_independent() -> None:
+    """Then it is (1 − p) (1 − p') / (k − 1) of k options, and else not."""
     random, n = np.random.default_rng(3), 200_000
     known = random.random((2, n)) < [[0.6], [0.5]]
     before, after = (known | (random.random((2, n)) < 0.25)).astype(float)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from forgetlab.labs import LABS
-from tests.notebooks.kernel import Kernel
+from tests.notebooks.kernel import LOST, Kernel
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +122,30 @@ def watch(kernel: Kernel) -> Iterator[Page]:
     page = Page(kernel, "watch")
     yield page
     page.close()
+
+
+def test_an_ignored_interrupt_is_no_error_of_the_kernel_and_all_else_is() -> None:
+    """What Python really says, for an interrupt and for an error, of which one must not hide the other."""
+    code = """
+import weakref
+class Thing:
+    def go(self): pass
+def back(_): raise {}
+thing = Thing()
+ref = weakref.WeakMethod(thing.go, back)
+del thing
+"""
+    said = {}
+    for error in ("KeyboardInterrupt()", "ValueError('lost')"):
+        made = subprocess.run([sys.executable, "-c", code.format(error)], capture_output=True, text=True, check=True)
+        said[error] = made.stderr
+        assert "Exception ignored" in made.stderr
+    interrupt, other = said.values()
+    assert LOST.sub("", interrupt) == ""
+    assert LOST.sub("", other) == other
+    assert LOST.sub("", interrupt + other + interrupt) == other
+    raised = 'Traceback (most recent call last):\n  File "x", line 1\nKeyboardInterrupt\n'
+    assert LOST.sub("", raised) == raised  # one that was not ignored
 
 
 # -- every lab --------------------------------------------------------------------------------------

@@ -314,3 +314,33 @@ def test_class_names_in_a_parquet_file_of_datasets(tmp_path: Path) -> None:
     rows = {"text": [f"text {i}" for i in range(6)], "label": [0, 1] * 3}
     datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(str(tmp_path / "a.parquet"))
     assert read(tmp_path / "a.parquet").labels == ("bad", "good") * 3
+
+
+@pytest.mark.parametrize("more", [{}, {"id": 7}])
+def test_messages_in_a_table_are_strings_of_json(tmp_path: Path, more: dict[str, Any]) -> None:
+    """As pandas writes them; Python's own notation of lists is refused, where it was read as plain text."""
+    import pandas
+
+    chats = [
+        [{"role": "user", "content": f'say "{i}", please'}, {"role": "assistant", "content": "yes"}] for i in range(6)
+    ]
+    path = tmp_path / "chats.csv"
+    rows = [{**more, "messages": json.dumps(chat)} for chat in chats]
+    pandas.DataFrame([*rows, {**more, "messages": "[{cut"}]).to_csv(path, index=False)
+    found = read(path)
+    assert found.kind == "chat"
+    assert found.turns is not None
+    assert [[turn.text for turn in turns] for turns in found.turns] == [[m["content"] for m in chat] for chat in chats]
+    assert any("1 row of 7 left out" in note for note in found.notes)
+    pandas.DataFrame([{**more, "messages": str(chat)} for chat in chats]).to_csv(path, index=False)
+    with pytest.raises(
+        ForgetlabError, match=r"line 2: 'messages' holds messages as a string that is no JSON; .*to_json"
+    ):
+        read(path)
+
+
+def test_some_chats_among_texts_are_not_taken_for_empty_texts(tmp_path: Path) -> None:
+    path = write(tmp_path, [GOOD, *({"text": f"plain words {i}"} for i in range(9))])
+    with pytest.raises(ForgetlabError, match=r"rows of several kinds: 1 with messages \(first: line 1\), 9 without"):
+        read(path)
+    assert len(read(path, text="text")) == 9

@@ -28,7 +28,7 @@ from forgetlab.remedies import (
     PCGrad,
     ProgressiveColumns,
 )
-from forgetlab.tasks import CausalLM, Rewarded, filtered
+from forgetlab.tasks import CausalLM, Distilled, Rewarded, filtered
 from forgetlab.training.method import Part, Run
 from forgetlab.training.step import halves
 from tests.conftest import small_model
@@ -477,3 +477,39 @@ def test_the_reward_of_the_docs_runs_on_a_gpt_of_ones_own(
     assert re.match(r"0 \{'polite': \{'reward': 0.0, .*'general': ", capsys.readouterr().out)
     assert names["record"].status == "done"
     assert names["polite"](["Thank you .", "no"]) == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rewarded", "distilled"])
+def test_compiled_it_learns_the_same_and_writes_as_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own tracing, and a back end that computes what it is given: a compiler takes a minute."""
+    graphs: list[int] = []
+
+    def traced(self: Any, **options: Any) -> None:
+        def back_end(graph: Any, _: Any) -> Any:
+            graphs.append(len(graph.graph.nodes))
+            return graph.forward
+
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=back_end, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    common: dict[str, Any] = {"test": ["b"], "max_tokens": 5}
+    ends: list[Any] = []
+    for compiled in (False, True):
+        model, teacher = letters(), letters()
+        with torch.no_grad():
+            teacher.body.lm_head.weight.neg_()
+        new = (
+            Rewarded("new", ["a", "b a", "a b"], count_a, **common, samples=4)
+            if kind == "rewarded"
+            else Distilled("new", ["a", "b a", "a b"], teacher, **common)
+        )
+        ends.append([*finetune(model, new, steps=3, lr=1e-2, batch_size=2, every=1, compile=compiled)])
+        assert model.backbone._compiled_call_impl is None
+    assert graphs  # of the pass that is trained, and of none of those that write, token after token
+    assert len(graphs) <= 2
+    for one, other in zip(*ends, strict=True):
+        assert not any("no compiler works here" in note for note in other.notes)
+        assert (other.loss or 0.0) == pytest.approx(one.loss or 0.0, rel=1e-4)
+        assert other.scores["new"] == pytest.approx(one.scores["new"], rel=1e-4)
+    assert ends[0][1].loss != ends[0][-1].loss

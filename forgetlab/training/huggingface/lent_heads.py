@@ -28,7 +28,7 @@ class WithLentHeads(Model):
         self.other: nn.Module | None = None
         if other is None:
             return
-        self.name = other.name
+        self.name, self.longest = other.name, other.longest
         if other.body is not body:
             prefix = cast(Any, other.body).base_model_prefix
             ours, theirs = cast(Any, body).base_model, cast(Any, other.body).base_model

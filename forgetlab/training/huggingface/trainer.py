@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from forgetlab.errors import ForgetlabError, whole
+from forgetlab.importance import cache
 from forgetlab.models.model import Model, evaluating, lm_kind_of
-from forgetlab.models.sharded import is_sharded, within
+from forgetlab.models.sharded import in_one_place, is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.hooks import Hooks
@@ -82,6 +83,7 @@ class ForgettingMixin(Resuming):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
         if isinstance(model, nn.Module):
             body = cast(Any, plain(model))
+            in_one_place(body, type(body).__name__)  # a Trainer would fail as it moves them
             if lm_kind_of(body) == "causal" and getattr(body, "loss_type", "") is None:
                 body.loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
         super().__init__(methods, watch, limit, before, model, *given, **trainer)
@@ -132,6 +134,7 @@ class ForgettingMixin(Resuming):
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
             method.setup(run)
+        cache.forget_large()
         if self.args.process_index:  # the same memories everywhere, other draws from them
             run.generator.manual_seed(args.seed + 7919 * args.process_index)
         for p in together.parameters():

@@ -11,9 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -195,6 +196,28 @@ def test_the_weights_are_those_of_finetune(name: str, tmp_path: Path, monkeypatc
         assert theirs.scores[OLD]["perplexity"] == pytest.approx(own.scores[OLD]["perplexity"], rel=1e-5)
         assert theirs.drift == pytest.approx(own.drift, rel=1e-4, abs=1e-9)
         assert theirs.penalty == pytest.approx(own.penalty, rel=1e-3, abs=1e-9)
+
+
+@pytest.mark.skipif("activation_checkpointing" not in TrainingArguments.__dataclass_fields__, reason="an older name")
+def test_activation_checkpointing_and_accumulation_change_nothing(tmp_path: Path) -> None:
+    """Bit for bit: what is computed a second time is the same; with EWC's Fisher, replay and an anchor at once."""
+    runs, passes = [], []
+    for on in (False, True):
+        model, count = small_model(causal=True), [0]
+        cast(Any, model.body).transformer.h[0].mlp.register_forward_pre_hook(lambda *_, n=count: n.append(1))
+        methods = [EWC([task(OLD)], 1e3, examples=16), ExperienceReplay([task(OLD)], ratio=0.5), KLAnchor(0.5)]
+        halves = {"per_device_train_batch_size": BATCH // 2, "gradient_accumulation_steps": 2}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "`gradient_checkpointing` is deprecated")
+            runs.append(trained(tmp_path / str(on), methods, model, activation_checkpointing=on, **halves))
+        passes.append(len(count))
+    # each pass of a step anew: that of the new texts and that of the old ones, two of each to a step
+    assert passes[1] - passes[0] == STEPS * 2 * 2
+    off, on = runs
+    assert all(torch.equal(value, weights(on)[name]) for name, value in weights(off).items())
+    for one, other in zip(off.records, on.records, strict=True):
+        assert (one.loss, one.scores, one.drift, one.penalty) == (other.loss, other.scores, other.drift, other.penalty)
+    assert min(on.records[-1].penalty[name] for name in ("ewc", "kl-anchor")) > 0
 
 
 def test_a_penalty_makes_a_difference(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel, TrainerCallback
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from forgetlab import load, task
 from forgetlab.errors import ForgetlabError
@@ -238,6 +240,10 @@ PENALTIES: dict[str, tuple[Callable[[], Method], Callable[[Any, Any, Any], Tenso
         lambda: KLAnchor(beta=2.0),
         lambda now, before, batch: 2.0 * kl(logits_of(now, batch), logits_of(before, batch).detach()),
     ),
+    "kl, forward": (
+        lambda: KLAnchor(beta=2.0, direction="forward"),
+        lambda now, before, batch: 2.0 * kl(logits_of(before, batch).detach(), logits_of(now, batch)),
+    ),
     "lwf": (
         lambda: LwF([task(OLD)], lam=2.0, temperature=2.0),
         lambda now, before, batch: 2.0 * 4 * kl(logits_of(before, batch).detach() / 2, logits_of(now, batch) / 2),
@@ -306,6 +312,31 @@ def test_a_term_on_the_outputs_takes_no_second_pass_of_the_model(
     monkeypatch.setattr(LlamaModel, "forward", counted)
     trained(kind, llama, tmp_path, [KLAnchor(beta=2.0), LwF([task(OLD)], lam=1.0)])
     assert sum(made) == 2
+
+
+@pytest.mark.parametrize("below", ["all weights", "lora"])
+def test_activation_checkpointing_and_accumulation_change_nothing(
+    below: str, llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with trl, which has it on unless one says otherwise."""
+    more: dict[str, Any] = {"peft_config": lora()} if below == "lora" else {}
+    more |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    forward, calls, runs, passes = LlamaMLP.forward, list[int](), [], []
+    monkeypatch.setattr(LlamaMLP, "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1])
+    for on in (False, True):
+        methods = [EWC([task(OLD)], lam=1.0, examples=8), *drawing()]
+        calls.clear()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "`gradient_checkpointing` is deprecated")
+            runs.append(trained("SFT", llama, tmp_path / str(on), methods, activation_checkpointing=on, **more))
+        passes.append(len(calls))
+    assert passes[1] - passes[0] == 2 * 2 * 2 * 2  # layers, steps, passes of one; the new texts and the old ones
+    (off, here), (on, there) = runs
+    same(there, here)
+    assert lines(on) == lines(off)
+    for one, other in zip(on.records, off.records, strict=True):
+        assert (one.scores, one.drift, one.penalty) == (other.scores, other.drift, other.penalty)
+    assert on.records[-1].penalty["kl-anchor"] > 0
 
 
 # -- SFT's other ways -------------------------------------------------------------------------------
