@@ -89,11 +89,19 @@ def trials_of(tasks: Sequence[TaskFacts], pairs: Sequence[Pair], recipe: Recipe,
 
 def past_of(tasks: Sequence[TaskFacts], pairs: Sequence[Pair], recipe: Recipe, weights: int, ends: Pair) -> list[Past]:
     """What a finished run adds to the law. pairs: its trials; ends: its first and last record."""
-    same, found = {"model": recipe.model, "new": recipe.new}, list[Past]()
+    found = list[Past]()
     for trial in trials_of(tasks, pairs, recipe, weights):
         fell = fall(trial.task, *ends)
         if math.isfinite(fell):
-            found.append({**same, "scale": scale(trial.task), "x": trial.x, "error": trial.error, "fall": fell})
+            one = Past(
+                model=recipe.model,
+                new=recipe.new,
+                scale=scale(trial.task),
+                x=trial.x,
+                error=trial.error,
+                fall=fell,
+            )
+            found.append(one)
     return found
 
 
