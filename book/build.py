@@ -24,7 +24,7 @@ PANELS = (
     Panel("accuracy", "new: reviews", "accuracy", limits=(0, 1.04)),
     Panel("perplexity", "old: general text", "perplexity", log=True),
     Panel("f1", "old: names", "entity F1", limits=(0, 1.04)),
-    Panel("drift", "how far the weights went", "distance"),
+    Panel("drift", "weights moved", "distance"),
 )
 SCALES = {"perplexity": "ratio", "drift": "ratio"}
 STILL: dict[str, Settings] = {"no pull": {}, "EWC, λ = 100": {"method": "EWC"}}

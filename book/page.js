@@ -2,14 +2,15 @@
 'use strict';
 const $ = (id) => document.getElementById(id), {opening, floor, recorded} = JSON.parse($('facts').textContent);
 const LOOKS = {none: 'none', 'L2-SP': 'l2sp', EWC: 'ewc'}, FAINT = 8;  // earlier runs that stay
-const RATIO = (x) => x === null || !Number.isFinite(x) ? '–' : x >= 1000 ? short(x) : String(Number(x.toPrecision(3)));
+const RATIO = (x) => x === null || !Number.isFinite(x) ? '–' : !x ? '0' : x < 999.5 ? x.toPrecision(3)
+  : x < 1e6 ? Math.round(x).toLocaleString('en') : x.toExponential(1);
 const SHARE = (x) => x.toFixed(2);
 const CHARTS = [
   {key: 'accuracy', name: 'New: reviews', unit: 'accuracy', told: SHARE, ends: [0, 1]},
   {key: 'perplexity', name: 'Old: general text', unit: 'perplexity', told: RATIO, log: true, floor,
     big: (now, first) => `×${RATIO(now / first)}`},
   {key: 'f1', name: 'Old: names', unit: 'entity F1', told: SHARE, ends: [0, 1]},
-  {key: 'drift', name: 'How far the weights went', unit: 'distance', told: RATIO, ends: [0, 0]},
+  {key: 'drift', name: 'Weights moved', unit: 'distance', told: RATIO, ends: [0, 0]},
 ];
 const SLIDERS = {  // a slider counts stops; its value is of(stop)
   lam: {of: (i) => 10 ** (i / 2), at: (x) => Math.round(2 * Math.log10(x)), low: 1e-4, high: 1e6},
@@ -143,8 +144,8 @@ function reset() {
 
 function draw() {
   const records = shown ? shown.records : [];
-  $('source').textContent = !shown ? '' : (shown.live ? 'live, in this page' : 'recorded when this book was built') +
-    (earlier.length ? ' · faint: earlier runs' : '');
+  $('source').innerHTML = !shown ? '' : (shown.live ? 'live, in this page' : 'recorded when this book was built') +
+    (earlier.length ? '<small>faint: earlier runs</small>' : '');
   $('source').classList.toggle('live', Boolean(shown && shown.live));
   if (worker) $('says').textContent = records.length ? `step ${records.at(-1).step} of ${shown.settings.steps} …`
     : shown.settings.method === 'EWC' ? 'measuring the Fisher information …' : 'starting …';
@@ -177,7 +178,7 @@ function paint(chart, records) {
   for (const step of [0, most / 2, most])
     parts.push(`<text x="${x(step)}" y="${height - 3}" text-anchor="${step ? step === most ? 'end' : 'middle' : 'start'}">${step ? step : 'step 0'}</text>`);
   if (chart.floor) parts.push(`<line class="floor" x1="${left}" x2="${right}" y1="${y(floor)}" y2="${y(floor)}"/>`,
-    `<text x="${right}" y="${y(floor) + 13}" text-anchor="end">floor: no model is below ${RATIO(floor)}</text>`);
+    `<text x="${right}" y="${y(floor) + 13}" text-anchor="end">floor ${RATIO(floor)}</text>`);
   runs.forEach((run) => {
     const points = run.records.filter((r) => Number.isFinite(r[key])).map((r) => `${x(r.step).toFixed(1)},${y(r[key]).toFixed(1)}`);
     const look = `${LOOKS[run.settings.method]}${run === shown ? ' now' : ''}`;
@@ -236,6 +237,7 @@ function open() {
     try { choose(fromLine($('line').value)); train(); } catch (error) { $('fits').textContent = error.message; }
   };
   $('line').onchange = take;
+  $('line').onfocus = () => $('line').select();
   $('line').onkeydown = (event) => { if (event.key === 'Enter') { event.preventDefault(); take(); } };
   reset();
   new ResizeObserver(draw).observe($('charts'));
