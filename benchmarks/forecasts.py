@@ -1,65 +1,186 @@
-"""Can the gradients before the first step tell what a fine-tune will forget? Part of benchmarks/not_kept.py."""
+"""Can a trial of 8 steps tell what a whole fine-tune will forget? Runs the law was fitted on, and runs it has not seen.
+
+python -m benchmarks.forecasts [--runs FOLDER] [--count 76] [--real FOLDER]
+Makes the runs of benchmarks/forecast_runs.py (30 minutes of one core; each is kept in --runs: started again, it goes on
+there), fits the law on those of some new tasks, and checks it on all others. Writes benchmarks/results/forecasts.json
+and .md, and data/forecast/law.json, which the command `forecast` uses. --real: a folder with reviews.csv, authors.csv,
+wnut.conll, grimm.txt and plays.txt, and the models minilm and docs-gpt; without it their runs are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.correlation import bootstrapped, spearman
-from benchmarks.remedies import LIMIT, RATE, WATCH
-from forgetlab.experiments.recipes import Recipe, prepare
-from forgetlab.interference import Gradients, task_gradient
-from forgetlab.training.loop import finetune
+from benchmarks.forecast_runs import all_jobs, done
+from benchmarks.forecasts_table import page
+from forgetlab.experiments.forecast_law import FILE, LEVEL, Law, Past, fit, loosened, squeezed
+from forgetlab.experiments.recipe import Recipe
+from forgetlab.experiments.trials import SCHEDULES, fall, trials_of
+from forgetlab.remedies.by_name import make_methods
+from forgetlab.sources.json_files import write_json
+from forgetlab.sources.shipped import data_folder
 
-NEW = ("plain", "sentiment", "sentiment:turned=1", "register", "entailment")
-NEW += tuple(f"masked-lm:{register}" for register in ("reviews", "notices", "news"))
 Row = dict[str, Any]
+RESULTS = Path(__file__).parent / "results"
+BASELINES: dict[str, Callable[[Row], list[float]]] = {
+    "always the mean": lambda row: [1.0],
+    "the rate": lambda row: [1.0, math.log(row["lr"])],
+    "rate and length": lambda row: [1.0, math.log(row["lr"]), math.log(row["steps"])],
+    "drift after 8 steps": lambda row: [1.0, math.log(row["drift"])],
+    "rise after 8 steps": lambda row: [1.0, row["x"][1]],
+}
+SETS: dict[str, Callable[[Row], bool]] = {
+    "tiny-bert": lambda row: row["role"] == "unseen" and row["model"] == "tiny-bert",
+    "tiny-gpt": lambda row: row["role"] == "unseen" and row["model"] == "tiny-gpt",
+    "all-MiniLM-L6-v2": lambda row: row["role"] == "real" and row["model"] == "minilm",
+    "a GPT on real text": lambda row: row["role"] == "real" and row["model"] == "docs-gpt",
+    "all": lambda row: row["role"] != "fit",
+}
+KEYS = ("middle", *BASELINES)
 
 
-def said(new: Gradients, old: Gradients) -> dict[str, float]:
-    """What two gradients at the start foretell of the old loss, larger where more should be forgotten."""
-    pairs = [(a, b) for name, a in new.items() if a is not None and (b := old.get(name)) is not None]
-    inner = sum(float((a * b).sum()) for a, b in pairs)
-    mine, its = (sum(float(g.square().sum()) for g in own) ** 0.5 for own in zip(*pairs, strict=True))
+def recipe_of(run: Mapping[str, Any]) -> Recipe:
+    return Recipe(**{**run["recipe"], "watch": tuple(run["recipe"]["watch"])})
+
+
+def rows_of(run: Mapping[str, Any], middles: bool = False) -> list[Row]:
+    """A row for each watched task at the run's end; with middles also on the way, where no schedule knows the end."""
+    recipe, records, rows = recipe_of(run), run["records"], list[Row]()
+    if any(isinstance(one, SCHEDULES) for one in make_methods(recipe.methods, None)) or not middles:
+        records = [records[0], records[-1]]
+    same = {"role": run["role"], "run": run["digest"], "model": Path(recipe.model).name, "methods": recipe.methods}
+    same |= {"new": Path(recipe.new).name, "lr": recipe.lr}
+    for record in records[1:]:
+        to = replace(recipe, steps=record["step"])
+        for trial in trials_of(run["tasks"], run["trials"], to, run["parameters"]):
+            fell = fall(trial.task, records[0], record)
+            if math.isfinite(fell):
+                about = {"old": Path(trial.task["name"]).name, "scale": trial.task["scale"], "steps": to.steps}
+                about["drift"] = float(np.mean([last["drift"] for _, last in run["trials"]]))
+                rows.append({**same, **about, "x": trial.x, "error": trial.error, "moved": trial.moved, "fall": fell})
+    return rows
+
+
+def foretold(rows: Sequence[Row], laws: Mapping[str, Law], fitted: Sequence[Row]) -> list[Row]:
+    """The rows with what the law and the baselines, fitted on the same runs, say of each."""
+    found = [{**row, "middle": laws[row["scale"]].middle(row["x"])} for row in rows]
+    for row in found:
+        row["low"], row["high"] = laws[row["scale"]].ends(row["x"], row["error"], row["model"])
+        row["strange"] = laws[row["scale"]].strangeness(row["x"])
+    for name, columns in BASELINES.items():
+        for scale in laws:
+            own = [row for row in fitted if row["scale"] == scale]
+            x, y = np.array([columns(row) for row in own]), squeezed([row["fall"] for row in own])
+            weights, *_ = np.linalg.lstsq(x, y, rcond=None)
+            for row in found:
+                if row["scale"] == scale:
+                    row[name] = float(loosened(np.dot(columns(row), weights)))
+    return found
+
+
+def over_runs(rows: Sequence[Row], value: Callable[[Sequence[Row]], float]) -> tuple[float, float, float]:
+    """A value of some rows with its interval over whole runs drawn anew."""
+    runs: dict[str, list[Row]] = {}
+    for row in rows:
+        runs.setdefault(row["run"], []).append(row)
+    own = list(runs.values())
+    return bootstrapped(lambda drawn: value([row for i in drawn for row in own[i]]), len(own), draws=300)
+
+
+def rho(rows: Sequence[Row], key: str) -> float:
+    """Spearman's ρ between a forecast and the fall."""
+    return spearman([row[key] for row in rows], [row["fall"] for row in rows])
+
+
+def within(rows: Sequence[Row], key: str) -> float:
+    """The mean of ρ over the watched tasks of each model, each over its own runs."""
+    tasks: dict[Any, list[Row]] = {}
+    for row in rows:
+        tasks.setdefault((row["model"], row["old"]), []).append(row)
+    return float(np.mean([rho(own, key) for own in tasks.values() if len(own) > 3]))
+
+
+def checked(rows: Sequence[Row]) -> dict[str, Any]:
+    """What a set of rows of one scale says of the forecasts."""
+
+    def missed(key: str) -> list[float]:
+        return [abs(row[key] - row["fall"]) for row in rows]
+
     return {
-        "−g_new · g_old": -inner,  # to first order, what a step of gradient descent adds to the old loss
-        "−cosine": -inner / (mine * its),
-        "−sign(g_new) · g_old": -sum(float((a.sign() * b).sum()) for a, b in pairs),  # Adam's first step
-        "‖g_new‖": mine,  # what needs no old task
+        "runs": len({row["run"] for row in rows}),
+        "pairs": len(rows),
+        "coverage": over_runs(rows, lambda some: float(np.mean([r["low"] <= r["fall"] <= r["high"] for r in some]))),
+        "width": float(np.median([row["high"] - row["low"] for row in rows])),
+        "strange": sum(row["strange"] > 1 for row in rows),
+        "rho": {key: over_runs(rows, lambda some, key=key: rho(some, key)) for key in KEYS},
+        "within": {key: over_runs(rows, lambda some, key=key: within(some, key)) for key in KEYS},
+        "error": {key: float(np.mean(missed(key))) for key in KEYS},
+        "median error": {key: float(np.median(missed(key))) for key in KEYS},
     }
 
 
-def forecasts(seeds: Sequence[int], steps: int) -> dict[str, Any]:
-    """For each new task, seed and old task: the forecasts, and by how many nats the old loss then rose."""
-    rows = list[Row]()
-    for new in NEW:
-        for seed in seeds:
-            bench = prepare(Recipe(new=new, watch=WATCH, limit=LIMIT))
-            slopes = {one.name: task_gradient(bench.model, one, seed=seed) for one in bench.watch}
-            own = task_gradient(bench.model, bench.new, seed=seed)
-            bench.model.restore()
-            options: dict[str, Any] = {"steps": steps, "every": steps, "lr": RATE, "seed": seed, "limit": LIMIT}
-            first, last = (one.scores for one in finetune(bench.model, bench.new, watch=bench.watch, **options))
-            for old, slope in slopes.items():
-                rose = last[old]["loss"] - first[old]["loss"]
-                rows.append({"new": new, "seed": seed, "old": old, "rose": rose} | said(own, slope))
-    names = [name for name in rows[0] if name not in ("new", "seed", "old", "rose")]
-    return {"rows": rows, "correlations": {name: correlation(rows, name) for name in names}}
+def concluded(runs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[Row]]:
+    """The results of all runs, and the rows that the law is fitted on."""
+    fitted = [row for run in runs if run["role"] == "fit" for row in rows_of(run, middles=True)]
+    laws = {scale: fit([row for row in fitted if row["scale"] == scale]) for scale in ("points", "ratio")}
+    unseen = [row for run in runs if run["role"] in ("unseen", "real") for row in rows_of(run)]
+    found = foretold(unseen, laws, fitted)
+    sets: dict[str, Any] = {}
+    for name, belongs in SETS.items():
+        for scale in laws:
+            if len(own := [row for row in found if belongs(row) and row["scale"] == scale]) > 3:
+                sets.setdefault(name, {})[scale] = checked(own)
+    about = {
+        scale: {"weights": law.weights.tolist(), "known": law.known, "other": law.other, "results": law.results}
+        for scale, law in laws.items()
+    }
+    rows = [{key: row[key] for key in row if key != "run"} for row in found]
+    return {"level": LEVEL, "law": about, "sets": sets, "rows": rows}, fitted
 
 
-def correlation(rows: Sequence[Row], name: str) -> tuple[float, float, float]:
-    """Spearman's ρ over the new tasks (each the mean of its seeds), mean over the old ones; in groups by new task."""
-    news, olds = list(dict.fromkeys(row["new"] for row in rows)), list(dict.fromkeys(row["old"] for row in rows))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("forecast-runs"))
+    parser.add_argument("--count", type=int, default=76, help="runs to fit on, and as many to check on")
+    parser.add_argument("--real", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    jobs = [job for job in all_jobs(options.count, options.real) if job.role != "mix"]
+    runs = list[dict[str, Any]]()
+    for job in jobs:
+        runs.append(done(options.runs, job))
+        print(f"{time.process_time():.0f} s of one core: {len(runs)} of {len(jobs)}, {job.role}", flush=True)
+    results, fitted = concluded(runs)
+    RESULTS.joinpath("forecasts.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    RESULTS.joinpath("forecasts.md").write_text(page(results), encoding="utf-8")
+    ship(runs)
 
-    def means(key: str) -> Any:
-        of = {(new, old): [r[key] for r in rows if (r["new"], r["old"]) == (new, old)] for new in news for old in olds}
-        return np.array([[np.mean(of[new, old]) for new in news] for old in olds])
 
-    x, y = means(name), means("rose")
+def ship(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write the past results that the command forecasts from: those of role fit, and real ones."""
+    rows = [row for run in runs if run["role"] in ("fit", "real") for row in rows_of(run, middles=run["role"] == "fit")]
+    past = [{key: _short(row[key]) for key in Past.__annotations__} for row in rows]
+    made = "benchmarks/forecasts.py: the runs of role fit, at their ends and half-way, and those of role real"
+    write_json(data_folder() / FILE, {"made": made, "past": past})
 
-    def value(drawn: Sequence[int]) -> float:
-        return float(np.mean([spearman(a[list(drawn)], b[list(drawn)]) for a, b in zip(x, y, strict=True)]))
 
-    return bootstrapped(value, len(news))
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+
+if __name__ == "__main__":
+    main()

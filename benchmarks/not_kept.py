@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.choosing import chosen
-from benchmarks.forecasts import forecasts
 from benchmarks.remedies import CHOOSING_SEEDS, LIMIT, METRIC, NEW, RATE, WATCH, balances, benches, facts
 from benchmarks.remedies_table import mean, spoken, verdicts_of
+from benchmarks.slopes import forecasts
 from benchmarks.weighing import DFT, Weighed, flow, stm
 from forgetlab.experiments.recipes import Bench
 from forgetlab.metrics import layer_of

@@ -89,7 +89,7 @@ def one(case: str, kind: str, steps: int) -> dict[str, float]:
             save_steps=steps,
             save_strategy="steps",
             dataset_kwargs={"skip_prepare_dataset": True},
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             bf16=False,
             use_cpu=True,
             report_to=[],

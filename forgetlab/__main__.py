@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forgetlab.diff import command as diff_command
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments import progress
-from forgetlab.experiments.recipe import Recipe
+from forgetlab.experiments import forecast_command, progress
+from forgetlab.experiments.recipe_options import add_recipe_options, recipe_of
 
 if TYPE_CHECKING:
     from forgetlab.metrics.schema import Results
@@ -37,7 +37,6 @@ EXAMPLES = """examples:
 """
 
 
-RECIPE_OPTIONS = [one for one in fields(Recipe) if one.metadata]
 METHODS_APART = r",(?!\s*\w+=)"  # not at the comma before another setting: replay:ratio=0.3,memory=10
 
 
@@ -46,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _terminable():
-            options.action(options)
-            return 0
+            return options.action(options) or 0
     except ForgetlabError as error:
         said, status = str(error), 2
     except OSError as error:
@@ -97,11 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, epilog=EXAMPLES, formatter_class=parser.formatter_class)
         command.set_defaults(action=_compare)
         add = command.add_argument
-        for one in RECIPE_OPTIONS:
-            more = dict(one.metadata)
-            flag = more.pop("flag", "--" + one.name.replace("_", "-"))
-            kind = {"int": int, "float": float}.get(str(one.type).split(" ")[0], str)
-            add(flag, dest=one.name, type=kind, default=argparse.SUPPRESS, **more)  # the default is the recipe's
+        add_recipe_options(command)
         several = (
             "NAME[:SETTING=VALUE,…][+NAME…], none is plain fine-tuning; the strength of a pull, as in ewc:strength=3, "
             "counts from 0, and 1 is usual"
@@ -133,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         text = "where the report goes (default: %(default)s)"
         add("--out", default="forgetlab-report", metavar="FOLDER", help=text)
 
+    diff_command.add_to(commands)
+    forecast_command.add_to(commands)
+
     command = commands.add_parser("pretrain", help="train a small model: a shipped one, or a GPT on your text")
     command.set_defaults(action=_pretrain)
     command.add_argument("name", nargs="?", choices=("tiny-bert", "tiny-gpt"), help="rebuild a shipped model")
@@ -162,14 +159,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     from forgetlab.experiments.plan import Plan, seconds
-    from forgetlab.tasks.source_names import parted
 
     if options.seeds < 1:
         raise ForgetlabError(f"--seeds must be 1 or more, got {options.seeds}")
-    given = {one.name: getattr(options, one.name) for one in RECIPE_OPTIONS if hasattr(options, one.name)}
-    recipe = Recipe(**{**given, "watch": tuple(parted(given.get("watch", "")))})
-    if "lr" not in given and recipe.model not in ("tiny-bert", "tiny-gpt"):
-        recipe = replace(recipe, lr=5e-5)
+    recipe = recipe_of(options)
     plan = Plan(
         recipe,
         methods=[m.replace(";", ",") for m in re.split(METHODS_APART, options.methods) if m],

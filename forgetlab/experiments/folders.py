@@ -17,7 +17,7 @@ RUNS, MANIFEST, LOCK, LOG = "runs", "sweep.json", "lock", "log.txt"  # of a swee
 OWN_NAMES = re.compile(
     rf"{re.escape(MANIFEST)}|{LOCK}|{re.escape(LOG)}|tensorboard|wandb|[0-9a-f]{{16}}\.json|\..*{re.escape(DRAFT)}"
 )
-REPORTS = ("results.json", f"{RUNS}/{MANIFEST}")
+REPORTS = ("results.json", "diff.json", f"{RUNS}/{MANIFEST}")
 REPORT_DRAFT, MODEL_DRAFT = ".report-", ".model-"
 CARD = "forgetlab.json"  # in the folder of a saved model: what it is, and which files are its own
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from forgetlab.tasks.source_names import source_files
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """What all runs of a sweep share: the recipe but for its methods and seed, the files, forgetlab's version."""
-    content = {name: value for name, value in asdict(recipe).items() if name not in ("methods", "seed")}
+    content = {name: value for name, value in recipe.content().items() if name not in ("methods", "seed")}
     model = Path(recipe.model).expanduser()
     files = source_files((recipe.new, *recipe.watch))
     files += [path for path in sorted(model.glob("*")) if path.suffix != ".md"]  # a vocabulary is any kind of file

@@ -54,6 +54,9 @@ class Recipe:
     precision: Precision = _option(  # noqa: RUF009
         "float32", "of the arithmetic (default: float32)", choices=("float32", "bfloat16", "float16")
     )
+    max_length: int | None = _option(
+        None, "tokens that a text is cut to (default: 512, or fewer where the model takes fewer)", metavar="TOKENS"
+    )
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -71,12 +74,18 @@ class Recipe:
             whole(name, getattr(self, name))
         if self.limit is not None:
             whole("limit", self.limit)
+        if self.max_length is not None:
+            whole("max_length", self.max_length, 2)
         number("similarity", self.similarity, 0, 1)
         model_folder(self.model)
         for name in filter(None, (self.new, *self.watch)):
             check_source(name)
         if self.new and self.new in self.watch:
             raise ForgetlabError(f"two tasks have the same name: {self.new} is the new task and watched too")
+
+    def content(self) -> dict[str, Any]:
+        """What tells the recipe from others; runs kept before there was a `max_length` are known without it."""
+        return {name: value for name, value in asdict(self).items() if name != "max_length" or value is not None}
 
     def key(self) -> str:
         """A stable name for the run: a hash of the recipe, its text files, the shipped data and forgetlab's version.
@@ -88,7 +97,7 @@ class Recipe:
         from forgetlab.tasks.source_names import source_files
 
         files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
-        return digest([asdict(self), files, inputs(), forgetlab.__version__])[:16]
+        return digest([self.content(), files, inputs(), forgetlab.__version__])[:16]
 
 
 def called(methods: str) -> str:

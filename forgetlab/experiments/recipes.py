@@ -67,7 +67,7 @@ def prepare(recipe: Recipe) -> Bench:
     make_methods(recipe.methods, None)  # a wrong name or value is said before anything is loaded
     Options(**_options(recipe))
     recipe.check()
-    model = load(recipe.model, device=recipe.device)
+    model = load(recipe.model, device=recipe.device, max_length=recipe.max_length)
     new_name = recipe.new or ("causal-lm:notices" if model.lm_kind == "causal" else "sentiment")
     new, notes = _resolve(new_name, model, "new", recipe)
     watch = []

@@ -67,13 +67,21 @@ def filled(lines: Sequence[str]) -> list[str]:
 def write(results: Results, folder: str | Path) -> Path:
     """Write report.html, its figures as PNG files and results.json into a folder; returns the path of report.html.
 
+    Raises ForgetlabError where `put` does, and for numbers that are not finite.
+    """
+    check_folder(folder)
+    return put(_files(results), folder) / "report.html"
+
+
+def put(files: Mapping[str, bytes], folder: str | Path) -> Path:
+    """Write a report's files into a folder; returns it in full.
+
     A new folder appears whole or not at all; in a folder that exists, each file is replaced whole once all are
-    written, and other files are left alone. Raises ForgetlabError where `check_folder` does, where the disk
-    refuses, and for numbers that are not finite.
+    written, and other files are left alone. Raises ForgetlabError where `check_folder` does, and where the disk
+    refuses.
     """
     check_folder(folder)
     folder = Path(folder).resolve()
-    files = _files(results)
     draft = (folder if folder.exists() else folder.parent) / f"{REPORT_DRAFT}{secrets.token_hex(4)}"
     try:
         for old in folder.glob(f"{REPORT_DRAFT}*"):  # of a process that was killed
@@ -94,7 +102,7 @@ def write(results: Results, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     sync_folder(folder)
-    return folder / "report.html"
+    return folder
 
 
 def _files(results: Results) -> dict[str, bytes]:

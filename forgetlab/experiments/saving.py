@@ -99,7 +99,7 @@ class Models:
             (draft / "README.md").write_text(page, encoding="utf-8", errors="replace")
             about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
             write_json(draft / CARD, about)
-            _put(draft, folder, about["files"])
+            put(draft, folder, about["files"])
         except OSError as error:
             raise ForgetlabError(f"cannot save the model in {folder}: {error.strerror or error}") from error
         finally:
@@ -140,7 +140,7 @@ def write_draft(bench: Bench, draft: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
         draft.mkdir(parents=True)
         bench.model.save(draft)
-        data = {task.name: _hashes(task) for task in (bench.new, *bench.watch)}
+        data = {task.name: hashes(task) for task in (bench.new, *bench.watch)}
         versions = {name: version(name) for name in ("transformers", "tokenizers", "numpy")}
         write_json(draft / CARD, {"data": data, "versions": {**versions, "Python": platform.python_version()}})
         whole = True
@@ -152,7 +152,7 @@ def write_draft(bench: Bench, draft: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _hashes(task: Task) -> dict[str, str]:
+def hashes(task: Task) -> dict[str, str]:
     """Of a task's examples on each side, as they were read, wherever they come from."""
     sides = {"training examples": task.train, "test examples": task.test}
     return {side: digest(vars(rows) | {"notes": ()}) for side, rows in sides.items() if isinstance(rows, Examples)}
@@ -182,7 +182,8 @@ def _draft(folder: Path, recipe: Recipe) -> Path:
     return (folder if folder.exists() else folder.parent) / f"{MODEL_DRAFT}{recipe.key()}"
 
 
-def _put(draft: Path, folder: Path, files: Sequence[str]) -> None:
+def put(draft: Path, folder: Path, files: Sequence[str]) -> None:
+    """Move the files of a draft to their place; a model that was there goes, and nothing else."""
     for name in files:
         (draft / name).chmod((draft / FIRST).stat().st_mode)  # safetensors writes for its owner alone
         with (draft / name).open("rb") as file:

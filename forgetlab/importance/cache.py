@@ -36,7 +36,17 @@ def once(model: Model, task: Task, how: object, compute: Callable[[], Importance
     kept = _KEPT.setdefault(task, {})
     importance = kept.pop(key) if key in kept else compute()
     kept[key] = importance
-    each = sum(value.nbytes for value in importance.values())
-    while len(kept) > max(1, ROOM // max(1, each)):
+    while len(kept) > max(1, ROOM // max(1, _size(importance))):
         del kept[next(iter(kept))]
     return importance
+
+
+def forget_large() -> None:
+    """Keep no importance beyond ROOM: for one long run, to which it would be as much memory again as its weights."""
+    for kept in _KEPT.values():
+        for key in [key for key, importance in kept.items() if _size(importance) > ROOM]:
+            del kept[key]
+
+
+def _size(importance: Importance) -> int:
+    return sum(value.nbytes for value in importance.values())

@@ -40,6 +40,42 @@ def layer_of(name: str) -> str:
     return f"{head} head" if head else f"layer {layer}" if layer else "lm head" if lm else "embeddings"
 
 
+def height(layer: str) -> tuple[int, int, str]:
+    """Sorts names of layers from below: embeddings, layers by number, what stands above them, heads."""
+    if layer.startswith("layer "):
+        return 1, int(layer.removeprefix("layer ")), ""
+    return {"embeddings": 0, "other": 2, "lm head": 3}.get(layer, 4), 0, layer
+
+
+# What a matrix does in its layer, by the names of transformers' families; the first that is found decides.
+_KINDS = {
+    "norm": r"norm|(?:^|\.)ln_",
+    "q, k, v": r"c_attn|query_key_value|qkv|self\.in_proj",  # in one matrix: GPT-2, GPT-NeoX, Phi-3, ModernBERT
+    "query": r"(?:^|\.)q(?:uery)?(?:_(?:proj|lin))?\.",
+    "key": r"(?:^|\.)k(?:ey)?(?:_(?:proj|lin))?\.",
+    "value": r"(?:^|\.)v(?:alue)?(?:_(?:proj|lin))?\.",
+    "attention out": r"att(?:ention|n)\S*\.(?:dense|o_proj|out_proj|out_lin|c_proj|o|wo)\.",
+    "mlp in": r"intermediate\.dense|(?:gate|up)_proj|lin1|c_fc|h_to_4h|fc1|fc_in|\.(?:wi|w1|w3)\.|ffn\.(?:weight|bias)",
+    "mlp out": r"output\.dense|down_proj|lin2|mlp\.c_proj|4h_to_h|fc2|fc_out|ffn_output|\.(?:wo|w2)\.",
+}
+KINDS = ("embeddings", *_KINDS, "head", "other")
+
+
+def kind_of(name: str) -> str:
+    """What the weights of a dotted parameter name of a transformers model do: one of KINDS.
+
+    All of a head is "head"; what is not known is "other".
+
+    >>> kind_of("bert.encoder.layer.3.output.dense.weight"), kind_of("model.layers.0.self_attn.q_proj.weight")
+    ('mlp out', 'query')
+    """
+    layer = layer_of(name)
+    if layer.endswith("head"):
+        return "head"
+    found = (kind for kind, names in _KINDS.items() if re.search(names, name.lower()))
+    return next(found, "embeddings" if layer == "embeddings" else "other")
+
+
 @dataclass(frozen=True)
 class Drift:
     """L2 distance moved, also relative to the norm before (inf where that was 0), in all and per layer."""

@@ -86,11 +86,12 @@ def entity_counts(predicted: Sequence[str], gold: Sequence[str], sentence: int =
     """(exact hits, entities predicted, entities there) of one sentence's tags. sentence: its number in errors."""
     if len(predicted) != len(gold):
         raise ForgetlabError(f"sentence {sentence}: {len(predicted)} tags, {len(gold)} gold; expected as many")
-    guesses, truth = _entities(predicted, sentence), _entities(gold, sentence)
+    guesses, truth = entities(predicted, sentence), entities(gold, sentence)
     return len(guesses & truth), len(guesses), len(truth)
 
 
-def _entities(tags: Sequence[str], sentence: int) -> set[tuple[int, int, str]]:
+def entities(tags: Sequence[str], sentence: int = 0) -> set[tuple[int, int, str]]:
+    """(first word, word after the last, kind) of each entity of a sentence's tags. sentence: its number in errors."""
     spans, start, current = set(), 0, ""
     for i, tag in enumerate((*tags, "O")):
         mark, _, kind = tag.partition("-")
@@ -124,7 +125,15 @@ def expected_calibration_error(probabilities: Numbers, labels: Numbers, bins: in
         raise ForgetlabError("probabilities are negative or do not sum to 1; expected a softmax of logits")
     if strange := set(y.tolist()) - set(range(p.shape[1])):
         raise ForgetlabError(f"labels hold {sorted(strange)[:5]}; expected classes 0 to {p.shape[1] - 1}")
-    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
-    bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
-    gaps = np.bincount(bin_of, weights=correct - confidence)  # |B_m| (acc(B_m) − conf(B_m))
-    return float(np.abs(gaps).sum() / len(p))  # ECE = Σ_m |B_m|/n |acc(B_m) − conf(B_m)|
+    return calibration_gap(p.max(axis=1), p.argmax(axis=1) == y, bins)
+
+
+def calibration_gap(confidence: Numbers, right: Numbers, bins: int = 15) -> float:
+    """Guo et al.'s expected calibration error of answers given with a confidence, 0 to 1.
+
+    confidence: (n,) of each answer; right: (n,) 1 where it was right. bins: of equal width, (lower, upper].
+    """
+    sure, correct = as_array(confidence, "confidence", 1), as_array(right, "right", 1)
+    bin_of = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
+    gaps = np.bincount(bin_of, weights=correct - sure)  # |B_m| (acc(B_m) − conf(B_m))
+    return float(np.abs(gaps).sum() / len(sure))  # ECE = Σ_m |B_m|/n |acc(B_m) − conf(B_m)|

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
@@ -82,8 +83,14 @@ def wilson(right: float, n: float) -> tuple[float, float]:
     >>> tuple(round(end, 3) for end in wilson(50, 50))
     (0.929, 1.0)
     """
-    p, z2 = right / n, NORMAL**2
-    centre, half = p + z2 / (2 * n), NORMAL * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = share_ends(np.asarray(right / n), n)
+    return float(low), float(high)
+
+
+def share_ends(p: NDArray[np.float64], n: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`wilson` of many shares p of n items each."""
+    z2 = NORMAL**2
+    centre, half = p + z2 / (2 * n), NORMAL * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
 
 

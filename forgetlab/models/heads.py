@@ -30,12 +30,16 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.linear(self.features(hidden, attention_mask))
+
+    def features(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the linear layer sees of hidden states (B, L, width): (B, width), or all of them."""
         hidden = hidden.to(self.linear.weight.dtype)
         if self.level == "token":
-            return self.linear(hidden)
+            return hidden
         if self.last_token:
             places = torch.arange(hidden.shape[1], device=hidden.device)
             last = (attention_mask * places).argmax(dim=1)
-            return self.linear(hidden[torch.arange(len(hidden), device=hidden.device), last])
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return self.linear((hidden * mask).sum(1) / mask.sum(1))
+        return (hidden * mask).sum(1) / mask.sum(1)

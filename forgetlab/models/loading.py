@@ -13,11 +13,13 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from forgetlab.errors import ForgetlabError, flag, one_of, unknown
+from forgetlab.errors import ForgetlabError, flag, one_of, unknown, whole
 from forgetlab.models.device import pick_device
 from forgetlab.models.heads import Level
 from forgetlab.models.lm_heads import check_lm_head
-from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of, quiet_transformers
+from forgetlab.models.model import HEADS_FILE, HEADS_WEIGHTS, Model, lm_kind_of
+from forgetlab.models.quiet import quiet_transformers
+from forgetlab.models.sharded import in_one_place
 from forgetlab.models.soundness import check_config, check_model, check_unused, json_in
 from forgetlab.sources import download
 from forgetlab.sources.model_names import model_folder, shipped_models
@@ -33,18 +35,21 @@ def load(
     dtype: Precision = "float32",
     device_map: str | dict[str, Any] | None = None,
     keep: bool = True,
+    max_length: int | None = None,
 ) -> Model:
     """Load a model: a shipped name ("tiny-bert"), a transformers folder, or a hub id ("owner/name").
 
     revision: a branch, tag or commit of the hub to pin; "owner/name@REVISION" says the same.
     dtype: of the weights, "bfloat16" for half the memory; the heads, losses, importances and drift stay in float32.
-    device_map: over which devices the layers are spread, as transformers takes it, instead of `device`: "auto", or
-    {part of the model: device}. It needs the package accelerate.
+    device_map: where transformers is to put the weights as it reads them, instead of `device`: "auto", "cuda:1" or
+    {part of the model: device}, all on one device. It needs the package accelerate.
     keep: whether to keep a copy of the weights, which `restore` brings back; False saves its memory.
+    max_length: tokens that a text is cut to, at most what the model takes (None: 512, or fewer where it takes fewer).
+    A step's memory grows with it.
     Returns the model in eval mode on `device`: with its language-model head if the checkpoint has one, else as a
     bare encoder (ELECTRA's discriminators are that). Hub models are downloaded once, safetensors only, no code.
     Raises ForgetlabError for an unknown name, a folder that is not a checkpoint, a damaged file, no network, and
-    for what the hub refuses.
+    for what the hub refuses, a `max_length` beyond the model's, and weights on several devices or on a disk.
 
     >>> model = load("tiny-bert")
     >>> sum(weight.numel() for weight in model.parameters()), sorted(model.heads)
@@ -55,24 +60,14 @@ def load(
     if device_map is not None and find_spec("accelerate") is None:
         raise ForgetlabError("device_map needs the package accelerate, which is not installed: pip install accelerate")
     options = {"dtype": getattr(torch, dtype)} | ({"device_map": device_map} if device_map is not None else {})
-    source, fetched = str(name), False
-    if folder := model_folder(source):
-        source = str(folder)
-    else:
-        repository, revision = download.with_revision(source, revision)
-        try:
-            source, fetched = str(download.model_folder(repository, revision)), True
-        except ForgetlabError as error:
-            if "/" in source:
-                raise
-            raise ForgetlabError(f"{unknown('model', source, shipped_models())}; as a hub id: {error}") from None
-    if revision and not fetched:
-        raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
-    local = os.path.basename(os.path.abspath(source))  # "." has no name
-    title = local if not fetched else repository + (f"@{revision}" if revision else "")
+    source, title, fetched = located(str(name), revision)
     shown = title if fetched else str(name)
     body, tokenizer = _from_transformers(source, shown, fetched, options)
     model = Model(body, tokenizer, title, flag("keep", keep))
+    if max_length is not None:
+        model.longest = whole("max_length", max_length, 2)
+        if model.positions < max_length:
+            raise ForgetlabError(f"max_length {max_length}: {title} takes {model.positions} tokens at most")
     if own := next((a for a in model.config.architectures or [] if re.search(r"For\w+Classification$", a)), None):
         warnings.warn(
             f"{title}: the classifier of its {own} is left out, as forgetlab puts heads of its own on a model; "
@@ -80,13 +75,32 @@ def load(
             stacklevel=2,
         )
     if os.path.lexists(Path(source, HEADS_FILE)):
-        _load_heads(model, Path(source))
-    with _in_words(shown):
+        load_heads(model, Path(source))
+    with in_words(shown):
         check_model(model.eval(), shown)
     if device_map is None:
         model.to(chosen)
     model.remember()
     return model
+
+
+def located(name: str, revision: str | None = None) -> tuple[str, str, bool]:
+    """(folder, title, whether it is a copy from the hub) of what `load` takes for a model; downloads what is missing.
+
+    Raises ForgetlabError where there is none.
+    """
+    if folder := model_folder(name):
+        if revision:
+            raise ForgetlabError(f"{name} is on this machine: only a hub model has a revision (got {revision!r})")
+        return str(folder), os.path.basename(os.path.abspath(folder)), False  # "." has no name
+    repository, revision = download.with_revision(name, revision)
+    try:
+        source = str(download.model_folder(repository, revision))
+    except ForgetlabError as error:
+        if "/" in name:
+            raise
+        raise ForgetlabError(f"{unknown('model', name, shipped_models())}; as a hub id: {error}") from None
+    return source, repository + (f"@{revision}" if revision else ""), True
 
 
 def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, Any]) -> tuple[Any, Any]:
@@ -97,7 +111,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
     # Said in so many words: left out, transformers asks on the terminal whether to run a repository's code.
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        with quiet_transformers(), _in_words(given):
+        with quiet_transformers(), in_words(given):
             check_config(Path(source), given)
             config = AutoConfig.from_pretrained(source, **options)
             _check_kind(config, given)
@@ -117,6 +131,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
                     f"{given}: its file lacks {len(lacking)} of the model's weights, such as {lacking[0]}"
                 )
             check_unused(body, info["unexpected_keys"], given)
+            in_one_place(body, given)
             if lm_kind_of(body):
                 check_lm_head(body)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -135,7 +150,7 @@ def _from_transformers(source: str, given: str, fetched: bool, how: dict[str, An
 
 
 @contextmanager
-def _in_words(given: str) -> Iterator[None]:
+def in_words(given: str) -> Iterator[None]:
     """Whatever transformers, tokenizers and torch raise on a damaged folder, as a ForgetlabError."""
     from safetensors import SafetensorError
 
@@ -166,7 +181,8 @@ def _check_kind(config: Any, given: str) -> None:
         raise ForgetlabError(f"{given} is no model of text alone ({config.model_type}): {expected}")
 
 
-def _load_heads(model: Model, folder: Path) -> None:
+def load_heads(model: Model, folder: Path) -> None:
+    """Give a model the named heads that are saved in a folder. Raises ForgetlabError where they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 from typing import Any, Literal, cast
 
 import torch
@@ -21,15 +20,16 @@ from forgetlab.models import fast_bert
 from forgetlab.models.heads import Head, Level
 from forgetlab.models.lm_heads import lm_logits
 from forgetlab.models.open_runs import close_runs, refuse_second
+from forgetlab.models.quiet import quiet_transformers
 from forgetlab.models.seeds import derived
-from forgetlab.models.sharded import is_sharded
+from forgetlab.models.sharded import in_one_place, is_sharded
 
 Batch = Mapping[str, Tensor]
 Weights = dict[str, Tensor]
 
 HEADS_FILE = "heads.json"
 HEADS_WEIGHTS = "heads.safetensors"
-_ONE = RLock()
+USUAL_LENGTH = 512  # tokens: longer texts cost memory that nobody has asked for
 
 
 class Model(nn.Module):
@@ -37,7 +37,8 @@ class Model(nn.Module):
 
     body: a transformers model, with or without a language-model head. tokenizer: its tokenizer.
     name: what it was loaded from, for reports. keep: whether a copy of the weights is kept, for `restore`.
-    still: weights that nobody trains, of which a run keeps nothing.
+    still: weights that nobody trains, of which a run keeps nothing. longest: tokens that texts are cut to, at most.
+    Raises ForgetlabError where the weights are not all in memory, on one device.
 
     >>> batch = model.tokenizer(["a fine film"], return_tensors="pt")
     >>> model.logits(batch, "entities").shape  # texts, tokens, labels
@@ -45,9 +46,11 @@ class Model(nn.Module):
     """
 
     still: frozenset[nn.Parameter] = frozenset()
+    longest: int = USUAL_LENGTH
 
     def __init__(self, body: nn.Module, tokenizer: Any, name: str, keep: bool = True) -> None:
         super().__init__()
+        in_one_place(body, name)
         self.body = body
         self.heads = nn.ModuleDict()
         self.tokenizer = tokenizer
@@ -84,11 +87,17 @@ class Model(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """The longest sequence, in tokens, that a text is cut to: what the backbone takes, 512 at most."""
-        positions: int = getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 512)
+        """The longest sequence, in tokens, that a text is cut to: `longest`, or less where the backbone takes less."""
+        return min(self.positions, self.longest)
+
+    @property
+    def positions(self) -> int:
+        """How many tokens the backbone takes; where its config does not say, as many as it is asked for."""
+        sizes = (getattr(self.config, name, 0) for name in ("max_position_embeddings", "n_positions"))
+        found: int = next(filter(None, sizes), self.longest)
         if self.config.model_type in ("roberta", "xlm-roberta", "camembert"):
-            positions -= self.config.pad_token_id + 1  # RoBERTa counts positions from the padding id
-        return min(positions, 512)
+            found -= self.config.pad_token_id + 1  # RoBERTa counts positions from the padding id
+        return found
 
     @property
     def known_names(self) -> frozenset[str]:
@@ -135,9 +144,12 @@ class Model(nn.Module):
         return hidden
 
     @contextmanager
-    def shared_forward(self) -> Iterator[None]:
-        """Within it, every loss on the same batch (the same object) shares one pass through the backbone."""
-        self._shared = {}
+    def shared_forward(self, batch: Batch | None = None, hidden: Tensor | None = None) -> Iterator[None]:
+        """Within it, every loss on the same batch (the same object) shares one pass through the backbone.
+
+        batch, hidden: one whose last hidden states somebody else has by now.
+        """
+        self._shared = {} if hidden is None else {id(batch): hidden}
         try:
             yield
         finally:
@@ -272,23 +284,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Only errors, no progress bars; one thread at a time, as these settings are those of the whole process."""
-    from transformers.utils import logging
-
-    with _ONE:
-        verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(verbosity)
-            if shown:
-                logging.enable_progress_bar()
 
 
 def lm_kind_of(body: nn.Module) -> Literal["masked", "causal"] | None:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from forgetlab.errors import ForgetlabError
+
 T = TypeVar("T")
 
 
@@ -43,6 +45,22 @@ def like(value: Tensor, weight: Tensor) -> Tensor:
         spread = cast(Any, weight)
         value = distribute_tensor(value.to(spread.device), spread.device_mesh, spread.placements)
     return value.to(weight.device, weight.dtype)
+
+
+def in_one_place(model: nn.Module, name: str) -> None:
+    """Raise ForgetlabError for weights on several devices, or left on a disk until a forward pass brings them.
+
+    What is computed from the weights themselves (drift, importances, copies, penalties) would be wrong, without a word.
+    Processes that share a model are left alone: FSDP brings the weights there later.
+    """
+    hooked = any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules())
+    places = {str(p.device) for p in model.parameters()}
+    if (hooked or len(places) > 1 or "meta" in places) and not _several():
+        where = "on a disk or another device, from where they come as they are used" if hooked else " and ".join(places)
+        raise ForgetlabError(
+            f"{name}: its weights are {where}: expected all of them in memory on one device (device_map='cuda:0', or "
+            "CUDA_VISIBLE_DEVICES=0); one that is too large for a card is spread over processes (FSDP)"
+        )
 
 
 def _several() -> bool:

@@ -43,10 +43,18 @@ def interpolate(model: Model, before: Mapping[str, Tensor], after: Mapping[str, 
         seen.add(storage)
         end = after[name].to(weight)
         start = before.get(name, end).to(weight)
-        if alpha in (0, 1) or name not in before or not weight.is_floating_point():
-            weight.copy_(start if alpha == 0 else end)  # exact even where the other end is not finite
-        else:
-            weight.copy_(torch.lerp(start, end, float(alpha)))  # θ_before + α (θ_after − θ_before)
+        weight.copy_(mixed(start, end, alpha if name in before else 1))
+
+
+def mixed(before: Tensor, after: Tensor, alpha: float) -> Tensor:
+    """θ_before + α (θ_after − θ_before) of a tensor, both ends bit for bit; of whole numbers θ_after unless α is 0.
+
+    >>> mixed(torch.zeros(2), torch.ones(2), 0.25)
+    tensor([0.2500, 0.2500])
+    """
+    if alpha in (0, 1) or not after.is_floating_point():
+        return before if alpha == 0 else after  # exact even where the other end is not finite
+    return torch.lerp(before, after, float(alpha))
 
 
 class WeightInterpolation(Method):

@@ -12,7 +12,7 @@ from forgetlab.sources.conversations import SUCH
 from forgetlab.sources.examples import take
 from forgetlab.tasks.base import Scores, Tally
 from forgetlab.tasks.chat import layout
-from forgetlab.tasks.encoding import Encoded, encode
+from forgetlab.tasks.encoding import Encoded, encode, longer
 from forgetlab.tasks.language import CausalLM
 from forgetlab.tasks.likelihood import answer_log_probabilities
 from forgetlab.tasks.probes import Probe, need_causal
@@ -45,6 +45,7 @@ def _answered(name: str, examples: Examples, encoded: Encoded, model: Model) -> 
         return examples
     told = ", ".join(f"{count} as {reason}" for reason, count in encoded.without.items())
     note = f"{len(examples) - len(kept)} of {len(examples)} examples left out on {model.name}: {told}"
+    note += longer(model) if any("tokens" in reason for reason in encoded.without) else ""
     if not kept:
         raise ForgetlabError(f"{name}: {note}")
     return replace(take(examples, kept), notes=(*examples.notes, note))

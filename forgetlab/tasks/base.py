@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from forgetlab.models.memory import free, out_of_memory
 from forgetlab.models.model import Model, evaluating
 from forgetlab.models.sharded import is_sharded
 from forgetlab.sources import Examples
-from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, unknown_share
+from forgetlab.tasks.encoding import EVALUATION_BATCH, Encoded, encode, longer, unknown_share
 
 Scores = dict[str, float]
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Task(ABC):
             if encoded.truncated:
                 notes.append(
                     f"{self.name}: {encoded.truncated} of {len(encoded)} {split} texts are longer than "
-                    f"{model.max_length} tokens and were cut"
+                    f"{model.max_length} tokens and were cut{longer(model)}"
                 )
             if (share := unknown_share(encoded, model.tokenizer)) > 0.05:
                 notes.append(f"{self.name}: {share:.0%} of the {split} words are unknown to {model.name}")
@@ -85,7 +85,8 @@ class Task(ABC):
             if examples is None:
                 raise ForgetlabError(f"the task {self.name} has no training data: it can be watched, not trained")
             begin = self.kind in ("causal-lm", "reward", "preferences", "distillation")
-            end = self.kind in ("causal-lm", "preferences") and model.end_mark
+            stops = split == "train" and examples.kind in ("completions", "chat")  # an answer is to come to its end
+            end = self.kind in ("causal-lm", "preferences") and (model.end_mark or stops)
             known[key] = encode(examples, model.tokenizer, model.max_length, begin=begin, end=end)
         return known[key]
 
@@ -133,11 +134,15 @@ class Task(ABC):
 
     def scored(self, model: Model, limit: int | None = None) -> tuple[Scores, Tally | None]:
         """`score` and `tally` from the same forward passes."""
+        return self.scoring(model, lambda: self._scored(model, limit))
+
+    def scoring(self, model: Model, work: Callable[[], T]) -> T:
+        """`work()`, which asks the model about the test items, in eval mode; out of memory, with fewer rows at once."""
         with evaluating(model):
             while True:
                 try:
                     with torch.no_grad(), torch.inference_mode(not is_sharded(next(model.parameters()))):
-                        return self._scored(model, limit)  # FSDP writes into what the pass before has left
+                        return work()  # FSDP writes into what the pass before has left
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.rows_at_once == 1:
                         raise

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
+from forgetlab.models.model import Model
 from forgetlab.sources import Examples
 from forgetlab.tasks.chat import chat_rows, completion_rows, marks
 
@@ -165,6 +166,13 @@ def unknown_share(encoded: Encoded, tokenizer: Any) -> float:
         return 0.0
     mask = encoded.columns["attention_mask"].bool()
     return float((encoded.columns["input_ids"][mask] == tokenizer.unk_token_id).float().mean())
+
+
+def longer(model: Model) -> str:
+    """In words, that a model takes longer texts than it is given; "" where it does not."""
+    if model.positions <= model.max_length:
+        return ""
+    return f" ({model.name} takes {model.positions} tokens: max_length={model.positions})"
 
 
 def label_ids(labels: Sequence[str], names: Sequence[str]) -> Tensor:

@@ -40,9 +40,10 @@ class LanguageModel(Task):
         for batch in self.test_batches(model, limit):
             hidden, done = model.hidden(batch).flatten(0, 1), 0
             for some, targets in in_pieces(model, hidden[batch["places"]], batch["targets"]):
-                rows = batch["rows"][done : done + len(targets)]
+                own = slice(done, done + len(targets))
                 done += len(targets)
-                yield {"targets": targets, "rows": rows}, model.lm_logits(some).float()
+                at = batch["places"][own] % batch["input_ids"].shape[1]  # places in the text
+                yield {"targets": targets, "rows": batch["rows"][own], "at": at}, model.lm_logits(some).float()
             if "ends" in batch:
                 ends = torch.full_like(batch["ends"], model.tokenizer.eos_token_id)
                 for some, targets in in_pieces(model, hidden[batch["ends"]], ends):
@@ -88,8 +89,9 @@ class CausalLM(LanguageModel):
     (`Model.end_mark`). For other models it is no part of either, and "end" is its own mean −log p, in nats, after
     texts that were not cut. So a perplexity is exp(−rolling log-likelihood / tokens).
     Of completions (a prompt and what is to be written after it) only the tokens of the answer are predicted, with the
-    prompt in sight: the loss of supervised fine-tuning on demonstrations. Of chats those of the assistant's turns, each
-    with its end, laid out by the tokenizer's chat template.
+    prompt in sight: the loss of supervised fine-tuning on demonstrations, which in training has the end token too, as
+    the model is to learn to stop. Of chats those of the assistant's turns, each with its end, laid out by the
+    tokenizer's chat template.
 
     >>> text = Examples("text", ("the cat sleeps.", "the dog barks."))
     >>> CausalLM("mine", None, text).metric
@@ -112,7 +114,9 @@ class CausalLM(LanguageModel):
             notes += first_unscored(self.name, model)
         if "train" in splits and not (templated or model.end_mark or model.tokenizer.eos_token_id is None):
             notes.append(
-                f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
+                f"{self.name}: answers are trained with the end token behind them, which is no part of the perplexity"
+                if self.on_answers
+                else f"{self.name}: texts are trained without an end token, as nothing says that {model.name} was "
                 "pre-trained with one (end_mark in its config would)"
             )
         return notes

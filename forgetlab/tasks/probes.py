@@ -83,7 +83,7 @@ class MinimalPairs(ByLikelihood):
         return {"accuracy": float(self.main_score(tally.items.sum(0)))}, tally
 
 
-class _Choices(ByLikelihood):
+class Choices(ByLikelihood):
     """What the probes of one right option among several share: `answers` has the index of each, from 0."""
 
     metric = "accuracy"
@@ -113,16 +113,21 @@ class _Choices(ByLikelihood):
 
     def _scored(self, model: Model, limit: int | None) -> tuple[Scores, Tally | None]:
         asked = self.sample(limit).tolist()
+        return self.judged(asked, self.likelihoods(model, asked))
+
+    def judged(self, asked: Sequence[int], likelihoods: Mapping[str, Tensor]) -> tuple[Scores, Tally]:
+        """The scores of such `likelihoods` of the questions `asked`."""
         counts, right = [len(self.choices[i]) for i in asked], torch.tensor([self.answers[i] for i in asked])
-        tallies = {
-            name: answers(torch.stack([part.argmax() for part in values.split(counts)]) == right)
-            for name, values in self.likelihoods(model, asked).items()
-        }
+        tallies = {name: answers(self.chosen(asked, values) == right) for name, values in likelihoods.items()}
         scores = {name: float(self.main_score(tally.items.sum(0))) for name, tally in tallies.items()}
         return {**scores, "chance": sum(1 / n for n in counts) / len(counts)}, tallies["accuracy"]
 
+    def chosen(self, asked: Sequence[int], values: Tensor) -> Tensor:
+        """(n,) the option of each of the questions `asked` that has the highest of the (options,) values."""
+        return torch.stack([part.argmax() for part in values.split([len(self.choices[i]) for i in asked])])
 
-class Cloze(_Choices):
+
+class Cloze(Choices):
     """Share of questions whose right ending the model finds the most probable among the candidates."""
 
     kind = "cloze"
@@ -185,7 +190,7 @@ class KShot(Probe):
         return rows
 
 
-class MultipleChoice(_Choices):
+class MultipleChoice(Choices):
     """Share of questions whose right option is the most probable after the question, per token of the option.
 
     score(o) = log p(o | question) / tokens of o: the mean, so that long options are not punished (GPT-3: Brown et

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import not_kept
 from benchmarks.correlation import bootstrapped, ranks, spearman
-from benchmarks.forecasts import correlation, said
 from benchmarks.not_kept import DOCS, END, ROWS, START, made, table
+from benchmarks.slopes import correlation, said
 from benchmarks.weighing import DFT, Weighed, dft, flow, stm
 from forgetlab.experiments.recipes import Bench
 from forgetlab.models.model import Model

@@ -30,12 +30,12 @@ def completions(prompts: Sequence[str] = PROMPTS, answers: Sequence[str] = ANSWE
     return Examples("completions", tuple(prompts), tuple(answers))
 
 
-def by_hand(model: Model, prompt: str, answer: str) -> list[float]:
+def by_hand(model: Model, prompt: str, answer: str, ends: bool | None = None) -> list[float]:
     """log p of each token of the answer and of the end, from transformers' own forward pass, one at a time."""
     own = model.tokenizer
     begin = [] if own.bos_token_id is None else [own.bos_token_id]
     seen = begin + own(prompt, add_special_tokens=False)["input_ids"]
-    end = [own.eos_token_id] if model.end_mark else []
+    end = [own.eos_token_id] if (model.end_mark if ends is None else ends) else []
     found = []
     for token in own(answer, add_special_tokens=False)["input_ids"] + end:
         with torch.no_grad():
@@ -57,7 +57,35 @@ def test_the_perplexity_and_the_loss_are_those_of_the_answers_tokens(kind: str) 
     assert tally.items[:, 1].tolist() == [len(log) for log in logs]
     assert tally.items[:, 0].tolist() == pytest.approx([-sum(log) for log in logs], rel=1e-5)
     batch = one.batch(model, torch.arange(len(PROMPTS)), torch.Generator())
-    assert one.loss(model, batch).item() == pytest.approx(expected, rel=1e-5)
+    learned = [log for both in zip(PROMPTS, ANSWERS, strict=True) for log in by_hand(model, *both, ends=True)]
+    assert one.loss(model, batch).item() == pytest.approx(-sum(learned) / len(learned), rel=1e-5)
+    if not model.end_mark:  # which is learned, and scored by itself
+        assert scores["end"] == pytest.approx(
+            -sum(by_hand(model, *both, ends=True)[-1] for both in zip(PROMPTS, ANSWERS, strict=True)) / len(PROMPTS),
+            rel=1e-5,
+        )
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama without a begin token"])
+def test_a_model_learns_where_an_answer_ends(kind: str) -> None:
+    """Though its pre-training had no end token; the perplexity of the answers stays that of their own tokens."""
+    model, one = causal(kind), CausalLM("mine", completions(), completions())
+    note = "mine: answers are trained with the end token behind them, which is no part of the perplexity"
+    assert note in one.remarks(model, "train", "test")
+    [first, *_, last] = finetune(model, one, steps=50, batch_size=6, lr=1e-2, every=50)
+    assert first.scores["mine"]["end"] > 3
+    assert last.scores["mine"]["end"] < 0.1
+    tally = one.tally(model)
+    assert tally is not None
+    counts = [len(by_hand(model, prompt, answer)) for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    assert tally.items[:, 1].tolist() == counts
+    own = model.tokenizer
+    begin = [] if own.bos_token_id is None else [own.bos_token_id]
+    ids = torch.tensor([begin + own("anna loved", add_special_tokens=False)["input_ids"]])
+    marks = {"pad_token_id": own.eos_token_id, "eos_token_id": own.eos_token_id}
+    written = model.body.generate(ids, max_new_tokens=30, do_sample=False, **marks)[0]
+    assert written[-1] == own.eos_token_id
+    assert own.decode(written[ids.shape[1] : -1]) == "the plays ."
 
 
 def test_a_row_is_the_prompt_then_the_answer_then_the_end() -> None:

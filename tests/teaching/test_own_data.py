@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetlab.teaching.exercises.own_data import check_disjoint, check_perplexity
+from forgetlab.teaching.exercises.own_data import check_disjoint, check_flips, check_perplexity
 
 
 def key(text: str) -> str:
@@ -93,5 +93,53 @@ def test_a_mistake_in_the_perplexity_is_named(wrong: Callable[..., Any], told: s
 )
 def test_what_is_no_answer_is_said_in_words(check: Callable[[Any], Any], answer: Any, told: str) -> None:
     verdict = check(answer)
+    assert not verdict.passed
+    assert told in verdict.words
+
+
+def count_flips(before: Any, after: Any, gold: Any) -> tuple[int, int]:
+    lost = gained = 0
+    for i, right in enumerate(gold):
+        if before[i] == right and after[i] != right:
+            lost += 1
+        if before[i] != right and after[i] == right:
+            gained += 1
+    return lost, gained
+
+
+def test_the_right_count_of_flips_passes() -> None:
+    assert check_flips(count_flips).passed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            lambda before, after, gold: (
+                max(0, sum(map(str.__eq__, before, gold)) - sum(map(str.__eq__, after, gold))),
+                max(0, sum(map(str.__eq__, after, gold)) - sum(map(str.__eq__, before, gold))),
+            ),
+            "moved by",
+        ),
+        (
+            lambda before, after, gold: (
+                len([1 for a, b, c in zip(before, after, gold, strict=True) if a != b and b != c]),
+                len([1 for a, b, c in zip(before, after, gold, strict=True) if a != b and b == c]),
+            ),
+            "another wrong one",
+        ),
+        (lambda before, after, gold: count_flips(before, after, gold)[::-1], "other order"),
+        (
+            lambda before, after, gold: (
+                len([1 for a, b in zip(after, gold, strict=True) if a != b]),
+                len([1 for a, b in zip(after, gold, strict=True) if a == b]),
+            ),
+            "cannot be lost",
+        ),
+        (lambda before, after, gold: [n / len(gold) for n in count_flips(before, after, gold)], "Shares"),
+    ],
+)
+def test_a_mistake_in_counting_flips_is_named(wrong: Callable[..., Any], told: str) -> None:
+    verdict = check_flips(wrong)
     assert not verdict.passed
     assert told in verdict.words

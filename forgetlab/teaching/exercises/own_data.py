@@ -1,4 +1,4 @@
-"""Exercises on the learner's own data: a split that leaks nothing, and the perplexity of a corpus."""
+"""Exercises on the learner's own data: a split that leaks nothing, a corpus's perplexity, what a score hides."""
 
 from __future__ import annotations
 
@@ -102,6 +102,55 @@ PERPLEXITY_MISTAKES: dict[str, Callable[[Numbers, Numbers], object]] = {
     "The losses are weighted with the tokens and then divided by the number of batches. Divide by the number of "
     "tokens.": lambda losses, tokens: _exp(np.dot(losses, tokens) / len(losses)),
 }
+
+
+def check_flips(function: Callable[[Texts, Texts, Texts], tuple[int, int]]) -> Verdict:
+    """Judge a learner's count of the questions that a fine-tune has lost and gained.
+
+    function: (answers before, answers after, right answers) → (how many turned wrong, how many turned right).
+    """
+    praise = "The two add up to far more than the score has moved by: a score shows only their difference."
+    return diagnose(function, EXAMS, flipped, FLIP_MISTAKES, praise)
+
+
+def flipped(before: Texts, after: Texts, gold: Texts) -> tuple[int, int]:
+    """(1 → 0, 0 → 1): questions that were right and are wrong, and that were wrong and are right."""
+    pairs = [(old == key, new == key) for old, new, key in zip(before, after, gold, strict=True)]
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+EXAMS: tuple[tuple[list[str], list[str], list[str]], ...] = (
+    (list("aabbcc"), list("abbbca"), list("aabbcb")),
+    (list("abcabcab"), list("bbcaccca"), list("abcabcba")),
+    (list("aaaa"), list("aaaa"), list("abab")),
+    (list("ccccba"), list("ccccab"), list("bbbbba")),
+    (list("cab"), list("bbb"), list("aaa")),
+)
+FLIP_MISTAKES: dict[str, Callable[[Texts, Texts, Texts], object]] = {
+    "That is what the score moved by, on the side where it went. A question lost and another one gained cancel in it: "
+    "count both, question by question.": lambda before, after, gold: _net(before, after, gold),
+    "Every changed answer is counted. A wrong answer that turns into another wrong one is neither lost nor gained: "
+    "compare both with the right answer.": lambda before, after, gold: (
+        (changed := sum(old != new and new != key for old, new, key in zip(before, after, gold, strict=True))),
+        sum(old != new for old, new in zip(before, after, strict=True)) - changed,
+    ),
+    "The two are in the other order: first what was lost, then what was gained.": lambda before, after, gold: flipped(
+        before, after, gold
+    )[::-1],
+    "All that is wrong afterwards and all that is right afterwards are counted. A question that was wrong before "
+    "cannot be lost.": lambda before, after, gold: (
+        sum(new != key for new, key in zip(after, gold, strict=True)),
+        sum(new == key for new, key in zip(after, gold, strict=True)),
+    ),
+    "Shares, not numbers: the exercise asks how many questions.": lambda before, after, gold: tuple(
+        count / len(gold) for count in flipped(before, after, gold)
+    ),
+}
+
+
+def _net(before: Texts, after: Texts, gold: Texts) -> tuple[int, int]:
+    lost, gained = flipped(before, after, gold)
+    return max(0, lost - gained), max(0, gained - lost)
 
 
 def _spaced(text: str) -> str:

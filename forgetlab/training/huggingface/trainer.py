@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from forgetlab.errors import ForgetlabError, whole
+from forgetlab.importance import cache
 from forgetlab.models.model import Model, evaluating, lm_kind_of
-from forgetlab.models.sharded import is_sharded, within
+from forgetlab.models.sharded import in_one_place, is_sharded, within
 from forgetlab.tasks import Task
 from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.hooks import Hooks
-from forgetlab.training.huggingface.lent_heads import Theirs, plain, texts_of
+from forgetlab.training.huggingface.lent_heads import Theirs, overheard, plain, texts_of
 from forgetlab.training.huggingface.resuming import Resuming
 from forgetlab.training.huggingface.start import filed
 from forgetlab.training.method import Method, Run, grouped
@@ -81,6 +83,7 @@ class ForgettingMixin(Resuming):
             raise ForgetlabError(f"two watched tasks have the same name: {', '.join(names)}")
         if isinstance(model, nn.Module):
             body = cast(Any, plain(model))
+            in_one_place(body, type(body).__name__)  # a Trainer would fail as it moves them
             if lm_kind_of(body) == "causal" and getattr(body, "loss_type", "") is None:
                 body.loss_type = "ForCausalLM"  # what transformers takes for GPT-2, with a warning
         super().__init__(methods, watch, limit, before, model, *given, **trainer)
@@ -131,6 +134,7 @@ class ForgettingMixin(Resuming):
         required = {p: p.requires_grad for p in together.parameters()}
         for method in self.methods:
             method.setup(run)
+        cache.forget_large()
         if self.args.process_index:  # the same memories everywhere, other draws from them
             run.generator.manual_seed(args.seed + 7919 * args.process_index)
         for p in together.parameters():
@@ -194,9 +198,12 @@ class ForgettingMixin(Resuming):
         if not model.training or not self.methods or self._run is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         run, kept = self._run, dict(inputs)
-        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        own, outputs = found if return_outputs else (found, None)
         batch = texts_of(kept)
+        # a compiled model would be compiled anew for each hook
+        ear = nullcontext(list[Tensor]()) if self.args.torch_compile else overheard(self.together.backbone, batch)
+        with ear as heard:
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        own, outputs = found if return_outputs else (found, None)
         count = len(next(value for value in batch.values() if isinstance(value, Tensor)))
         parts = run.parts(count)
         # what is added here is a mean over this batch; where the Trainer takes the loss as done, so must this be
@@ -216,7 +223,8 @@ class ForgettingMixin(Resuming):
                 continue
             share = scale * part.weight * part.count / count
             values = batch if new else run.batch(part)
-            with run.state(part.task), self.together.shared_forward():
+            made = heard[0] if new and len(heard) == 1 else None
+            with run.state(part.task), self.together.shared_forward(batch, made):
                 loss = loss + share * within(self.together, partial(self._added, part.task, values, new))
         return (loss, outputs) if return_outputs else loss
 

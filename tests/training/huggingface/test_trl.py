@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel, TrainerCallback
 
 from forgetlab import load, task
 from forgetlab.errors import ForgetlabError
@@ -289,6 +289,23 @@ def test_replay_takes_its_share_of_a_step(kind: str, passes: int, llama: str, pl
         assert p.grad is not None
         step = p.detach() - first[name]  # η g
         assert torch.allclose(one[name], p.detach() - step / 2 - LR * p.grad / 2, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+def test_a_term_on_the_outputs_takes_no_second_pass_of_the_model(
+    kind: str, llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Trainer's own pass is overheard: one with gradients in each step."""
+    made: list[bool] = []
+    forward = LlamaModel.forward
+
+    def counted(self: Any, *given: Any, **named: Any) -> Any:
+        made.append(torch.is_grad_enabled() and self.training)
+        return forward(self, *given, **named)
+
+    monkeypatch.setattr(LlamaModel, "forward", counted)
+    trained(kind, llama, tmp_path, [KLAnchor(beta=2.0), LwF([task(OLD)], lam=1.0)])
+    assert sum(made) == 2
 
 
 # -- SFT's other ways -------------------------------------------------------------------------------
