@@ -241,7 +241,7 @@ def test_every_text_has_the_ids_of_the_real_tokenizer(built: Program) -> None:
         side = task.train if split_ == "train" else task.test
         assert side is not None
         given = [" ".join(words) for words in side.words] if side.words else list(side.texts)
-        real = [model.tokenizer.encode(text) for text in given]
+        real = model.tokenizer(given)["input_ids"]
         if split_ == "train":
             assert [ids for ids, _ in one] == real
         else:
