@@ -24,6 +24,7 @@ ROOMS = (
     "forgetlab.metrics",
     "forgetlab.sources",
     "forgetlab.sources.world",
+    "forgetlab.diff",
     "forgetlab.experiments",
     "forgetlab.plots",
     "forgetlab.simulators",

@@ -27,6 +27,8 @@ def lines(found: Diff) -> list[str]:
         text += [part for line in said(after) for part in _filled(line)]
         text += _more(after)
         text.append("")
+    if any(task["facts"].get("scale") == "ratio" for after in found["afters"] for task in after["tasks"]):
+        text.append("lost, gained: items; of a perplexity the passages that got worse, better, by however little")
     if found["gate"]:
         text.append(f"gate: {GATES[found['gate']]}")
     text += [part for note in found["notes"] for part in _filled(f"note: {note}")]

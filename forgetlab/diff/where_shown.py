@@ -24,7 +24,7 @@ def where_lines(found: WhereFound) -> list[str]:
     """The table of drift, then CKA, probes and outputs, a line each."""
     columns, cells = inside.drift_cells(found)
     lines = ["where: how far the weights moved, % of their norm before"]
-    heads = [column.replace("attention", "attn").split() for column in columns]
+    heads = [inside.head(column).split() for column in columns]
     high = max(map(len, heads))
     lines += [
         f"{'':<18}" + "".join(f"{(head[i] if i < len(head) else ''):>{WIDTH}}" for head in heads) for i in range(high)
@@ -119,7 +119,7 @@ def _evidence(found: ReachFound) -> list[tuple[str, str]]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %".replace("-", "−")
+    return f"{round(100 * share) + 0:.0f} %".replace("-", "−")
 
 
 def _row(words: Sequence[str]) -> str:

@@ -26,6 +26,15 @@ LINES = {  # of the features' panels: label, colour, style, marker
 Found = Mapping[str, Any]  # what `diff.where.where` gives
 
 
+def head(column: str) -> str:
+    """A kind of matrix, short enough to stand above its column.
+
+    >>> head("attention out"), head("q, k, v")
+    ('attn out', 'q,k,v')
+    """
+    return column.replace("attention", "attn").replace(", ", ",")
+
+
 def drift_map(found: Found, *, source: str = "live") -> Figure:
     """Rows: layers, the lowest below. Columns: kinds of matrix. Each cell: ‖θ − θ₀‖ in % of ‖θ₀‖.
 
@@ -47,7 +56,7 @@ def drift_map(found: Found, *, source: str = "live") -> Figure:
     assert image is not None
     dress(ax, "how far the weights moved, % of their norm before", "", "", few=False)
     ax.set_yticks(range(len(rows)), [plain(row) for row in rows])
-    ax.set_xticks(range(len(columns)), [column.replace("attention", "attn").replace(" ", "\n") for column in columns])
+    ax.set_xticks(range(len(columns)), [head(column).replace(" ", "\n") for column in columns])
     ax.set_ylim(-0.5, len(rows) - 0.5)  # the first layer below, as in the drawing of a network
     ax.grid(visible=False)
     ax.tick_params(length=0)
