@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import forecasts_table, mixing
 from forgetlab.__main__ import main
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.forecast import Forecast, sentence
@@ -109,3 +110,21 @@ def test_bad_input_is_said_in_a_line(given: list[str], said: str, capsys: pytest
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_the_docs_have_the_numbers_of_the_recorded_runs() -> None:
+    root = Path(forecasts_table.__file__).parents[1]
+    docs = (root / "docs" / "forecast.md").read_text(encoding="utf-8").splitlines()
+    found, mixed = (
+        json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("forecasts", "mixing")
+    )
+    shown = [line for line in docs if line.startswith("| ") and "---" not in line]
+    assert {*shown} <= {*forecasts_table.checks(found), *mixing.page(mixed).splitlines()}
+    assert sum(line.startswith("| **") for line in shown) == 8
+    assert found["sets"]["all"]["points"]["runs"] >= 90
+
+
+def test_named_is_the_most_that_is_learned_where_enough_is_kept() -> None:
+    kept, learned = {(1e-3, 0.0): 0.5, (1e-3, 0.5): 0.9}, {(1e-3, 0.0): 0.8, (1e-3, 0.5): 0.6}
+    assert [mixing.named(wish, kept, learned) for wish in (0.4, 0.7, 0.99)] == [(1e-3, 0.0), (1e-3, 0.5), (1e-3, 0.5)]
