@@ -16,6 +16,7 @@ from forgetlab.models.heads import Head, Level
 from forgetlab.models.model import quiet_transformers
 
 KINDS: dict[str, Level] = {"ForSequenceClassification": "sequence", "ForTokenClassification": "token"}
+SEVERAL = ("multi_label_classification", "regression")  # of whose outputs the highest is not the answer
 UNNAMED = re.compile(r"LABEL_(\d+)")  # what transformers calls the classes of a model that was given no names
 
 
@@ -99,4 +100,4 @@ class _Below(nn.Module):
 def level_of(config: Any) -> Level | None:
     """What the model of a config classifies, texts or tokens; None where it classifies nothing."""
     kinds = (level for name in config.architectures or [] for kind, level in KINDS.items() if name.endswith(kind))
-    return None if config.problem_type == "multi_label_classification" else next(kinds, None)
+    return None if config.problem_type in SEVERAL else next(kinds, None)

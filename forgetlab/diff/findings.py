@@ -19,9 +19,12 @@ from forgetlab.metrics.retention import on
 from forgetlab.models.model import Model
 from forgetlab.tasks import Classification, Tagging, Task
 from forgetlab.tasks.answers import Preferences
+from forgetlab.tasks.labelled import Labelled
+from forgetlab.tasks.language import LanguageModel
 from forgetlab.tasks.on_policy import OnPolicy
 from forgetlab.tasks.probes import Choices, KShot, MinimalPairs
 
+REPEATED = 0.1  # of the test items, from which on it is said
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 
 
@@ -42,6 +45,19 @@ def parts(task: Task, model: Model, limit: int | None, tokens: Tokens) -> Parts:
     own = [kinds[i][place] for i, place in zip(tokens.item.tolist(), tokens.place.tolist(), strict=True)]
     quarter = (4 * tokens.place // lengths[tokens.item]).clamp(max=3)
     return Parts(with_rare(torch.tensor(own), tokens.token), quarter)
+
+
+def repeated(task: Task, model: Model, limit: int | None) -> list[str]:
+    """That test items repeat each other, where a tenth or more do: an interval takes each for a text of its own."""
+    if not isinstance(task, Labelled | LanguageModel):
+        return []
+    encoded, sample = task.encoded(model, "test"), task.sample(limit)
+    rows = zip(encoded.columns["input_ids"][sample].tolist(), encoded.lengths[sample].tolist(), strict=True)
+    own = len({tuple(row[:n]) for row, n in rows})
+    if len(sample) - own < REPEATED * len(sample):
+        return []
+    told = f"only {own} of the {len(sample)} test items that are scored differ"
+    return [f"{task.name}: {told}; repeated ones count as new evidence, so that the interval is too narrow"]
 
 
 def changed(task: Task, before: Outcome, after: Outcome, limit: int | None = None) -> Change | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetlab.diff.checks import check_config, check_tokenizer
-from forgetlab.diff.classifier import Classifier, level_of
+from forgetlab.diff.classifier import SEVERAL, Classifier, level_of
 from forgetlab.diff.folders import Folder, opened
 from forgetlab.diff.stored import Stored, spill
 from forgetlab.errors import ForgetlabError, one_of
@@ -166,6 +166,8 @@ class Pair:
     def _classifier(self, which: str) -> Classifier | None:
         config = self._folders[which].config
         if level_of(config) is None:
+            if config.problem_type in SEVERAL:
+                self.notes.append(f"{self.given(which)}: its head is for {config.problem_type}: it is not used")
             return None
         return Classifier(config, Stored(self._folders[which].place, self.given(which)))
 

@@ -13,7 +13,7 @@ import torch
 
 import forgetlab
 from forgetlab.diff import gate
-from forgetlab.diff.findings import changed, finding, parts
+from forgetlab.diff.findings import changed, finding, parts, repeated
 from forgetlab.diff.heads import ready
 from forgetlab.diff.order import Order, numbered
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
@@ -49,7 +49,7 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     say("finding a head for every task", 0.0)
     notes += ready(pair, tasks, new)
     for task in tasks:
-        notes += task.remarks(pair.model, "test", limit=order.limit)
+        notes += task.remarks(pair.model, "test", limit=order.limit) + repeated(task, pair.model, order.limit)
     allowed = gate.allowances(dict(order.allow), [_facts(task) for task in tasks])
     within = gate.budget(order.within, _facts(new) if new else None)
     asked = len(pair.names) * len(tasks)

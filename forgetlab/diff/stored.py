@@ -11,6 +11,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import HEADS_WEIGHTS
+from forgetlab.models.soundness import json_in
 
 OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # of TensorFlow's first BERT
 
@@ -36,9 +37,11 @@ class Stored:
                         self.shapes[name] = tuple(opened.get_slice(name).get_shape())
                         self._files[name] = file
         if not self._files:
+            config = json_in(folder / "config.json", given) if (folder / "config.json").is_file() else {}
+            kind = (config.get("architectures") or ["AutoModel"])[0]  # AutoModel would leave the head out
             raise ForgetlabError(
                 f"{given} holds no weights in safetensors files; where you trust it, run transformers' "
-                f"AutoModel.from_pretrained({given!r}).save_pretrained(FOLDER) and give FOLDER"
+                f"{kind}.from_pretrained({given!r}).save_pretrained(FOLDER) and give FOLDER"
             )
 
     def find(self, names: Iterable[str], prefix: str) -> str | None:

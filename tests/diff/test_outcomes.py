@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from forgetlab import load, task
 from forgetlab.diff import heads
-from forgetlab.diff.findings import changed, finding, parts
+from forgetlab.diff.findings import changed, finding, parts, repeated
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
@@ -268,3 +268,13 @@ def test_after_answers_by_the_classifier_that_transformers_trained(tmp_path: Pat
         said = [names[i].lower() for i in theirs(**batch).logits.argmax(-1).tolist()]
     assert found.said == said
     assert len({*said}) == 2
+
+
+def test_test_items_that_repeat_each_other_are_said(tmp_path: Path) -> None:
+    model, file = load("tiny-bert", device="cpu"), tmp_path / "a.csv"
+    rows = ["the film was good,yes", "the film was bad,no"]
+    for many, told in ((rows * 10, ["2 of the 20"]), (rows, [])):
+        file.write_text("\n".join(["text,label", *many]), encoding="utf-8")
+        found = repeated(task_from(f"{file}:test={file}", model), model, None)
+        assert len(found) == len(told)
+        assert all(words in note for words, note in zip(told, found, strict=True))

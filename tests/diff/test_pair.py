@@ -140,6 +140,23 @@ def test_a_classifier_of_transformers_becomes_a_head_with_its_own_logits(kind: A
         assert torch.allclose(model.lm_logits(model.hidden(batch)), lent.lm_logits(lent.hidden(batch)), atol=1e-5)
 
 
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_a_head_that_chooses_no_class_is_not_used_and_that_is_said(problem: str, tmp_path: Path) -> None:
+    options = {"id2label": {0: "bad", 1: "good"}, "problem_type": problem}
+    kind = AutoModelForSequenceClassification
+    place = str(saved_by_transformers(kind, "tiny-bert", tmp_path / "a", num_labels=2, **options))
+    pair = Pair("tiny-bert", [place], device="cpu")
+    assert pair.classifier(place) is None
+    assert pair.notes == [f"{place}: its head is for {problem}: it is not used"]
+
+
+def test_the_way_out_of_a_pickle_keeps_the_head(tmp_path: Path) -> None:
+    place = saved_by_transformers(AutoModelForSequenceClassification, "tiny-bert", tmp_path / "a", num_labels=2)
+    (place / "model.safetensors").rename(place / "pytorch_model.bin")
+    with pytest.raises(ForgetlabError, match=r"transformers' BertForSequenceClassification\.from_pretrained"):
+        Pair("tiny-bert", [str(place)], device="cpu")
+
+
 def test_numbers_as_classes_fit_a_model_that_was_given_no_names(tmp_path: Path) -> None:
     place = str(saved_by_transformers(AutoModelForSequenceClassification, "tiny-gpt", tmp_path / "a", num_labels=3))
     head = Pair("tiny-gpt", [place], device="cpu").classifier(place)
