@@ -59,13 +59,14 @@ notebooks: $(INSTALLED)      ## execute every lesson and write it back
 colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
 
-book: $(INSTALLED)           ## dist/book: the lessons and every public name as a static site, with search
+book: $(INSTALLED)           ## dist/book: the lessons and every public name as a static site; a page that trains
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
 	rm -rf dist/book dist/book-source && mkdir -p dist/book-source
 	cp notebooks/README.md notebooks/*.ipynb benchmarks/results/remedies.md benchmarks/results/rewards.md \
 	  dist/book-source
 	$(BIN)/python docs/api.py > dist/book-source/api.md
 	$(BIN)/sphinx-build -q -c docs dist/book-source dist/book
+	$(BIN)/python -m book.build dist/book
 	@echo "the book: dist/book/README.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside

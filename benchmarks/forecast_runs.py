@@ -35,8 +35,8 @@ UNSEEN = {
 KNOWN_METHODS = ("none", "none", "none", "l2sp", "replay", "warmup", "cosine")
 UNSEEN_METHODS = (*KNOWN_METHODS, "replay:ratio=0.5", "ewc")
 RATES, LENGTHS = (1e-4, 3e-3), (40, 240)
-MIXED = (("tiny-bert", "register"), ("tiny-bert", "plain"), ("tiny-bert", "masked-lm:clinic"))
-MIXED += (("tiny-gpt", "causal-lm:news"),)
+MIXED = (("tiny-bert", "plain"), ("tiny-bert", "masked-lm:clinic"), ("tiny-gpt", "causal-lm:news"))
+MIXED += (("tiny-bert", "sentiment"), ("tiny-gpt", "causal-lm:clinic"), ("tiny-bert", "masked-lm:riddles"))
 RATIOS, MIX_RATES, MIX_STEPS = (0.0, 0.1, 0.25, 0.5), (3e-4, 1e-3, 3e-3), 160
 SHORT_RATIOS, SHORT_RATES, MIX_SHORT = (0.0, 0.1, 0.5), (3e-4, 3e-3), 20
 

@@ -24,6 +24,7 @@ import torch
 from benchmarks.correlation import bootstrapped, spearman
 from benchmarks.forecast_runs import all_jobs, done
 from benchmarks.forecasts_table import page
+from forgetlab.experiments.forecast import COUNT, MOST
 from forgetlab.experiments.forecast_law import FILE, LEVEL, Law, Past, fit, loosened, squeezed
 from forgetlab.experiments.recipe import Recipe
 from forgetlab.experiments.trials import SCHEDULES, fall, trials_of
@@ -89,6 +90,19 @@ def foretold(rows: Sequence[Row], laws: Mapping[str, Law], fitted: Sequence[Row]
     return found
 
 
+def with_own(rows: Sequence[Row], fitted: Sequence[Row]) -> list[Row]:
+    """The rows foretold once more, with up to `MOST` other runs of the same model and new task, as by --past."""
+    found = list[Row]()
+    for row in rows:
+        same = [one for one in rows if all(one[key] == row[key] for key in ("model", "new", "scale"))]
+        runs = dict.fromkeys(one["run"] for one in same if one["run"] != row["run"])
+        own = [one for one in same if one["run"] in [*runs][:MOST]]
+        law = fit([*(one for one in fitted if one["scale"] == row["scale"]), *own * COUNT])  # type: ignore[misc]
+        low, high = law.ends(row["x"], row["error"], row["model"])
+        found.append({**row, "middle": law.middle(row["x"]), "low": low, "high": high})
+    return found
+
+
 def over_runs(rows: Sequence[Row], value: Callable[[Sequence[Row]], float]) -> tuple[float, float, float]:
     """A value of some rows with its interval over whole runs drawn anew."""
     runs: dict[str, list[Row]] = {}
@@ -111,7 +125,7 @@ def within(rows: Sequence[Row], key: str) -> float:
     return float(np.mean([rho(own, key) for own in tasks.values() if len(own) > 3]))
 
 
-def checked(rows: Sequence[Row]) -> dict[str, Any]:
+def told(rows: Sequence[Row], keys: Sequence[str] = KEYS) -> dict[str, Any]:
     """What a set of rows of one scale says of the forecasts."""
 
     def missed(key: str) -> list[float]:
@@ -123,15 +137,15 @@ def checked(rows: Sequence[Row]) -> dict[str, Any]:
         "coverage": over_runs(rows, lambda some: float(np.mean([r["low"] <= r["fall"] <= r["high"] for r in some]))),
         "width": float(np.median([row["high"] - row["low"] for row in rows])),
         "strange": sum(row["strange"] > 1 for row in rows),
-        "rho": {key: over_runs(rows, lambda some, key=key: rho(some, key)) for key in KEYS},
-        "within": {key: over_runs(rows, lambda some, key=key: within(some, key)) for key in KEYS},
-        "error": {key: float(np.mean(missed(key))) for key in KEYS},
-        "median error": {key: float(np.median(missed(key))) for key in KEYS},
+        "rho": {key: over_runs(rows, lambda some, key=key: rho(some, key)) for key in keys},
+        "within": {key: over_runs(rows, lambda some, key=key: within(some, key)) for key in keys},
+        "error": {key: float(np.mean(missed(key))) for key in keys},
+        "median error": {key: float(np.median(missed(key))) for key in keys},
     }
 
 
-def concluded(runs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[Row]]:
-    """The results of all runs, and the rows that the law is fitted on."""
+def concluded(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of all runs."""
     fitted = [row for run in runs if run["role"] == "fit" for row in rows_of(run, middles=True)]
     laws = {scale: fit([row for row in fitted if row["scale"] == scale]) for scale in ("points", "ratio")}
     unseen = [row for run in runs if run["role"] in ("unseen", "real") for row in rows_of(run)]
@@ -140,13 +154,19 @@ def concluded(runs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[R
     for name, belongs in SETS.items():
         for scale in laws:
             if len(own := [row for row in found if belongs(row) and row["scale"] == scale]) > 3:
-                sets.setdefault(name, {})[scale] = checked(own)
+                sets.setdefault(name, {})[scale] = told(own)
+    again = with_own(found, fitted)
+    own_past = {}
+    for name, belongs in SETS.items():
+        for scale in laws:
+            if some := [row for row in again if belongs(row) and row["scale"] == scale]:
+                own_past.setdefault(name, {})[scale] = told(some, ("middle",))
     about = {
         scale: {"weights": law.weights.tolist(), "known": law.known, "other": law.other, "results": law.results}
         for scale, law in laws.items()
     }
-    rows = [{key: row[key] for key in row if key != "run"} for row in found]
-    return {"level": LEVEL, "law": about, "sets": sets, "rows": rows}, fitted
+    rows = [{key: _short(row[key]) for key in row if key != "run"} for row in found]
+    return {"level": LEVEL, "law": about, "sets": sets, "own past": own_past, "rows": rows}
 
 
 def main() -> None:
@@ -161,7 +181,7 @@ def main() -> None:
     for job in jobs:
         runs.append(done(options.runs, job))
         print(f"{time.process_time():.0f} s of one core: {len(runs)} of {len(jobs)}, {job.role}", flush=True)
-    results, fitted = concluded(runs)
+    results = concluded(runs)
     RESULTS.joinpath("forecasts.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     RESULTS.joinpath("forecasts.md").write_text(page(results), encoding="utf-8")
     ship(runs)
@@ -179,7 +199,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, list):
         return [_short(one) for one in value]
     return round(value, 5) if isinstance(value, float) else value
-
 
 
 if __name__ == "__main__":

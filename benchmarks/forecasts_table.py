@@ -36,7 +36,10 @@ def checks(results: Mapping[str, Any]) -> list[str]:
             if scale in found:
                 own = found[scale]
                 lines.append(_row(f"**{name}**", own, "middle", f"{own['runs']}", ends(own["coverage"])))
-                lines += [_row(key, own, key, "", "") for key in own["rho"] if key != "middle"] if name == "all" else []
+                if name == "all":
+                    past = results["own past"][name][scale]
+                    lines.append(_row("all, with own past runs", past, "middle", "", ends(past["coverage"])))
+                    lines += [_row(key, own, key, "", "") for key in own["rho"] if key != "middle"]
     return lines[1:]
 
 

@@ -1,5 +1,6 @@
 """The handbook as a static site: `make book`. Built without a network, and read without one: MathJax comes along."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,22 @@ ELSEWHERE = re.compile(
     r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies|rewards))"
 )
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# made by book/build.py, no page of Sphinx's; two lessons lead to it as the index does
+TRAINS = (
+    '<p><a href="watch-it-forget.html"><b>Watch it forget, then pull it back</b></a>: a page in which the model trains '
+    "while you look, without a kernel or a network.</p>"
+)
 
 
 def with_contents(app: Any, docname: str, source: list[str]) -> None:
     """The lessons in their order, below the index; the tables are pages of the book."""
     source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/", ""))
+    if docname in (LESSONS[0], LESSONS[6]):
+        notebook = json.loads(source[0])
+        below_title = {"cell_type": "markdown", "id": "trains", "metadata": {}, "source": TRAINS}
+        source[0] = json.dumps({**notebook, "cells": [notebook["cells"][0], below_title, *notebook["cells"][1:]]})
     if docname == root_doc:
+        source[0] = source[0].replace("\n\n|", f"\n\n{TRAINS}\n\n|", 1)
         source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "rewards", "api"]) + "\n```\n"
 
 

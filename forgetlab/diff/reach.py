@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.readout import SIZES, Features, fit_features, readable, refitted, test_features
+from forgetlab.diff.readout import Features, fit_features, readable, refitted, test_features
 from forgetlab.metrics.drift import height, layer_of
 from forgetlab.metrics.tally import Tally
 from forgetlab.metrics.uncertainty import resampled
@@ -21,8 +20,8 @@ from forgetlab.models.model import Model
 from forgetlab.models.seeds import stream
 from forgetlab.tasks import Classification, Tagging, Task
 
-STEPS, FEW, BATCH = 20, 64, 16  # of relearning: steps, training examples that it sees, examples at a step
-STEP = 0.01  # of the weights' root mean square: how far one step moves a weight
+STEPS, EXAMPLES, BATCH = 20, 64, 16  # of relearning: steps, training examples that it sees, examples at a step
+RATE = 0.064  # over the width: 1e-3 at 64, 8e-5 at 768 (a wider model wants smaller steps of Adam: Yang et al. 2022)
 LEAST = 4  # examples of each class that a readout needs
 LAYERS_LIMIT = 128  # test items that layers put back are scored on
 
@@ -70,29 +69,22 @@ class Shown:
 class Standard:
     """BEFORE, and a control that never knew the task: what each AFTER is held against.
 
-    fit: BEFORE's features. size: examples that a readout of labels is fitted on. rate: of relearning.
+    fit: BEFORE's features.
     """
 
     before: Shown
     control: Shown
     fit: Features
-    size: int
-    rate: float
 
 
 def standard(pair: Pair, task: Task, limit: int | None = None) -> Standard:
     """What BEFORE and the control show of a task: the same for every AFTER."""
-    matrices = [p.detach().double() for p in pair.become("before").body.parameters() if p.ndim > 1]
-    rate = STEP * math.sqrt(sum(float(w.square().sum()) for w in matrices) / sum(w.numel() for w in matrices))
-    looks = [_look(pair.model, task, limit, rate)]
-    looks.append(_look(shuffled(pair.become("before")), task, limit, rate))
+    looks = [_look(pair.become("before"), task, limit, True)]
+    looks.append(_look(shuffled(pair.become("before")), task, limit, True))
     model, fit = pair.become("before"), looks[0].fit
-    sizes = SIZES if isinstance(task, Classification | Tagging) else SIZES[:1]
-    refits = [[refitted(model, task, one.fit, one.test, fit, limit, size) for one in looks] for size in sizes]
-    rooms = [_good(task, task.main_score(torch.stack([one.items.sum(0) for one in two]))) for two in refits]
-    best = int(torch.stack([before - control for before, control in rooms]).argmax())
-    before, control = (Shown(one.own, refit, one.relearned) for one, refit in zip(looks, refits[best], strict=True))
-    return Standard(before, control, fit, sizes[best], rate)
+    refits = [refitted(model, task, one.fit, one.test, fit, limit) for one in looks]
+    before, control = (Shown(one.own, refit, one.relearned) for one, refit in zip(looks, refits, strict=True))
+    return Standard(before, control, fit)
 
 
 def reach(
@@ -117,10 +109,10 @@ def reach(
     if why := _unfit(pair, task):
         return _untold(task, why)
     against = against or standard(pair, task, limit)
-    look = _look(pair.become(after), task, limit, against.rate if thorough else None)
-    refit = refitted(pair.become("before"), task, look.fit, look.test, against.fit, limit, against.size)
+    look = _look(pair.become(after), task, limit, thorough)
+    refit = refitted(pair.become("before"), task, look.fit, look.test, against.fit, limit)
     found = _judged(task, against.before, Shown(look.own, refit, look.relearned), against.control)
-    if thorough and found["why"] != NO_LOSS:
+    if thorough and found["why"] not in (NO_LOSS, NO_NUMBER):
         found["put_back"] = _put_back(pair, after, task, min(limit or LAYERS_LIMIT, LAYERS_LIMIT))
     return found
 
@@ -151,12 +143,12 @@ class _Look:
     relearned: Tally | None
 
 
-def _look(model: Model, task: Task, limit: int | None, rate: float | None) -> _Look:
-    """A model's features, and with a rate what it relearns: it is trained then, so become another one afterwards."""
+def _look(model: Model, task: Task, limit: int | None, thorough: bool) -> _Look:
+    """A model's features, and if `thorough` what it relearns: it is trained then, so become another one afterwards."""
     own, fit, test = _tally(model, task, limit), fit_features(model, task), test_features(model, task, limit)
-    if rate is None:
+    if not thorough:
         return _Look(own, fit, test, None)
-    relearn(model, task, rate)
+    relearn(model, task)
     return _Look(own, fit, test, _tally(model, task, limit))
 
 
@@ -184,12 +176,14 @@ def shuffled(model: Model, seed: int = 0) -> Model:
     return model
 
 
-def relearn(model: Model, task: Task, rate: float) -> None:
-    """STEPS steps of Adam at one rate on FEW training examples; without dropout, so that nothing else is drawn."""
+def relearn(model: Model, task: Task) -> None:
+    """STEPS steps of Adam at one rate on EXAMPLES training examples; without dropout, so that nothing else is drawn."""
     generator = torch.Generator().manual_seed(0)
-    few = torch.randperm(task.size(), generator=generator)[:FEW]
+    few = torch.randperm(task.size(), generator=generator)[:EXAMPLES]
     model.heads = copy.deepcopy(model.heads)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.is_floating_point()], lr=rate)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.is_floating_point()], lr=RATE / model.config.hidden_size
+    )
     with torch.enable_grad():
         for _ in range(STEPS):
             rows = few[torch.randperm(len(few), generator=generator)[:BATCH]]
@@ -207,14 +201,18 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 
     def score(*back: str) -> float:
         model = pair.between(after, lambda name, old, new: old if layer_of(name) in back else new)
-        return task.score(model, limit)[task.metric]
+        return min(task.score(model, limit)[task.metric], LARGEST)
 
-    whole, none = (_good(task, torch.tensor(score(*back))) for back in (rows, ()))
+    whole, none = (_good(task, torch.tensor(score(*back), dtype=torch.float64)) for back in (rows, ()))
     found = []
     for i, layer in enumerate(rows):
         alone, up_to = score(layer), score(*rows[: i + 1])
-        restored = (_good(task, torch.tensor(alone)) - none) / (whole - none)
-        found.append(PutBack(layer=layer, alone=alone, up_to=up_to, restored=float(restored)))
+        restored = (
+            float((_good(task, torch.tensor(alone, dtype=torch.float64)) - none) / (whole - none))
+            if whole > none
+            else 0.0
+        )
+        found.append(PutBack(layer=layer, alone=alone, up_to=up_to, restored=restored))
     return found
 
 
@@ -222,7 +220,8 @@ def _put_back(pair: Pair, after: str, task: Task, limit: int) -> list[PutBack]:
 
 MOST = 0.9  # share of the loss that a readout fitted anew must bring back for the skill to count as unreadable
 SMALL = 0.01  # points or nats: a smaller loss needs no explanation
-NO_LOSS = "no loss that these items can show"
+LARGEST = 1e300  # a perplexity above it counts as that, such as one that is infinite
+NO_LOSS, NO_NUMBER = "no loss that these items can show", "not every score is a number"
 
 
 def _good(task: Task, scores: Tensor) -> Tensor:
@@ -237,21 +236,21 @@ def _interval(draws: Tensor) -> tuple[float, float]:
 
 def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFound:
     """The verdict, from intervals over the items, the same ones for all models (paired bootstrap)."""
-    whose = {"before": before, "after": after, "control": control}
+    sides = {"before": before, "after": after, "control": control}
     tallies = {"before": before.own, "after": after.own}
-    tallies |= {f"refit {who}": one.refit for who, one in whose.items()}
+    tallies |= {f"refit {who}": one.refit for who, one in sides.items()}
     if after.relearned is not None:
-        tallies |= {f"relearned {who}": one.relearned for who, one in whose.items() if one.relearned is not None}
+        tallies |= {f"relearned {who}": one.relearned for who, one in sides.items() if one.relearned is not None}
     items = torch.stack([tally.items for tally in tallies.values()])
-    points, draws = task.main_score(items.sum(1)), task.main_score(resampled(items))
+    points, draws = (task.main_score(sums).clamp(max=LARGEST) for sums in (items.sum(1), resampled(items)))
     score = dict(zip(tallies, points.tolist(), strict=True))
     found = _untold(task, "")
     found["before"], found["after"] = score["before"], score["after"]
-    found["refit"] = {who: score[f"refit {who}"] for who in whose}
+    found["refit"] = {who: score[f"refit {who}"] for who in sides}
     if after.relearned is not None:
-        found["relearned"] = {who: score[f"relearned {who}"] for who in whose}
-    if not torch.isfinite(points).all():
-        found["why"] = "not every score is a finite number"
+        found["relearned"] = {who: score[f"relearned {who}"] for who in sides}
+    if points.isnan().any() or draws.isnan().any():
+        found["why"] = NO_NUMBER
         return found
     good = dict(zip(tallies, _good(task, torch.cat([points.unsqueeze(1), draws], dim=1)), strict=True))
     loss = good["before"] - good["after"]  # the first is of the items themselves, the others of resampled ones
@@ -262,7 +261,9 @@ def _judged(task: Task, before: Shown, after: Shown, control: Shown) -> ReachFou
     if _interval(loss)[0] <= SMALL:
         found["why"] = NO_LOSS
     elif _interval(room)[0] <= 0:
-        found["why"] = "a readout fitted on a model that never knew it does as well"
+        left = good["after"][0] > good["refit control"][0]
+        whose = "what AFTER can do is" if left else "a readout fitted on a model that never knew it is"
+        found["why"] = f"{whose} as good as a readout fitted on BEFORE"
     elif _interval(rest)[0] > 0:
         found["verdict"], found["why"] = "unreadable", f"a readout fitted anew brings back {told}"
     elif _interval(rest)[1] < 0:
@@ -280,8 +281,8 @@ def _share(good: Mapping[str, Tensor], what: str) -> tuple[Share | None, Tensor,
     start = torch.maximum(good["after"], good[f"{what} control"])
     room, back = good[f"{what} before"] - start, good[f"{what} after"] - start
     part: Share | None = None
-    if bool((room > 0).all()):
-        part = (float(back[0] / room[0]), *_interval(back / room))
+    if room[0] > 0 and _interval(room)[0] > 0:
+        part = (float(back[0] / room[0]), *_interval((back / room)[room > 0]))
     return part, room, back - MOST * room
 
 

@@ -51,7 +51,7 @@ class WhereFound(TypedDict):
     relative: list[Numbers]
     depths: list[str]
     cka: dict[str, Numbers]
-    shift: dict[str, dict[str, float]]
+    shift: dict[str, dict[str, float | None]]
     probes: dict[str, Probes]
     notes: list[str]
 
@@ -85,7 +85,8 @@ def where(pair: Pair, after: str, tasks: Sequence[Task], limit: int | None = Non
         pairs = zip(old["hidden"], new["hidden"], strict=True)
         found["cka"][name] = [_plain(metrics.linear_cka(x, y)) for x, y in pairs]
         if "logits" in old:
-            found["shift"][name] = metrics.output_shift(old["logits"], new["logits"])
+            shift = metrics.output_shift(old["logits"], new["logits"])
+            found["shift"][name] = {key: _plain(value) for key, value in shift.items()}
         if "fit" in old:
             found["probes"][name] = _probes(old, new)
     return found

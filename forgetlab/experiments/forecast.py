@@ -15,17 +15,21 @@ from forgetlab.experiments.forecast_law import LEVEL, Law, Past, fit, shipped
 from forgetlab.experiments.recipe import Recipe, called
 from forgetlab.experiments.recipes import Bench, prepare
 from forgetlab.experiments.sweeps import whole
-from forgetlab.experiments.trials import SHORT, Trial, past_of, run_trials, trials_of
+from forgetlab.experiments.trials import SHORT, Trial, old_share, past_of, run_trials, trials_of
 from forgetlab.metrics.retention import best, higher_is_better, on, scale
 from forgetlab.metrics.schema import TaskFacts
-from forgetlab.metrics.summary import nothing_to_lose
+from forgetlab.metrics.summary import nothing_to_lose, score
 from forgetlab.plots.style import number
 from forgetlab.tasks.base import facts_of
 
 SEEDS = (101, 102, 103)  # none of those that a comparison counts from 0
 SMALL = 0.02  # points or nats: less is no fall that anybody asks about
+UNSCORED = "its score is no number"
+RUINED = "the trial has ruined it, its score is no number any more; use a lower --lr"
 NOTHING = "it starts within its error of guessing, so it has nothing to lose"
 MOST = 8  # past runs of the user's own that are tried again
+WORST = 2.5  # times what a perplexity had over a guesser; no past run lost more than 2.3 times that
+COUNT = 10  # what a result of these counts for in the law, which has hundreds of others'
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Forecasts:
 def forecast(recipe: Recipe, seeds: Sequence[int] = SEEDS, past: str | Path | None = None) -> Forecasts:
     """Foretell what the run of a recipe costs, from its first 8 steps at each of the seeds.
 
-    past: the folder of an earlier report of this model and these tasks, whose runs the law is fitted on too.
+    past: the folder of an earlier report of this model and these tasks, whose runs the law is fitted on too; each of
+    their results counts for ten others.
     Raises ForgetlabError where the run is no longer than the trial, where the trial diverges, and for another folder.
 
     >>> recipe = Recipe(new="sentiment", watch=("entities",), steps=100, limit=16)
@@ -80,10 +85,12 @@ def forecast(recipe: Recipe, seeds: Sequence[int] = SEEDS, past: str | Path | No
     pairs = run_trials(bench, recipe, seeds)
     left_out = dict.fromkeys(nothing_to_lose([{"recipe": {}, "records": list(pairs[0])}], tasks), NOTHING)
     found = [one for one in trials_of(tasks, pairs, recipe, weights) if one.task["name"] not in left_out]
-    laws = {name: fit([one for one in [*shipped(), *own] if one["scale"] == name]) for name in ("points", "ratio")}
+    past_results = [*shipped(), *own * COUNT]
+    laws = {name: fit([one for one in past_results if one["scale"] == name]) for name in ("points", "ratio")}
     told = [foretold(trial, laws[scale(trial.task)], recipe.model) for trial in found]
     scored = {*left_out, *(one.task["name"] for one in told)}
-    left_out |= {task["name"]: "it has no score that is a number" for task in tasks[1:] if task["name"] not in scored}
+    for task in (task for task in tasks[1:] if task["name"] not in scored):
+        left_out[task["name"]] = RUINED if math.isfinite(score(pairs[0][0], task)) else UNSCORED
     return Forecasts(recipe, told, left_out, tuple(seeds), len(own), bench.notes)
 
 
@@ -92,7 +99,9 @@ def foretold(trial: Trial, law: Law, model: str) -> Forecast:
     task, before = trial.task, trial.before
     sign = 1 if higher_is_better(task) else -1
     least = sign * float(on(scale(task), before) - on(scale(task), best(task)))  # below 0: what it can still gain
-    most = before if scale(task) == "points" and sign > 0 else float("inf")
+    most = before if scale(task) == "points" and sign > 0 else math.inf
+    if scale(task) == "ratio" and (guess := task.get("guess")):
+        most = WORST * sign * float(on("ratio", before) - on("ratio", guess))
     middle, low, high = (
         min(max(end, least), most) for end in (law.middle(trial.x), *law.ends(trial.x, trial.error, model))
     )
@@ -121,6 +130,11 @@ def table(found: Forecasts) -> str:
     lines += [f"  {name}  nothing is told: {reason}" for name, reason in found.left_out.items()]
     if strange := [one.task["name"] for one in found.tasks if one.strange]:
         lines += ["", f"No past run was like this one for {', '.join(strange)}: its interval is widened, and a guess."]
+    if any(one.word == "will fall" for one in found.tasks) and not old_share(recipe.methods):
+        lines += [
+            "",
+            "What usually keeps most of it: a quarter of old data in each batch (--method replay:ratio=0.25).",
+        ]
     source = f", {found.own} of them yours" if found.own else ""
     return "\n".join([*lines, "", f"The law stands on {found.own + len(shipped())} past results{source}."])
 

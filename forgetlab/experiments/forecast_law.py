@@ -107,7 +107,7 @@ def fit(past: Sequence[Past], level: float = LEVEL) -> Law:
     groups = np.array([f"{one['model']}: {one['new']}" for one in past])
     if len(set(groups)) < 3:
         raise ForgetlabError(f"a law takes past runs of three new tasks or more, got {len(set(groups))}")
-    x, y, noise = (np.array([one[key] for one in past], dtype=float) for key in ("x", "fall", "error"))  # type: ignore[literal-required]
+    x, y, noise = (np.array([one[key] for one in past], dtype=float) for key in ("x", "fall", "error"))
     known = _ends(x, y, ITEMS * noise, groups, level)
     other = _ends(x, y, ITEMS * noise, models, level) if len(set(models)) > 1 else known
     weights, inverse = _least_squares(x, squeezed(y))
@@ -150,7 +150,7 @@ def shipped() -> list[Past]:
 
 def _least_squares(x: Array, y: Array) -> tuple[Array, Array]:
     weights, *_ = np.linalg.lstsq(x, y, rcond=None)
-    return weights, np.linalg.pinv(x.T @ x)
+    return np.asarray(weights, dtype=np.float64), np.asarray(np.linalg.pinv(x.T @ x), dtype=np.float64)
 
 
 def _leverage(x: Array, inverse: Array) -> Array:

@@ -89,11 +89,19 @@ def trials_of(tasks: Sequence[TaskFacts], pairs: Sequence[Pair], recipe: Recipe,
 
 def past_of(tasks: Sequence[TaskFacts], pairs: Sequence[Pair], recipe: Recipe, weights: int, ends: Pair) -> list[Past]:
     """What a finished run adds to the law. pairs: its trials; ends: its first and last record."""
-    same, found = {"model": recipe.model, "new": recipe.new}, list[Past]()
+    found = list[Past]()
     for trial in trials_of(tasks, pairs, recipe, weights):
         fell = fall(trial.task, *ends)
         if math.isfinite(fell):
-            found.append({**same, "scale": scale(trial.task), "x": trial.x, "error": trial.error, "fall": fell})
+            one = Past(
+                model=recipe.model,
+                new=recipe.new,
+                scale=scale(trial.task),
+                x=trial.x,
+                error=trial.error,
+                fall=fell,
+            )
+            found.append(one)
     return found
 
 
@@ -138,7 +146,7 @@ def old_share(methods: str) -> float:
     >>> old_share("replay:ratio=0.3+l2sp"), old_share("none")
     (0.3, 0.0)
     """
-    return sum(one.ratio for one in make_methods(methods, None) if isinstance(one, Replay))
+    return sum((one.ratio for one in make_methods(methods, None) if isinstance(one, Replay)), 0.0)
 
 
 def _rise(task: TaskFacts, first: PlainRecord, last: PlainRecord) -> float | None:

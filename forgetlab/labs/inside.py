@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from forgetlab import metrics
+from forgetlab.diff.readout import states
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, told
@@ -85,7 +86,7 @@ def look(bench: Bench) -> Look:
     fitted = entities.batch(model, torch.arange(TEXTS), torch.Generator())
     with evaluating(model), torch.inference_mode():
         texts = general.test_batches(model, TEXTS)
-        hidden = [[h[inner_tokens(b["input_ids"], model.tokenizer)] for h in _states(model, b)] for b in texts]
+        hidden = [[h[inner_tokens(b["input_ids"], model.tokenizer)] for h in states(model, b)] for b in texts]
         return {
             "hidden": [torch.cat(depth) for depth in zip(*hidden, strict=True)],
             "words": torch.cat([batch["targets"] for batch in texts]).cpu(),
@@ -142,23 +143,17 @@ def sentence(state: Inside, layer: str) -> str:
     )
 
 
-def _states(model: Model, batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
-    states: Sequence[Tensor] = model.backbone(**inputs, output_hidden_states=True).hidden_states
-    return states
-
-
 def _names(model: Model, task: Task, batches: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], Tensor]:
     """(features at every depth, kind) of the first word of each name."""
     assert isinstance(task, Tagging)
     first = torch.tensor([tag.startswith("B-") for tag in task.labels], device=model.device)
     kept = [first[batch["targets"]] for batch in batches]
-    states = [
-        [h.flatten(0, 1)[batch["places"][keep]].cpu() for h in _states(model, batch)]
+    found = [
+        [h.flatten(0, 1)[batch["places"][keep]].cpu() for h in states(model, batch)]
         for batch, keep in zip(batches, kept, strict=True)
     ]
     kinds = torch.cat([batch["targets"][keep].cpu() for batch, keep in zip(batches, kept, strict=True)])
-    return [torch.cat(depth) for depth in zip(*states, strict=True)], kinds
+    return [torch.cat(depth) for depth in zip(*found, strict=True)], kinds
 
 
 def _plain(value: float) -> float | None:

@@ -130,7 +130,7 @@ def drift_cells(found: Found) -> tuple[list[str], np.ndarray]:
 
 
 def _panel(ax: Axes, name: str, lines: Sequence[tuple[Any, Sequence[float | None]]], depths: Sequence[str]) -> None:
-    dress(ax, "\n".join(wrapped(name, 26)), "", "share", few=False)
+    dress(ax, "\n".join(wrapped(name, 26)), "", "CKA, accuracy", few=False)
     places = range(len(depths))
     for look, values in lines:
         ax.plot(places, [np.nan if v is None else v for v in values], clip_on=False, **_look(*look))

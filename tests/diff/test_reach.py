@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.planted_damage import DAMAGE, Bench, damaged, row, weights_of
 from forgetlab import load, task
+from forgetlab.diff.heads import ready
 from forgetlab.diff.pair import Pair
-from forgetlab.diff.reach import reach, shuffled
-from forgetlab.diff.readout import logistic, stitch
+from forgetlab.diff.reach import MOST, _share, reach, shuffled, standard
+from forgetlab.diff.readout import read_out, stitch
 from forgetlab.diff.where_shown import reach_html, reach_lines
 from forgetlab.models import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import MaskedLM
 from tests.conftest import small_model
 
@@ -27,7 +30,7 @@ def test_a_readout_of_labels_is_scikit_learn_s() -> None:
     x[:, 0] += y
     z = (x - x.mean(0)) / x.std(0)
     theirs = LogisticRegression(tol=1e-10, max_iter=1000).fit(z, y)
-    ours = logistic(torch.tensor(x), torch.tensor(y), 3)(torch.tensor(x)).softmax(-1)
+    ours = read_out(torch.tensor(x), torch.tensor(y), 3)(torch.tensor(x)).softmax(-1)
     assert ours.numpy() == pytest.approx(theirs.predict_proba(z), abs=1e-4)
 
 
@@ -52,6 +55,20 @@ def test_the_control_keeps_every_number_and_singular_value(bert: Model) -> None:
     moved = [name for name, old in before.items() if not torch.equal(after[name], old)]
     assert "body.bert.encoder.layer.0.intermediate.dense.weight" in moved
     assert not [name for name in moved if "embeddings" in name]
+
+
+def test_what_comes_back_is_counted_from_what_is_left_or_the_control() -> None:
+    """By hand, the first of each being the items themselves: (.9 − .6) / (1 − .6), with .6 AFTER's or the control's."""
+    ones = torch.ones(1001, dtype=torch.float64)
+    for after, control in ((0.6, 0.2), (0.2, 0.6)):
+        good = {"after": after * ones, "refit control": control * ones, "refit before": ones, "refit after": 0.9 * ones}
+        part, room, rest = _share(good, "refit")
+        assert part == pytest.approx((0.75, 0.75, 0.75))
+        assert (float(room[0]), float(rest[0])) == pytest.approx((0.4, 0.3 - MOST * 0.4))
+    good["refit before"] = torch.where(torch.arange(1001) == 7, 0.5, ones)  # in one draw nothing could come back
+    assert _share(good, "refit")[0] == pytest.approx((0.75, 0.75, 0.75))
+    good["refit before"] = 0.6 * ones
+    assert _share(good, "refit")[0] is None
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +118,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 @pytest.mark.slow
 def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     one = task("acceptability")
-    found = reach(pair, pair.names[1], one, 96)
+    against = standard(pair, one, 96)
+    found = reach(pair, pair.names[1], one, 96, against=against)
     assert found["verdict"] == "overwritten"
     back = {each["layer"]: each for each in found["put_back"]}
     assert [*back] == ["embeddings", "layer 0", "layer 1", "layer 2", "acceptability head"]
@@ -109,12 +127,28 @@ def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     assert back["layer 1"]["alone"] == back["layer 1"]["up_to"] == scores["before"] == found["before"]
     assert back["layer 0"]["alone"] == back["layer 0"]["up_to"] == scores[pair.names[1]] == found["after"]
     assert back["layer 1"]["restored"] == pytest.approx(1)
-    again = reach(pair, pair.names[1], one, 96)
-    assert again == found  # the training in between has left nothing behind, in no head either
+    assert (
+        reach(pair, pair.names[1], one, 96) == found
+    )  # the training in between has left nothing behind, in no head either
     lines = reach_lines(found)
     assert lines[0].startswith("acceptability: overwritten (")
     assert any("layer 1, 100 % of the loss" in line for line in lines)
     assert "<h3>acceptability: overwritten</h3>" in reach_html([found])
+
+
+def test_the_classifier_of_transformers_is_read_too(tmp_path: Path) -> None:
+    one, source = task("acceptability"), model_folder("tiny-bert")
+    for place, seed in (("before", 0), ("after", 1)):
+        torch.manual_seed(seed)
+        names = dict(enumerate(one.labels))
+        body = transformers.AutoModelForSequenceClassification.from_pretrained(source, id2label=names)
+        body.save_pretrained(tmp_path / place)
+        load("tiny-bert").tokenizer.save_pretrained(tmp_path / place)
+    both = Pair(str(tmp_path / "before"), [str(tmp_path / "after")], device="cpu")
+    ready(both, [one])
+    found = reach(both, both.names[1], one, 32, thorough=False)
+    assert found["refit"]["before"] == found["refit"]["after"]  # the same backbone, whatever the classifiers
+    assert found["before"] != found["after"]
 
 
 def said(pair: Pair, one: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from forgetlab.diff.pair import Pair
 from forgetlab.diff.where import WhereFound, where
 from forgetlab.diff.where_shown import where_html, where_lines
 from forgetlab.metrics.drift import KINDS, kind_of, layer_of
-from forgetlab.plots import inside, png
 
 TASKS = ("entities", "acceptability", "masked-lm", "minimal-pairs")
 
@@ -153,20 +151,3 @@ def test_lines_and_page_hold_the_numbers(found: WhereFound) -> None:
     page = where_html(found)
     assert len(re.findall(r'<img alt="[^"]{40,}"', page)) == 2
     assert f"{found['shift']['masked-lm']['kl']:.3g}" in page
-
-
-def test_the_pictures_show_the_numbers(found: WhereFound, tmp_path: Path) -> None:
-    figure = inside.drift_map(found)
-    words = [text.get_text() for text in figure.axes[0].texts]
-    assert words.count("100") == 1
-    assert inside.percent(cell(found, "relative", "layer 2", "norm")) in words
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == found["layers"]
-    assert inside.drift_words(found).startswith("Weights moved most, in % of their norm before: layer 2 norm")
-    curves = inside.by_depth(found)
-    assert [ax.get_title(loc="left") for ax in curves.axes] == [*TASKS]
-    drawn = {line.get_label(): [*line.get_ydata()] for line in curves.axes[0].lines}
-    assert drawn["CKA with before"] == found["cka"]["entities"]
-    assert drawn["probe fitted before"] == found["probes"]["entities"]["frozen"]
-    assert len(curves.axes[2].lines) == 1
-    for one in (figure, curves):
-        assert png(one).startswith(b"\x89PNG")

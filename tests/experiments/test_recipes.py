@@ -260,10 +260,10 @@ def recipe_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Recipe:
 def test_the_command_line_says_every_field_of_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "--model m --new a.csv --watch b.csv:text=1,label=2,c.txt --steps 7 --lr 0.5 --batch 3 --every 2 "
     said += "--similarity 0.25 --learn-steps 9 --limit 11 --text t --label l --kind pairs --device cpu "
-    said += "--precision bfloat16"
+    said += "--precision bfloat16 --max-length 700"
     assert recipe_of(said.split(), monkeypatch) == Recipe(
         "m", "a.csv", ("b.csv:text=1,label=2", "c.txt"), "none", 7, 0.5, 3, 0, 2, 0.25, 9, 11, "t", "l", "pairs", "cpu",
-        "bfloat16",
+        "bfloat16", 700,
     )  # fmt: skip
     assert len(said.split()) / 2 == len(fields(Recipe)) - 2  # all but the methods and the seed
 

@@ -52,6 +52,7 @@ def documented() -> dict[str, float]:
     return {name: float(number) for row, number in rows for name in METHODS if re.search(rf"\b{name}\b", row)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_bytes_a_weight_are_those_of_the_documentation(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

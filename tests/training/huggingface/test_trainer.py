@@ -198,6 +198,7 @@ def test_the_weights_are_those_of_finetune(name: str, tmp_path: Path, monkeypatc
         assert theirs.penalty == pytest.approx(own.penalty, rel=1e-3, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("activation_checkpointing" not in TrainingArguments.__dataclass_fields__, reason="an older name")
 def test_activation_checkpointing_and_accumulation_change_nothing(tmp_path: Path) -> None:
     """Bit for bit: what is computed a second time is the same; with EWC's Fisher, replay and an anchor at once."""
