@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         said, status = f"{error.filename or 'file'}: {error.strerror or error}", 2
     except KeyboardInterrupt as stop:
-        said = f"stopped; {stop or 'nothing was written'}"
+        said = f"stopped; {str(stop) or 'nothing was written'}"
         status = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     progress.clear()
     print(f"forgetlab: {said}", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,3 +183,14 @@ def test_it_opens_the_model_and_writes_a_repair_with_its_diff(tuned: Path, tmp_p
     assert (first["repair"]["chosen"] is not None) == (tmp_path / "mended" / "config.json").is_file() == bool(rest)
     assert "where: how far the weights moved" in said
     assert Page((tmp_path / "there" / "report.html").read_text()).open == []
+
+
+def test_stopped_before_anything_is_written_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(order: Any, say: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("forgetlab.diff.run.execute", stop)
+    assert main(["diff", "tiny-bert", "tiny-gpt", "--watch", "sentiment"]) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
