@@ -29,7 +29,7 @@ from forgetlab.experiments.forecast_law import FILE, LEVEL, Law, Past, fit, loos
 from forgetlab.experiments.recipe import Recipe
 from forgetlab.experiments.trials import SCHEDULES, fall, trials_of
 from forgetlab.remedies.by_name import make_methods
-from forgetlab.sources.json_files import write_json
+from forgetlab.sources.json_files import digest, write_json
 from forgetlab.sources.shipped import data_folder
 
 Row = dict[str, Any]
@@ -60,7 +60,12 @@ def rows_of(run: Mapping[str, Any], middles: bool = False) -> list[Row]:
     recipe, records, rows = recipe_of(run), run["records"], list[Row]()
     if any(isinstance(one, SCHEDULES) for one in make_methods(recipe.methods, None)) or not middles:
         records = [records[0], records[-1]]
-    same = {"role": run["role"], "run": run["digest"], "model": Path(recipe.model).name, "methods": recipe.methods}
+    same = {
+        "role": run["role"],
+        "run": digest(run["recipe"])[:16],
+        "model": Path(recipe.model).name,
+        "methods": recipe.methods,
+    }
     same |= {"new": Path(recipe.new).name, "lr": recipe.lr}
     for record in records[1:]:
         to = replace(recipe, steps=record["step"])

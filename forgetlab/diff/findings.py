@@ -47,23 +47,31 @@ def parts(task: Task, model: Model, limit: int | None, tokens: Tokens) -> Parts:
     return Parts(with_rare(torch.tensor(own), tokens.token), quarter)
 
 
-def repeated(task: Task, model: Model, limit: int | None) -> list[str]:
-    """That test items repeat each other, where a tenth or more do: an interval takes each for a text of its own."""
+def groups_of(task: Task, model: Model, limit: int | None) -> Tensor | None:
+    """(n,) of each scored item the number of its text or prompt, where a tenth or more stand there again; else None."""
+    if isinstance(task, OnPolicy):
+        return task.sample(limit) // task.tries
     if not isinstance(task, Labelled | LanguageModel):
-        return []
+        return None
     encoded, sample = task.encoded(model, "test"), task.sample(limit)
     rows = zip(encoded.columns["input_ids"][sample].tolist(), encoded.lengths[sample].tolist(), strict=True)
-    own = len({tuple(row[:n]) for row, n in rows})
-    if len(sample) - own < REPEATED * len(sample):
+    number: dict[tuple[int, ...], int] = {}
+    groups = torch.tensor([number.setdefault(tuple(row[:n]), len(number)) for row, n in rows])
+    return groups if len(sample) - len(number) >= REPEATED * len(sample) else None
+
+
+def repeated(task: Task, groups: Tensor | None) -> list[str]:
+    """That test items repeat each other, in words."""
+    if groups is None or isinstance(task, OnPolicy):
         return []
-    told = f"only {own} of the {len(sample)} test items that are scored differ"
-    return [f"{task.name}: {told}; repeated ones count as new evidence, so that the interval is too narrow"]
+    told = f"only {len(groups.unique())} of the {len(groups)} test items that are scored differ"
+    return [f"{task.name}: {told}; for the interval repeated ones count as one"]
 
 
-def changed(task: Task, before: Outcome, after: Outcome, limit: int | None = None) -> Change | None:
+def changed(task: Task, before: Outcome, after: Outcome, groups: Tensor | None = None) -> Change | None:
     """The paired change of the main score; None where it is no function of sums over items.
 
-    Several answers to one prompt are one item: they go together.
+    groups: items of one group, several answers to a prompt or the same text again, count as one.
     """
     if before.tally is None or after.tally is None:
         return None
@@ -73,7 +81,7 @@ def changed(task: Task, before: Outcome, after: Outcome, limit: int | None = Non
         task.metric,
         scale=task.scale,
         higher_is_better=task.higher_is_better,
-        groups=task.sample(limit) // task.tries if isinstance(task, OnPolicy) else None,
+        groups=groups,
     )
 
 

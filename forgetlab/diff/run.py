@@ -13,7 +13,7 @@ import torch
 
 import forgetlab
 from forgetlab.diff import gate
-from forgetlab.diff.findings import changed, finding, parts, repeated
+from forgetlab.diff.findings import changed, finding, groups_of, parts, repeated
 from forgetlab.diff.heads import ready
 from forgetlab.diff.order import Order, numbered
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
@@ -49,7 +49,8 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     say("finding a head for every task", 0.0)
     notes += ready(pair, tasks, new)
     for task in tasks:
-        notes += task.remarks(pair.model, "test", limit=order.limit) + repeated(task, pair.model, order.limit)
+        notes += task.remarks(pair.model, "test", limit=order.limit)
+        notes += repeated(task, groups_of(task, pair.model, order.limit))
     allowed = gate.allowances(dict(order.allow), [_facts(task) for task in tasks])
     within = gate.budget(order.within, _facts(new) if new else None)
     asked = len(pair.names) * len(tasks)
@@ -115,7 +116,7 @@ def _after(
     told, gated = [], []
     for task in tasks:
         before, after = found[BEFORE][task.name], found[title][task.name]
-        change = changed(task, before, after, limit)
+        change = changed(task, before, after, groups_of(task, pair.model, limit))
         if task.name in allowed:
             gated.append((change, allowed[task.name]))
         told.append(

@@ -100,7 +100,7 @@ def amount(loss: float | None, scale: str) -> str:
     if loss is None or math.isnan(loss):
         return "–"
     if math.isinf(loss):
-        return "without end" if loss > 0 else "−without end"
+        return "without end" if loss > 0 else "×0" if scale == "ratio" else "−without end"
     if scale == "ratio":
         factor = math.exp(min(loss, 700.0))
         if factor < 0.01:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from forgetlab import load, task
 from forgetlab.diff import heads
-from forgetlab.diff.findings import changed, finding, parts, repeated
+from forgetlab.diff.findings import changed, finding, groups_of, parts, repeated
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
@@ -244,7 +244,7 @@ def test_answers_to_one_prompt_are_no_items_of_their_own() -> None:
     before, after = (
         Outcome({"name": "praise", "metric": "reward"}, {}, Tally(("reward", "one"), part)) for part in rewards
     )
-    found = changed(one, before, after)
+    found = changed(one, before, after, groups_of(one, load("tiny-gpt", device="cpu"), None))
     assert found is not None
     assert isinstance(found.test, Averaged)
     assert found.test.freedom == pytest.approx(len(one.test) - 1)
@@ -270,11 +270,34 @@ def test_after_answers_by_the_classifier_that_transformers_trained(tmp_path: Pat
     assert len({*said}) == 2
 
 
-def test_test_items_that_repeat_each_other_are_said(tmp_path: Path) -> None:
+def test_test_items_that_repeat_each_other_count_as_one_and_it_is_said(tmp_path: Path) -> None:
+    """Fifty rows of five texts are about as sure as a test of five, not as one of fifty."""
     model, file = load("tiny-bert", device="cpu"), tmp_path / "a.csv"
-    rows = ["the film was good,yes", "the film was bad,no"]
-    for many, told in ((rows * 10, ["2 of the 20"]), (rows, [])):
+    rows = [
+        f"the film was {word},{label}"
+        for word, label in zip(("good", "bad", "dull", "fine", "long"), "ynnyn", strict=True)
+    ]
+    for many, told in ((rows * 10, ["only 5 of the 50"]), (rows, [])):
         file.write_text("\n".join(["text,label", *many]), encoding="utf-8")
-        found = repeated(task_from(f"{file}:test={file}", model), model, None)
+        one = task_from(f"{file}:test={file}", model)
+        groups = groups_of(one, model, None)
+        found = repeated(one, groups)
         assert len(found) == len(told)
         assert all(words in note for words, note in zip(told, found, strict=True))
+        right = torch.tensor([1.0, 1, 1, 0, 1]), torch.tensor([0.0, 1, 0, 0, 1])
+        outcomes_ = [
+            Outcome(
+                {"name": "a", "metric": "accuracy"},
+                {},
+                Tally(("right", "one"), torch.stack([side.repeat(len(many) // 5), torch.ones(len(many))], 1).double()),
+            )
+            for side in right
+        ]
+        change = changed(one, *outcomes_, groups)
+        assert change is not None
+        if told:
+            repeats = change
+        else:
+            alone = change
+    assert repeats.loss == pytest.approx(alone.loss)
+    assert repeats.high - repeats.low > 0.6 * (alone.high - alone.low)
