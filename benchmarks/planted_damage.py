@@ -1,4 +1,4 @@
-"""Damage of known kind, planted in the shipped models: does `forgetlab.diff.reach` tell unreadable from overwritten?
+"""Damage of known kind, planted in the shipped models: does `diff --where` tell unreadable from overwritten?
 
 python -m benchmarks.planted_damage [--seeds 20] [--out FOLDER]
 reach's one threshold, MOST, was chosen on seed 1000 of each kind; here are the seeds from 0. Damage that costs a task
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from forgetlab import finetune, load, task
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.reach import ReachFound, reach, standard
+from forgetlab.diff.inside.reach import ReachFound, reach, standard
+from forgetlab.diff.models.pair import Pair
 from forgetlab.metrics.uncertainty import wilson
 from forgetlab.models import Model
 from forgetlab.remedies.by_name import make_methods

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.ways import LOOKS, WAYS, WITHIN, Bench, Case, Setting, best_of, by_layer, searched
-from forgetlab.diff.repair import FEW
-from forgetlab.diff.repair_found import Look
+from forgetlab.diff.repair.choice import FEW
+from forgetlab.diff.repair.found import Look
 from forgetlab.metrics import layer_of
 from forgetlab.metrics.uncertainty import difference
 

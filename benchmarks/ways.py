@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from forgetlab import load, task_from
-from forgetlab.diff.repair import FEW, Texts, knowledge
-from forgetlab.diff.repair_found import Look
-from forgetlab.diff.repair_search import look
+from forgetlab.diff.repair.choice import FEW, Texts, knowledge
+from forgetlab.diff.repair.found import Look
+from forgetlab.diff.repair.search import look
 from forgetlab.importance import fisher_diagonal
 from forgetlab.metrics import layer_of
 from forgetlab.models.model import Model

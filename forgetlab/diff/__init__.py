@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forgetlab.diff.order import Order
 
 if TYPE_CHECKING:
-    from forgetlab.diff.pair import Pair
+    from forgetlab.diff.models.pair import Pair
     from forgetlab.diff.run import execute
 
 __all__ = ["Order", "Pair", "execute"]
@@ -17,4 +17,4 @@ __all__ = ["Order", "Pair", "execute"]
 def __getattr__(name: str) -> Any:  # at first use: what is refused waits for no torch
     if name not in __all__:
         raise AttributeError(f"module 'forgetlab.diff' has no attribute {name!r}")
-    return getattr(import_module(f"forgetlab.diff.{'pair' if name == 'Pair' else 'run'}"), name)
+    return getattr(import_module(f"forgetlab.diff.{'models.pair' if name == 'Pair' else 'run'}"), name)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forgetlab.diff.pair import BEFORE, Pair
+from forgetlab.diff.models.pair import BEFORE, Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.heads import Head
 from forgetlab.models.model import Model

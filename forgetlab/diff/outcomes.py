@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from forgetlab.diff.pair import Pair
+from forgetlab.diff.models.pair import Pair
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import Tally
 from forgetlab.models.model import Model

@@ -156,7 +156,7 @@ def _details(after: AfterFound, several: bool) -> str:
             parts.append(f"<details {lead}><summary><b>{escape(task['facts']['name'])}</b></summary>{body}</details>")
     text = f"<h2>What was lost{of}</h2>{''.join(parts)}" if parts else ""
     if after.get("where"):
-        from forgetlab.diff.where_shown import reach_html, where_html
+        from forgetlab.diff.inside.shown import reach_html, where_html
 
         text += (
             f"<h2>Where it changed{of}</h2>"
@@ -164,7 +164,7 @@ def _details(after: AfterFound, several: bool) -> str:
             + (reach_html(after["reach"]) if after.get("reach") else "")
         )
     if after.get("repair"):
-        from forgetlab.diff.repair_shown import repair_html
+        from forgetlab.diff.repair.shown import repair_html
 
         text += f'<h2>Repair</h2><div class="wide">{repair_html(after["repair"])}</div>'
     return text

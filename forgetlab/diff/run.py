@@ -15,9 +15,9 @@ import forgetlab
 from forgetlab.diff import gate
 from forgetlab.diff.findings import changed, finding, groups_of, parts, repeated
 from forgetlab.diff.heads import ready
+from forgetlab.diff.models.pair import BEFORE, Pair
 from forgetlab.diff.order import Order, numbered
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
-from forgetlab.diff.pair import BEFORE, Pair
 from forgetlab.diff.schema import AfterFound, Diff
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.saving import hashes
@@ -42,7 +42,7 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     start = time.perf_counter()
     pair = Pair(order.before, numbered(order.afters), device=order.device, dtype=cast(Any, order.dtype))
     if order.repair:
-        from forgetlab.diff.repair_saved import check_repair_folder
+        from forgetlab.diff.repair.saved import check_repair_folder
 
         check_repair_folder(pair, order.repair)
     tasks, new, notes = _tasks(order, pair.model)
@@ -142,8 +142,8 @@ def _after(
 
 def _opened(after: AfterFound, pair: Pair, name: str, watched: Sequence[Task], limit: int | None) -> None:
     """Add where it happened, and for each task that is lost whether it is only out of reach."""
-    from forgetlab.diff.reach import reach
-    from forgetlab.diff.where import where
+    from forgetlab.diff.inside.reach import reach
+    from forgetlab.diff.inside.where import where
 
     after["where"] = where(pair, name, watched, limit)
     lost = [one["facts"]["name"] for one in after["tasks"] if one["verdict"] == "lost"]
@@ -165,8 +165,8 @@ def _repaired(
     allowed: Mapping[str, float],
 ) -> list[AfterFound]:
     """Add a repair, and save its model; returns the diff of that, if there is one."""
-    from forgetlab.diff.repair import repair
-    from forgetlab.diff.repair_saved import save_repaired
+    from forgetlab.diff.repair.choice import repair
+    from forgetlab.diff.repair.saved import save_repaired
 
     assert order.repair is not None
     name = pair.names[1]

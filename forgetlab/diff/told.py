@@ -39,12 +39,12 @@ def _more(after: AfterFound) -> list[str]:
     """What the opened model says, if it was asked for."""
     text = list[str]()
     if after.get("where"):
-        from forgetlab.diff.where_shown import reach_lines, where_lines
+        from forgetlab.diff.inside.shown import reach_lines, where_lines
 
         text += where_lines(after["where"])
         text += [line for one in after.get("reach", []) for line in reach_lines(one)]
     if after.get("repair"):
-        from forgetlab.diff.repair_shown import repair_lines
+        from forgetlab.diff.repair.shown import repair_lines
 
         text += repair_lines(after["repair"])
     return text

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.diff.readout import states
+from forgetlab.diff.inside.readout import states
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, told

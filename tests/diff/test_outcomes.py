@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification
 from forgetlab import load, task
 from forgetlab.diff import heads
 from forgetlab.diff.findings import changed, finding, groups_of, parts, repeated
+from forgetlab.diff.models.pair import Pair
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
-from forgetlab.diff.pair import Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics import expected_calibration_error
 from forgetlab.metrics.evidence import Averaged

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from forgetlab import load, task
-from forgetlab.diff.pair import Pair
+from forgetlab.diff.models.pair import Pair
 from forgetlab.errors import ForgetlabError
 from forgetlab.sources.model_names import model_folder
 from tests.diff.conftest import moved
@@ -273,7 +273,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
 
 MEMORY = """
 import resource, sys, torch
-from forgetlab.diff.pair import Pair
+from forgetlab.diff.models.pair import Pair
 import transformers.models.llama.modeling_llama
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024
 bare = peak()

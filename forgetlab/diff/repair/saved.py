@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from forgetlab.diff.classifier import Classifier
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.repair_found import Look, RepairFound, in_words, poured
-from forgetlab.diff.repair_shown import HEAD, cells, said
+from forgetlab.diff.models.classifier import Classifier
+from forgetlab.diff.models.pair import Pair
+from forgetlab.diff.repair.found import Look, RepairFound, in_words, poured
+from forgetlab.diff.repair.shown import HEAD, cells, said
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.folders import CARD, MODEL_DRAFT, check_apart, check_model_folder
 from forgetlab.experiments.saving import FIRST, put

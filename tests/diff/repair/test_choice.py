@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 from forgetlab import finetune, load, task
 from forgetlab.__main__ import main
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.repair import RepairFound, repair, repair_html, repair_lines, save_repaired
-from forgetlab.diff.repair_found import Look, budget, in_words
-from forgetlab.diff.repair_saved import check_repair_folder
-from forgetlab.diff.repair_search import best_of, hopeless, layer_by_layer, too_dear
-from forgetlab.diff.repair_shown import alt_text
+from forgetlab.diff.models.pair import Pair
+from forgetlab.diff.repair.choice import RepairFound, repair, repair_html, repair_lines, save_repaired
+from forgetlab.diff.repair.found import Look, budget, in_words
+from forgetlab.diff.repair.saved import check_repair_folder
+from forgetlab.diff.repair.search import best_of, hopeless, layer_by_layer, too_dear
+from forgetlab.diff.repair.shown import alt_text
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics import layer_of
 from forgetlab.metrics.tally import Tally

@@ -11,9 +11,9 @@ import transformers
 from torch import nn
 
 from forgetlab import load, metrics, task
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.where import WhereFound, where
-from forgetlab.diff.where_shown import where_html, where_lines
+from forgetlab.diff.inside.shown import where_html, where_lines
+from forgetlab.diff.inside.where import WhereFound, where
+from forgetlab.diff.models.pair import Pair
 from forgetlab.metrics.drift import KINDS, kind_of, layer_of
 
 TASKS = ("entities", "acceptability", "masked-lm", "minimal-pairs")

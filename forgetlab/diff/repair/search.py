@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from forgetlab.diff.repair_found import ROUNDING, Look, budget, in_words, worse
+from forgetlab.diff.repair.found import ROUNDING, Look, budget, in_words, worse
 from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.plots.style import number as written

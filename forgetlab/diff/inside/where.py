@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from forgetlab import metrics
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.readout import fit_batches, read, readable, states
+from forgetlab.diff.inside.readout import fit_batches, read, readable, states
+from forgetlab.diff.models.pair import Pair
 from forgetlab.metrics.drift import KINDS, height, kind_of, layer_of
 from forgetlab.models.model import Model, evaluating
 from forgetlab.tasks import Classification, Tagging, Task

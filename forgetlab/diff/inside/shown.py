@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 
 from forgetlab import plots
-from forgetlab.diff.reach import ReachFound
-from forgetlab.diff.where import WhereFound
+from forgetlab.diff.inside.reach import ReachFound
+from forgetlab.diff.inside.where import WhereFound
 from forgetlab.plots import inside
 from forgetlab.plots.style import number
 

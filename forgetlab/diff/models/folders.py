@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forgetlab.diff.models.stored import Stored, damage
 from forgetlab.diff.order import ADAPTER
-from forgetlab.diff.stored import Stored, damage
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.loading import in_words, located
 from forgetlab.models.model import quiet_transformers

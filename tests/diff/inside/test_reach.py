@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.planted_damage import DAMAGE, Bench, damaged, row, weights_of
 from forgetlab import load, task
 from forgetlab.diff.heads import ready
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.reach import MOST, _share, reach, shuffled, standard
-from forgetlab.diff.readout import read_out, stitch
-from forgetlab.diff.where_shown import reach_html, reach_lines
+from forgetlab.diff.inside.reach import MOST, _share, reach, shuffled, standard
+from forgetlab.diff.inside.readout import read_out, stitch
+from forgetlab.diff.inside.shown import reach_html, reach_lines
+from forgetlab.diff.models.pair import Pair
 from forgetlab.models import Model
 from forgetlab.sources import Examples
 from forgetlab.sources.model_names import model_folder

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from forgetlab.diff.stored import Stored
+from forgetlab.diff.models.stored import Stored
 from forgetlab.errors import ForgetlabError
 from forgetlab.models.heads import Head, Level
 from forgetlab.models.model import quiet_transformers

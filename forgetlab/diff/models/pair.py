@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from forgetlab.diff.checks import check_config, check_tokenizer
-from forgetlab.diff.classifier import SEVERAL, Classifier, level_of
-from forgetlab.diff.folders import Folder, opened
-from forgetlab.diff.stored import Stored, spill
+from forgetlab.diff.models.checks import check_config, check_tokenizer
+from forgetlab.diff.models.classifier import SEVERAL, Classifier, level_of
+from forgetlab.diff.models.folders import Folder, opened
+from forgetlab.diff.models.stored import Stored, spill
 from forgetlab.errors import ForgetlabError, one_of
 from forgetlab.models.heads import Head
 from forgetlab.models.loading import Precision, load, load_heads

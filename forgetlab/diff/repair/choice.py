@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetlab.diff.repair_found import Between, Look, RepairFound, Unseen, poured, worse
-from forgetlab.diff.repair_saved import save_repaired
-from forgetlab.diff.repair_search import best_of, hopeless, layer_by_layer, look, too_dear
-from forgetlab.diff.repair_shown import repair_html, repair_lines
+from forgetlab.diff.repair.found import Between, Look, RepairFound, Unseen, poured, worse
+from forgetlab.diff.repair.saved import save_repaired
+from forgetlab.diff.repair.search import best_of, hopeless, layer_by_layer, look, too_dear
+from forgetlab.diff.repair.shown import repair_html, repair_lines
 from forgetlab.errors import ForgetlabError, listed, number, whole
 from forgetlab.experiments.saving import hashes
 from forgetlab.metrics.drift import layer_of

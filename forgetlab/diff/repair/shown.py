@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from forgetlab.diff.repair_found import ROUNDING, RepairFound, Unseen, budget, in_words
+from forgetlab.diff.repair.found import ROUNDING, RepairFound, Unseen, budget, in_words
 from forgetlab.experiments.report import filled
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.plots.drawing import png

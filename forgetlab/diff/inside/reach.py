@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forgetlab.diff.pair import Pair
-from forgetlab.diff.readout import Features, fit_features, readable, refitted, test_features
+from forgetlab.diff.inside.readout import Features, fit_features, readable, refitted, test_features
+from forgetlab.diff.models.pair import Pair
 from forgetlab.metrics.drift import height, layer_of
 from forgetlab.metrics.tally import Tally
 from forgetlab.metrics.uncertainty import resampled

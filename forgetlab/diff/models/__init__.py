@@ -1,0 +1,1 @@
+"""Two models, of which one is in memory at a time."""
