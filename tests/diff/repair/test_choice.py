@@ -33,7 +33,7 @@ from forgetlab.sources.json_files import read_json
 from forgetlab.sources.model_names import model_folder
 from forgetlab.tasks import Task
 from forgetlab.tasks.base import Scores
-from tests.diff.test_pair import moved
+from tests.diff.models.test_pair import moved
 
 ITEMS = 40
 POINTS: Any = {"name": "new", "metric": "accuracy"}
