@@ -305,4 +305,4 @@ def test_only_one_model_is_in_memory(tmp_path: Path) -> None:
     given = [sys.executable, "-c", MEMORY, str(tmp_path / "a"), str(tmp_path / "b")]
     size, used = map(float, subprocess.run(given, capture_output=True, text=True, check=True).stdout.split())
     assert size > 100
-    assert used < 1.3 * size + 40  # MB of torch's own
+    assert used < 1.5 * size + 40  # MB of torch's own, and what the allocator keeps; two models would be 2
