@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,11 @@ def often(count: int) -> int:
     return 50 * count if NIGHTLY else count
 
 
+# rooms that are tried as a whole, by running what a user runs: no unit tests (`make check` leaves them out)
+WHOLE = {"labs", "hub", "book", "diff"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: a file at a time (its fixtures are shared), lessons one by one, the longest work first."""
 
@@ -43,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not LONG and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="long: CI runs it, FORGETLAB_LONG=1 make test, make nightly"))
+        if WHOLE.intersection(item.path.relative_to(Path(__file__).parent).parts):
+            item.add_marker(pytest.mark.slow)
         alone = item.name.startswith("test_it_executes")
         item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
 
