@@ -197,3 +197,19 @@ def test_the_page_names_a_remedy_that_only_its_module_has(monkeypatch: pytest.Mo
     page = runpy.run_path(str(ROOT / "docs" / "api.py"))["page"]()
     assert page.count("### Toy") == 1
     assert page.count("### EWC\n") == 1
+
+
+def test_the_table_of_what_a_watched_trainer_costs_is_that_of_the_recorded_run() -> None:
+    """docs/real-models.md against what benchmarks/trainers.py wrote: a row a case, in its order."""
+    cases = json.loads((ROOT / "benchmarks/results/trainers-cpu.json").read_text(encoding="utf-8"))["cases"]
+    page = (ROOT / "docs/real-models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:all weights|LoRA), [^|]* \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", page, re.MULTILINE)
+    wanted = [
+        (
+            f"{one['checkpoint'] / 1e6:.1f}",
+            f"{one['peak']:.0f} (×{one['peak / plain']:.2f})",
+            f"{one['ms']:.0f} (×{one['ms / plain']:.2f})",
+        )
+        for one in cases.values()
+    ]
+    assert rows == wanted
