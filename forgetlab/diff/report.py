@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from forgetlab import plots
 from forgetlab.diff import pictures, told
 from forgetlab.diff.schema import AfterFound, Diff, ItemFound, PartFound, TaskFound
-from forgetlab.experiments.report import STYLE, put
+from forgetlab.experiments.report import STYLE, figure_html, put
 
 SHOWN = 12  # items of a task in the page; diff.json has 200
 CAPTIONS = {
@@ -83,11 +82,7 @@ def finite(value: Any) -> Any:
 
 def _page(found: Diff, images: Mapping[str, bytes], alts: Mapping[str, str]) -> str:
     title = escape(f"What the fine-tune cost {found['before']}")
-    figures = "".join(
-        f'<figure><img alt="{escape(alts[kind])}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption>{CAPTIONS[kind]}</figcaption></figure>"
-        for kind, png in images.items()
-    )
+    figures = "".join(figure_html(png, alts[kind], CAPTIONS[kind]) for kind, png in images.items())
     gate = ""
     if found["gate"]:
         gate = f'<p class="verdict {found["gate"].split()[0]}">Gate: <b>{told.GATES[found["gate"]]}.</b></p>'

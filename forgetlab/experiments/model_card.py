@@ -32,9 +32,9 @@ def card(title: str, run: RunResult, facts: BenchFacts, about: Mapping[str, Any]
         "- forgetlab",
         "---",
         "",
-        f"# {_plain(title)}",
+        f"# {in_a_line(title)}",
         "",
-        f"{_plain(model['name'])} ({model['parameters']:,} weights), fine-tuned on {_plain(new)} with "
+        f"{in_a_line(model['name'])} ({model['parameters']:,} weights), fine-tuned on {in_a_line(new)} with "
         f"{called(recipe.methods)}, seed {seed}. {BITS[about['same_bits']]}",
         "",
         "## Scores before and after",
@@ -118,10 +118,10 @@ def _versions(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"forgetlab": about["forgetlab"], **about["machine"], **about["versions"]}
 
 
-def _plain(text: str) -> str:
+def in_a_line(text: str) -> str:
     """A name that a user gave, in a line of its own."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _cell(text: str) -> str:
-    return _plain(text).replace("|", "\\|")
+    return in_a_line(text).replace("|", "\\|")

@@ -73,6 +73,12 @@ def write(results: Results, folder: str | Path) -> Path:
     return put(_files(results), folder) / "report.html"
 
 
+def figure_html(png: bytes, alt: str, caption: str = "") -> str:
+    """A picture as a figure of a page, in the page itself. caption: HTML; without one there is none."""
+    picture = f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f"<figure>{picture}{f'<figcaption>{caption}</figcaption>' if caption else ''}</figure>"
+
+
 def put(files: Mapping[str, bytes], folder: str | Path) -> Path:
     """Write a report's files into a folder; returns it in full.
 
@@ -158,8 +164,7 @@ def _page(results: Results, figures: Mapping[str, bytes], alts: Mapping[str, str
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     advice = "".join(f"<li>{escape(line)}</li>" for line in results.get("recommendation", []))
     images = "".join(
-        f'<figure><img alt="{escape(alts[kind])}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption>{CAPTIONS[kind]}{few if kind != 'frontier' else ''}</figcaption></figure>"
+        figure_html(png, alts[kind], f"{CAPTIONS[kind]}{few if kind != 'frontier' else ''}")
         for kind, png in figures.items()
     )
     data = {"new": recipe["new"] or results["new"], "watch": ",".join(recipe.get("watch") or taken)}  # taken by default

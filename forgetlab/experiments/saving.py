@@ -95,11 +95,7 @@ class Models:
             if not (draft / FIRST).is_file():
                 raise ForgetlabError(f"the model is not in {draft}: a cluster's workers have to share that folder")
             about = self._about(recipe, run, before, read_json(draft / CARD) or {})
-            page = card(folder.name, run, self._facts, about, advice)
-            (draft / "README.md").write_text(page, encoding="utf-8", errors="replace")
-            about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
-            write_json(draft / CARD, about)
-            put(draft, folder, about["files"])
+            publish(draft, folder, card(folder.name, run, self._facts, about, advice), about)
         except OSError as error:
             raise ForgetlabError(f"cannot save the model in {folder}: {error.strerror or error}") from error
         finally:
@@ -141,8 +137,7 @@ def write_draft(bench: Bench, draft: Path) -> None:
         draft.mkdir(parents=True)
         bench.model.save(draft)
         data = {task.name: hashes(task) for task in (bench.new, *bench.watch)}
-        versions = {name: version(name) for name in ("transformers", "tokenizers", "numpy")}
-        write_json(draft / CARD, {"data": data, "versions": {**versions, "Python": platform.python_version()}})
+        write_json(draft / CARD, {"data": data, "versions": versions("transformers", "tokenizers", "numpy")})
         whole = True
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -182,8 +177,19 @@ def _draft(folder: Path, recipe: Recipe) -> Path:
     return (folder if folder.exists() else folder.parent) / f"{MODEL_DRAFT}{recipe.key()}"
 
 
-def put(draft: Path, folder: Path, files: Sequence[str]) -> None:
-    """Move the files of a draft to their place; a model that was there goes, and nothing else."""
+def versions(*packages: str) -> dict[str, str]:
+    """{package: its version}, and that of Python."""
+    return {**{name: version(name) for name in packages}, "Python": platform.python_version()}
+
+
+def publish(draft: Path, folder: Path, page: str, about: dict[str, Any]) -> None:
+    """Give a draft its card and move it to its place; a model that was there goes, and nothing else.
+
+    page: README.md. about: what forgetlab.json says; the names of all files are added.
+    """
+    (draft / "README.md").write_text(page, encoding="utf-8", errors="replace")
+    files = about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
+    write_json(draft / CARD, about)
     for name in files:
         (draft / name).chmod((draft / FIRST).stat().st_mode)  # safetensors writes for its owner alone
         with (draft / name).open("rb") as file:

@@ -13,7 +13,7 @@ from forgetlab.errors import ForgetlabError, whole
 from forgetlab.experiments.forecast_law import Past, columns
 from forgetlab.experiments.recipe import Recipe
 from forgetlab.experiments.recipes import Bench
-from forgetlab.metrics.retention import higher_is_better, on, scale
+from forgetlab.metrics.retention import scale, worse
 from forgetlab.metrics.schema import PlainRecord, TaskFacts
 from forgetlab.metrics.summary import error_before, score
 from forgetlab.remedies.by_name import make_methods
@@ -107,8 +107,7 @@ def past_of(tasks: Sequence[TaskFacts], pairs: Sequence[Pair], recipe: Recipe, w
 
 def fall(task: TaskFacts, first: PlainRecord, last: PlainRecord) -> float:
     """By how much a task's main score is worse: in points, on the scale "ratio" ln of the factor; nan if unknown."""
-    sign = 1 if higher_is_better(task) else -1
-    return sign * float(on(scale(task), score(first, task)) - on(scale(task), score(last, task)))
+    return worse(task, score(first, task), score(last, task))
 
 
 def further(methods: str, steps: int, short: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,7 @@ from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_pan
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.figure import titled
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.metrics.arrays import rounded
 from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import PlainRecord, TaskFacts
 from forgetlab.plots.style import COLORS, INK, number
@@ -110,7 +110,7 @@ def _work(benches: Benches, settings: Settings) -> Iterator[Along]:
 
 def _of_layer(cosine: Interference, layer: str) -> float | None:
     value = cosine.total if layer == "all" else cosine.per_layer[layer]
-    return round(value, 4) if math.isfinite(value) else None
+    return rounded(value, 4)
 
 
 def conflicts(state: Along, task: str, layer: str) -> float | None:

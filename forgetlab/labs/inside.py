@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -18,6 +17,7 @@ from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, told
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.inside import DEPTHS, LAYERS, Change, Inside, View
+from forgetlab.metrics.arrays import rounded
 from forgetlab.models.model import Model, evaluating
 from forgetlab.plots.style import number
 from forgetlab.tasks import Tagging, Task
@@ -112,16 +112,16 @@ def change(before: Look, now: Look, rare: Tensor) -> Change:
 
     def probe(fit: tuple[list[Tensor], Tensor]) -> list[float | None]:
         found = (metrics.kshot_probe(x, fit[1], y, truth, k=SHOTS, seed=0) for x, y in zip(fit[0], test, strict=True))
-        return [_plain(one["mean"]) for one in found]
+        return [rounded(one["mean"], 5) for one in found]
 
     return {
-        "cka": [_plain(metrics.linear_cka(x, y)) for x, y in zip(before["hidden"], now["hidden"], strict=True)],
+        "cka": [rounded(metrics.linear_cka(x, y), 5) for x, y in zip(before["hidden"], now["hidden"], strict=True)],
         "frozen": probe(before["fit"]),
         "refit": probe(now["fit"]),
-        "kl": _plain(shift["kl"]),
-        "entropy": _plain(shift["entropy_after"]),
-        "rare": _plain(shift["rare_mass_after"]),
-        "right": _plain(own["rare_mass_after"]),
+        "kl": rounded(shift["kl"], 5),
+        "entropy": rounded(shift["entropy_after"], 5),
+        "rare": rounded(shift["rare_mass_after"], 5),
+        "right": rounded(own["rare_mass_after"], 5),
     }
 
 
@@ -154,7 +154,3 @@ def _names(model: Model, task: Task, batches: Sequence[Mapping[str, Tensor]]) ->
     ]
     kinds = torch.cat([batch["targets"][keep].cpu() for batch, keep in zip(batches, kept, strict=True)])
     return [torch.cat(depth) for depth in zip(*found, strict=True)], kinds
-
-
-def _plain(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None

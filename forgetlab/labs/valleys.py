@@ -17,6 +17,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.valleys import picture
+from forgetlab.metrics.arrays import rounded
 from forgetlab.metrics.landscape import Plane, weights_of
 from forgetlab.plots.style import number
 from forgetlab.teaching import compat
@@ -87,7 +88,7 @@ def _work(bench: Bench, recipe: Recipe) -> Iterator[State]:
             tracks[name].append(weights_of(bench.model))
             yield {**state, "progress": f"{name}: step {record.step} of {plan.steps}, on {bench.model.device.type}"}
         with torch.inference_mode():
-            state["ends"][name] = {task: _plain(float(of())) for task, of in losses.items()}
+            state["ends"][name] = {task: rounded(float(of()), 4) for task, of in losses.items()}
         if name in state["diverged"]:
             if name in ("naive", "joint"):  # without them there is no plane
                 yield {**state, "message": f"The {name} run diverged: without it there is no plane. Lower the rate."}
@@ -105,7 +106,7 @@ def _work(bench: Bench, recipe: Recipe) -> Iterator[State]:
     state["loss"] = {name: [] for name in losses}
     at_once = GRID**2 if bench.model.device.type == "cuda" else 1
     for row in plane.evaluate(bench.model, state["xs"], state["ys"], losses, at_once=at_once):
-        state["loss"] = {name: [*state["loss"][name], [_plain(value) for value in row[name]]] for name in losses}
+        state["loss"] = {name: [*state["loss"][name], [rounded(value, 4) for value in row[name]]] for name in losses}
         yield {**state, "progress": f"loss on the plane: row {len(state['loss'][OLD])} of {GRID}"}
     yield {**state, "message": _told(state)}
 
@@ -124,7 +125,3 @@ def _told(state: State) -> str:
 def _widened(values: Any) -> tuple[float, float]:
     margin = 0.15 * (values.max() - values.min())
     return values.min() - margin, values.max() + margin
-
-
-def _plain(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None

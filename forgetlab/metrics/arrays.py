@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,3 +28,8 @@ def as_array(values: Numbers, name: str, ndim: int | None = None) -> NDArray[np.
     if ndim is not None and array.ndim != ndim:
         raise ForgetlabError(f"{name} has shape {array.shape}; expected {ndim} dimension(s)")
     return array
+
+
+def rounded(value: float, digits: int) -> float | None:
+    """A number as plain values hold it; None for what is not finite."""
+    return round(value, digits) if math.isfinite(value) else None

@@ -87,6 +87,12 @@ def on(scale: str, value: Any) -> Any:
         return np.log(value) if scale == "ratio" else np.asarray(value, dtype=float)
 
 
+def worse(task: Facts, reference: float, score: float) -> float:
+    """How much worse a score is than another, on its scale: in points or nats; below 0 where it is better."""
+    gain = float(on(scale(task), score) - on(scale(task), reference))
+    return -gain if higher_is_better(task) else gain
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """The numbers of the points that no other one beats (higher is better in both), from left to right.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
+
+from matplotlib.figure import Figure
 
 from forgetlab import plots
 from forgetlab.diff.inside.reach import ReachFound
 from forgetlab.diff.inside.where import WhereFound
+from forgetlab.experiments.report import figure_html
 from forgetlab.plots import inside
 from forgetlab.plots.style import number
 
@@ -126,9 +128,5 @@ def _row(words: Sequence[str]) -> str:
     return "".join(f"{word:>6}" for word in words)
 
 
-def _figure(figure: object, alt: str, caption: str) -> str:
-    picture = base64.b64encode(plots.png(figure, alt)).decode()  # type: ignore[arg-type]
-    return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{picture}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+def _figure(figure: Figure, alt: str, caption: str) -> str:
+    return figure_html(plots.png(figure, alt), alt, escape(caption))

@@ -14,6 +14,7 @@ from torch import Tensor
 from forgetlab import metrics
 from forgetlab.diff.inside.readout import fit_batches, read, readable, states
 from forgetlab.diff.models.pair import Pair
+from forgetlab.metrics.arrays import rounded
 from forgetlab.metrics.drift import KINDS, height, kind_of, layer_of
 from forgetlab.models.model import Model, evaluating
 from forgetlab.tasks import Classification, Tagging, Task
@@ -83,10 +84,10 @@ def where(pair: Pair, after: str, tasks: Sequence[Task], limit: int | None = Non
     for name, old in before.items():
         new = now[name]
         pairs = zip(old["hidden"], new["hidden"], strict=True)
-        found["cka"][name] = [_plain(metrics.linear_cka(x, y)) for x, y in pairs]
+        found["cka"][name] = [rounded(metrics.linear_cka(x, y), 6) for x, y in pairs]
         if "logits" in old:
             shift = metrics.output_shift(old["logits"], new["logits"])
-            found["shift"][name] = {key: _plain(value) for key, value in shift.items()}
+            found["shift"][name] = {key: rounded(value, 6) for key, value in shift.items()}
         if "fit" in old:
             found["probes"][name] = _probes(old, new)
     return found
@@ -103,8 +104,8 @@ def _drift(pair: Pair, after: str) -> tuple[list[str], list[str], list[Numbers],
     layers = sorted({layer for layer, _ in squares}, key=height)
     kinds = [kind for kind in KINDS if any(kind == other for _, other in squares)]
     cells = [[squares.get((layer, kind)) for kind in kinds] for layer in layers]
-    moved = [[None if s is None else _plain(math.sqrt(s[0])) for s in row] for row in cells]
-    relative = [[None if s is None or not s[1] else _plain(math.sqrt(s[0] / s[1])) for s in row] for row in cells]
+    moved = [[None if s is None else rounded(math.sqrt(s[0]), 6) for s in row] for row in cells]
+    relative = [[None if s is None or not s[1] else rounded(math.sqrt(s[0] / s[1]), 6) for s in row] for row in cells]
     return layers, kinds, moved, relative
 
 
@@ -197,7 +198,7 @@ def _probes(old: dict[str, Any], new: dict[str, Any]) -> Probes:
     def probe(fit: dict[str, Any], test: dict[str, Any]) -> Numbers:
         (xs, y), (tests, truth), k = fit["fit"], test["test"], fit["shots"]
         found = (metrics.kshot_probe(x, y, t, truth, k=k, seed=0) for x, t in zip(xs, tests, strict=True))
-        return [_plain(one["mean"]) for one in found]
+        return [rounded(one["mean"], 6) for one in found]
 
     return {
         "before": probe(old, old),
@@ -205,7 +206,3 @@ def _probes(old: dict[str, Any], new: dict[str, Any]) -> Probes:
         "refitted": probe(new, new),
         "shots": old["shots"],
     }
-
-
-def _plain(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None

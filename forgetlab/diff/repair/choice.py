@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetlab.diff.repair.found import Between, Look, RepairFound, Unseen, poured, worse
+from forgetlab.diff.repair.found import Between, Look, RepairFound, Unseen, poured
 from forgetlab.diff.repair.saved import save_repaired
 from forgetlab.diff.repair.search import best_of, hopeless, layer_by_layer, look, too_dear
 from forgetlab.diff.repair.shown import repair_html, repair_lines
@@ -21,7 +21,7 @@ from forgetlab.errors import ForgetlabError, listed, number, whole
 from forgetlab.experiments.saving import hashes
 from forgetlab.metrics.drift import layer_of
 from forgetlab.metrics.paired import change
-from forgetlab.metrics.retention import higher_is_better, scale
+from forgetlab.metrics.retention import higher_is_better, scale, worse
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.tally import OF_SUMS, Tally
 from forgetlab.metrics.uncertainty import NORMAL, standard_error

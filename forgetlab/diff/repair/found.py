@@ -9,7 +9,7 @@ from typing import Protocol, TypedDict
 from torch import Tensor
 
 from forgetlab.metrics.drift import layer_of
-from forgetlab.metrics.retention import higher_is_better, on, scale
+from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.models.model import Model
 from forgetlab.remedies.interpolation import mixed
@@ -74,12 +74,6 @@ def poured(pair: Between, after: str, alpha: float, layers: Mapping[str, float] 
     """The model with θ_before + α (θ_after − θ_before), of a layer that is named with its own α."""
     own = layers or {}
     return pair.between(after, lambda name, start, end: mixed(start, end, own.get(layer_of(name), alpha)))
-
-
-def worse(facts: TaskFacts, reference: float, score: float) -> float:
-    """How much worse a score is than another, in points, or nats of a perplexity; below 0 where it is better."""
-    gain = float(on(scale(facts), score) - on(scale(facts), reference))
-    return -gain if higher_is_better(facts) else gain
 
 
 def budget(loss: float, facts: TaskFacts) -> str:

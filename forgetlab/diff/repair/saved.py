@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import forgetlab
 from forgetlab.diff.models.classifier import Classifier
 from forgetlab.diff.models.pair import Pair
 from forgetlab.diff.repair.found import Look, RepairFound, in_words, poured
 from forgetlab.diff.repair.shown import HEAD, cells, said
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments.folders import CARD, MODEL_DRAFT, check_apart, check_model_folder
-from forgetlab.experiments.saving import FIRST, put
+from forgetlab.experiments.folders import MODEL_DRAFT, check_apart, check_model_folder
+from forgetlab.experiments.model_card import in_a_line
+from forgetlab.experiments.saving import FIRST, publish, versions
 from forgetlab.models.soundness import json_in
-from forgetlab.sources.json_files import write_json
 
 DRAFT, WEIGHTS = f"{MODEL_DRAFT}repair", "model.safetensors"
 
@@ -45,10 +44,7 @@ def save_repaired(pair: Pair, found: RepairFound, out: str | Path) -> Path:
         poured(pair, after, chosen["alpha"], chosen["layers"])
         _save(pair, after, draft)
         about = _about(pair, found)
-        (draft / "README.md").write_text(_card(folder.name, found, chosen, about), encoding="utf-8", errors="replace")
-        about["files"] = sorted({path.name for path in draft.iterdir()} | {CARD})
-        write_json(draft / CARD, about)
-        put(draft, folder, about["files"])
+        publish(draft, folder, _card(folder.name, found, chosen, about), about)
     except OSError as error:
         raise ForgetlabError(f"cannot save the model in {folder}: {error.strerror or error}") from error
     finally:
@@ -87,13 +83,15 @@ def check_repair_folder(pair: Pair, out: str | Path) -> None:
 
 def _about(pair: Pair, found: RepairFound) -> dict[str, Any]:
     """What stands in forgetlab.json, but for the names of the files."""
-    packages = ("forgetlab", "torch", "transformers", "tokenizers", "safetensors")
     models = {"before": pair.names[0], "after": found["after"]}
     return {
-        "forgetlab": version("forgetlab"),
+        "forgetlab": forgetlab.__version__,
         "repair": {**found, "after": _name(pair.given(found["after"]))},
         "models": {w: {"name": _name(pair.given(n)), "weights": weights_hash(pair, n)} for w, n in models.items()},
-        "versions": {**{name: version(name) for name in packages}, "Python": platform.python_version()},
+        "versions": {
+            "forgetlab": forgetlab.__version__,
+            **versions("torch", "transformers", "tokenizers", "safetensors"),
+        },
     }
 
 
@@ -110,20 +108,21 @@ def _card(title: str, found: RepairFound, chosen: Look, about: Mapping[str, Any]
     """The Markdown of README.md."""
     rows = [HEAD, ("---",) * len(HEAD), *(cells(one, i == 0) for i, one in enumerate(found["tasks"]))]
     models = about["models"]
+    before, after = (in_a_line(models[which]["name"]) for which in ("before", "after"))
     told = said({**found, "after": models["after"]["name"]})
     lines = [
-        *("---", "library_name: transformers", "tags:", "- forgetlab", "---", "", f"# {_plain(title)}", ""),
-        f"{_plain(models['after']['name'])}, a fine-tune of {_plain(models['before']['name'])}, in part undone: its",
+        *("---", "library_name: transformers", "tags:", "- forgetlab", "---", "", f"# {in_a_line(title)}", ""),
+        f"{after}, a fine-tune of {before}, in part undone: its",
         f"weights are θ_before + α (θ_after − θ_before) with {in_words(chosen)} (Wortsman et al. 2022). A head that",
         "only the fine-tune had is its own.",
         *("", "## Scores", "", *(f"{line[0].upper()}{line[1:]}.\n" for line in told)),
-        *(f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
+        *(f"| {' | '.join(in_a_line(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
         *("", "In brackets: 95 % intervals for the choice of the test items.", "", "## To load it", ""),
         *("```python", "from forgetlab import load", "", 'model = load("PATH OF THIS FOLDER")', "```", ""),
         *("## Made from", "", "| | SHA-256 |", "|---|---|"),
-        *(f"| weights of {_plain(one['name'])} | `{one['weights']}` |" for one in models.values()),
+        *(f"| weights of {in_a_line(one['name'])} | `{one['weights']}` |" for one in models.values()),
         *(
-            f"| {_plain(task)}, {side} | `{sha}` |"
+            f"| {in_a_line(task)}, {side} | `{sha}` |"
             for task, sides in found["data"].items()
             for side, sha in sides.items()
         ),
@@ -135,8 +134,3 @@ def _card(title: str, found: RepairFound, chosen: Look, about: Mapping[str, Any]
 def _name(given: str) -> str:
     """What a card calls a model: a folder by its last name, as the way to it is nobody else's business."""
     return Path(given).resolve().name if Path(given).exists() else given
-
-
-def _plain(text: str) -> str:
-    """A name that a user gave, in a line of its own."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -6,8 +6,8 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from forgetlab.diff.repair.found import ROUNDING, Look, budget, in_words, worse
-from forgetlab.metrics.retention import scale
+from forgetlab.diff.repair.found import ROUNDING, Look, budget, in_words
+from forgetlab.metrics.retention import scale, worse
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.plots.style import number as written
 

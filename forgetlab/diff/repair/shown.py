@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from html import escape
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from forgetlab.diff.repair.found import ROUNDING, RepairFound, Unseen, budget, in_words
-from forgetlab.experiments.report import filled
+from forgetlab.experiments.report import figure_html, filled
 from forgetlab.metrics.retention import higher_is_better, scale
 from forgetlab.plots.drawing import png
 from forgetlab.plots.style import COLORS, FAINT, FEW, HALO, INK, at_log, dress, number
@@ -41,8 +40,7 @@ def repair_html(found: RepairFound) -> str:
     words, picture = "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in said(found)), ""
     if all(math.isfinite(one[key]) for one in found["looks"] for key in ("new", "old")):
         alt = alt_text(found)
-        data = base64.b64encode(png(figure(found), alt)).decode()
-        picture = f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
+        picture = figure_html(png(figure(found), alt), alt)
     return f"{words}{picture}{table}"
 
 
