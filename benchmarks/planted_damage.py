@@ -159,7 +159,9 @@ class Bench:
     def reach(self, after: Weights, thorough: bool = False) -> ReachFound:
         return self._asked(
             after,
-            lambda pair: reach(pair, "after", self.task, LIMIT, against=self.against, thorough=thorough),
+            lambda pair: reach(
+                pair, "after", self.task, LIMIT, standards={self.task.name: self.against}, thorough=thorough
+            ),
         )
 
     def uses(self, kind: str) -> bool:

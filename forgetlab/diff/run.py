@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
-from typing import Any, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 
 import forgetlab
 from forgetlab.diff import gate
-from forgetlab.diff.findings import changed, finding, groups_of, parts, repeated
+from forgetlab.diff.findings import Parts, changed, finding, groups_of, parts, repeated
 from forgetlab.diff.heads import ready
 from forgetlab.diff.models.pair import BEFORE, Pair
 from forgetlab.diff.order import Order, numbered
 from forgetlab.diff.outcomes import Outcome, outcome, outcomes
 from forgetlab.diff.schema import AfterFound, Diff
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments.saving import hashes
+from forgetlab.experiments.saving import hashes, versions
 from forgetlab.metrics import paired
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.models.device import device_name
@@ -29,6 +30,9 @@ from forgetlab.tasks import Task
 from forgetlab.tasks.embedded import default_watch
 from forgetlab.tasks.from_data import task_from
 from forgetlab.tasks.source_names import is_embedded, is_hub_name, parsed
+
+if TYPE_CHECKING:
+    from forgetlab.diff.inside.reach import Standard
 
 HUB_LIMIT = 20_000  # examples that are read of a hub set's side
 Say = Callable[[str, float], None]
@@ -48,23 +52,25 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
     tasks, new, notes = _tasks(order, pair.model)
     say("finding a head for every task", 0.0)
     notes += ready(pair, tasks, new)
+    groups = {task.name: groups_of(task, pair.model, order.limit) for task in tasks}
     for task in tasks:
-        notes += task.remarks(pair.model, "test", limit=order.limit)
-        notes += repeated(task, groups_of(task, pair.model, order.limit))
+        notes += task.remarks(pair.model, "test", limit=order.limit) + repeated(task, groups[task.name])
     allowed = gate.allowances(dict(order.allow), [_facts(task) for task in tasks])
     within = gate.budget(order.within, _facts(new) if new else None)
-    asked = len(pair.names) * len(tasks)
-    done = iter(range(asked))
-    found = outcomes(pair, tasks, order.limit, lambda text: say(text, 0.1 + 0.8 * next(done) / asked))
-    afters = [_after(pair, name, name, tasks, new, found, allowed, order.limit) for name in pair.names[1:]]
+    count = len(pair.names) * len(tasks)
+    done = iter(range(count))
+    found = outcomes(pair, tasks, order.limit, lambda text: say(text, 0.1 + 0.8 * next(done) / count))
+    asked = _Asked(tasks, new, order.limit, allowed, groups, _parts(tasks, pair.model, order.limit, found[BEFORE]))
+    afters = [_after(pair, name, asked, found[BEFORE], found[name]) for name in pair.names[1:]]
     verdict = gate.worst(after["gate"] for after in afters)
     if order.where:
+        standards: dict[str, Standard] = {}
         for after, name in zip(afters, pair.names[1:], strict=True):
             say(f"{after['name']}: where it changed", 0.9)
-            _opened(after, pair, name, [task for task in tasks if task is not new], order.limit)
+            _opened(after, pair, name, [task for task in tasks if task is not new], order.limit, standards)
     if order.repair:
         say(f"{afters[0]['name']}: looking for a repair", 0.95)
-        afters += _repaired(order, within, pair, afters[0], tasks, new, found, allowed)
+        afters += _repaired(order.repair, within, pair, afters[0], asked, found[BEFORE])
     return {
         "forgetlab": forgetlab.__version__,
         "before": pair.given(BEFORE),
@@ -72,8 +78,7 @@ def execute(order: Order, say: Say = lambda text, share: None) -> Diff:
         "afters": afters,
         "gate": verdict,
         "notes": list(dict.fromkeys([*pair.notes, *notes])),
-        "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers", "safetensors", "numpy")}
-        | {"Python": platform.python_version()},
+        "versions": versions("torch", "transformers", "tokenizers", "safetensors", "numpy"),
         "data": {task.name: hashes(task) for task in tasks},
         "machine": {"device": device_name(pair.model), "threads": torch.get_num_threads(), "dtype": order.dtype},
         "seconds": time.perf_counter() - start,
@@ -103,32 +108,42 @@ def _tasks(order: Order, model: Model) -> tuple[list[Task], Task | None, list[st
     return tasks, tasks[0] if order.new else None, notes
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What every model of the pair is asked: the new task among the others, and of each its groups and parts."""
+
+    tasks: Sequence[Task]
+    new: Task | None
+    limit: int | None
+    allowed: Mapping[str, float]
+    groups: Mapping[str, Tensor | None]
+    parts: Mapping[str, Parts]
+
+
+def _parts(tasks: Sequence[Task], model: Model, limit: int | None, before: Mapping[str, Outcome]) -> dict[str, Parts]:
+    """Of each task with a perplexity the class and the place of every scored token."""
+    tokens = {task: before[task.name].tokens for task in tasks}
+    return {task.name: parts(task, model, limit, own) for task, own in tokens.items() if own}
+
+
 def _after(
-    pair: Pair,
-    name: str,
-    title: str,
-    tasks: Sequence[Task],
-    new: Task | None,
-    found: Mapping[str, Mapping[str, Outcome]],
-    allowed: Mapping[str, float],
-    limit: int | None,
+    pair: Pair, name: str, asked: _Asked, before: Mapping[str, Outcome], after: Mapping[str, Outcome]
 ) -> AfterFound:
     told, gated = [], []
-    for task in tasks:
-        before, after = found[BEFORE][task.name], found[title][task.name]
-        change = changed(task, before, after, groups_of(task, pair.model, limit))
-        if task.name in allowed:
-            gated.append((change, allowed[task.name]))
+    for task in asked.tasks:
+        sides = before[task.name], after[task.name]
+        change, most = changed(task, *sides, asked.groups[task.name]), asked.allowed.get(task.name)
+        if most is not None:
+            gated.append((change, most))
         told.append(
             finding(
                 task,
-                before,
-                after,
+                *sides,
                 change,
-                limit=limit,
-                within=parts(task, pair.model, limit, before.tokens) if before.tokens else None,
-                allowed=allowed.get(task.name),
-                role="new" if task is new else "watched",
+                limit=asked.limit,
+                within=asked.parts.get(task.name),
+                allowed=most,
+                role="new" if task is asked.new else "watched",
             )
         )
     verdict = None
@@ -140,14 +155,21 @@ def _after(
     return {"name": pair.given(name), "lent": list(pair.lent[name]), "tasks": told, "gate": verdict}
 
 
-def _opened(after: AfterFound, pair: Pair, name: str, watched: Sequence[Task], limit: int | None) -> None:
+def _opened(
+    after: AfterFound,
+    pair: Pair,
+    name: str,
+    watched: Sequence[Task],
+    limit: int | None,
+    standards: dict[str, Standard],
+) -> None:
     """Add where it happened, and for each task that is lost whether it is only out of reach."""
     from forgetlab.diff.inside.reach import reach
     from forgetlab.diff.inside.where import where
 
     after["where"] = where(pair, name, watched, limit)
     lost = [one["facts"]["name"] for one in after["tasks"] if one["verdict"] == "lost"]
-    after["reach"] = [reach(pair, name, task, limit) for task in watched if task.name in lost]
+    after["reach"] = [reach(pair, name, task, limit, standards=standards) for task in watched if task.name in lost]
 
 
 def _facts(task: Task) -> TaskFacts:
@@ -155,29 +177,20 @@ def _facts(task: Task) -> TaskFacts:
 
 
 def _repaired(
-    order: Order,
-    within: float,
-    pair: Pair,
-    after: AfterFound,
-    tasks: Sequence[Task],
-    new: Task | None,
-    found: Mapping[str, Mapping[str, Outcome]],
-    allowed: Mapping[str, float],
+    out: Path, within: float, pair: Pair, after: AfterFound, asked: _Asked, before: Mapping[str, Outcome]
 ) -> list[AfterFound]:
     """Add a repair, and save its model; returns the diff of that, if there is one."""
     from forgetlab.diff.repair.choice import repair
     from forgetlab.diff.repair.saved import save_repaired
 
-    assert order.repair is not None
     name = pair.names[1]
-    old = [task for task in tasks if task is not new]
-    after["repair"] = mended = repair(pair, name, old, new, within, limit=order.limit)
+    old = [task for task in asked.tasks if task is not asked.new]
+    after["repair"] = mended = repair(pair, name, old, asked.new, within, limit=asked.limit)
     if mended["chosen"] is None:
         return []
-    title = str(save_repaired(pair, mended, order.repair))
-    both = {BEFORE: found[BEFORE], title: {task.name: outcome(task, pair.model, order.limit) for task in tasks}}
-    again = _after(pair, name, title, tasks, new, both, allowed, order.limit)
-    return [{**again, "name": title}]
+    title = str(save_repaired(pair, mended, out))
+    again = {task.name: outcome(task, pair.model, asked.limit) for task in asked.tasks}
+    return [{**_after(pair, name, asked, before, again), "name": title}]
 
 
 def peak_memory() -> float | None:

@@ -93,13 +93,14 @@ def reach(
     task: Task,
     limit: int | None = None,
     *,
-    against: Standard | None = None,
+    standards: dict[str, Standard] | None = None,
     thorough: bool = True,
 ) -> ReachFound:
     """Whether what AFTER lost of a task is still in it ("unreadable"), is gone ("overwritten"), or "cannot be told".
 
-    limit: test items, None for all. against: `standard` of the same task and limit, if it is at hand. thorough: also
-    what bears on the verdict without deciding it: relearning, and BEFORE's layers put back one after the other.
+    limit: test items, None for all. standards: by task, of earlier calls with this limit; a new one is added.
+    thorough: also what bears on the verdict without deciding it: relearning, and BEFORE's layers put back one after
+    the other.
 
     The verdict: a readout is fitted on the frozen features of AFTER, of BEFORE, and of a control whose layers never
     knew the task (`shuffled`). Of what AFTER lost, beyond what the control's readout makes of it, it brings back more
@@ -108,7 +109,10 @@ def reach(
     """
     if why := _unfit(pair, task):
         return _untold(task, why)
-    against = against or standard(pair, task, limit)
+    known = {} if standards is None else standards
+    if task.name not in known:
+        known[task.name] = standard(pair, task, limit)
+    against = known[task.name]
     look = _look(pair.become(after), task, limit, thorough)
     refit = refitted(pair.become("before"), task, look.fit, look.test, against.fit, limit)
     found = _judged(task, against.before, Shown(look.own, refit, look.relearned), against.control)

@@ -119,7 +119,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def test_the_layer_that_was_overwritten_restores_the_score(pair: Pair) -> None:
     one = task("acceptability")
     against = standard(pair, one, 96)
-    found = reach(pair, pair.names[1], one, 96, against=against)
+    found = reach(pair, pair.names[1], one, 96, standards={one.name: against})
     assert found["verdict"] == "overwritten"
     back = {each["layer"]: each for each in found["put_back"]}
     assert [*back] == ["embeddings", "layer 0", "layer 1", "layer 2", "acceptability head"]
