@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
+.PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench bench-more gpu fidelity \
   rewards crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
@@ -75,8 +75,11 @@ wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/fisher.py
-	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/commands.py
+
+bench-more: $(INSTALLED)     ## what a remedy adds to a step, and how costs grow (half an hour)
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scale.py
 
 # On a machine with a GPU. Anywhere: make gpu DEVICE=cpu SMALL=1

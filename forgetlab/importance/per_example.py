@@ -64,10 +64,10 @@ class _Matrix(Contribution):
 
     def add_to(self, total: Tensor, power: Power) -> None:
         large = self.d.is_cpu and self.shape.numel() > BLOCK // 4
-        if large:  # a text's class is read off one place: in the last layer δ is 0 at all others
+        # a text's class is read off one place: in the last layer δ is 0 at all others. One feature says whether to look
+        if large and self.d[:, :, 0].eq(0).all(0).any():
             places = self.d.ne(0).any(2).any(0).nonzero().squeeze(1)
-            if len(places) < self.d.shape[1]:
-                self.d, self.a = self.d[:, places], self.a[:, places]
+            self.d, self.a = self.d[:, places], self.a[:, places]
         if self.d.shape[1] == 1:  # no positions to add up: (δ aᵀ)² = δ² (a²)ᵀ, and so with absolute values
             total += powered(self.d[:, 0], power).T @ powered(self.a[:, 0], power)
         elif large:
