@@ -204,6 +204,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import sources
+    from forgetlab.sources.paragraphs import check_enough
     from forgetlab.tasks.source_names import MACHINE_TEXT
 
     out = Path(options.out)
@@ -219,6 +220,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         of_machine = options.text in MACHINE_TEXT
         examples = sources.machine_text(options.text) if of_machine else sources.read(options.text, kind="text")
         train, _ = sources.split(examples, test=0.2)  # the same split as `compare` makes: its test side stays unseen
+        check_enough(train.texts)
     from forgetlab.training import pretraining
 
     steps = options.steps or (1000 if train else pretraining.SHIPPED[options.name].steps)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-import forgetlab
 from forgetlab.errors import ForgetlabError, number, one_of, whole
 from forgetlab.experiments import trackers
 from forgetlab.experiments.folders import RUNS, check_apart, check_folder, check_model_folder
-from forgetlab.experiments.recipe import Recipe
+from forgetlab.experiments.recipe import Recipe, check_device
+from forgetlab.sources.method_names import check_methods, method_names, parts
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -64,9 +64,14 @@ class Plan:
             check_model_folder(self.save)
         if self.save_all:
             check_apart(self.save_all, *others, *filter(None, [self.save]))
+        for method in self.methods:
+            if method != "all":
+                check_methods(method)
+        self.recipe.check_files()
 
     def check_methods(self) -> None:
         """Raise ForgetlabError for settings of methods that cannot work, and where none leaves what is to be saved."""
+        check_device(self.recipe.device)
         from forgetlab.experiments.saving import fits_a_folder
         from forgetlab.remedies.by_name import make_methods
 
@@ -92,18 +97,6 @@ class Plan:
             families.setdefault(family(name), []).append(name)
         every = [name for row in zip_longest(*families.values()) for name in row if name]
         return list(dict.fromkeys(name for given in self.methods for name in (every if given == "all" else [given])))
-
-
-def parts(methods: str) -> list[str]:
-    """The methods of a recipe, each with its settings: not parted at the plus of 1e+03."""
-    return re.split(r"\+(?=\s*[A-Za-z])", methods)
-
-
-def method_names() -> list[str]:
-    """The names that remedies have, read from their files: importing them takes torch, and seconds."""
-    folder = Path(forgetlab.__file__).parent / "remedies"
-    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py")))
-    return ["none", *(name for text in texts for name in re.findall(r'^    name(?:: \w+)? = "([\w-]+)"', text, re.M))]
 
 
 def folder_name(recipe: Recipe) -> str:
