@@ -49,10 +49,6 @@ class Order:
                 same = name if name == places[key] else f"{places[key]} and {name}"
                 raise ForgetlabError(f"{same}: the same model twice; expected one BEFORE a fine-tune and one AFTER it")
             places[key] = name
-        kinds = [(name, model_type(place)) for place, name in places.items() if isinstance(place, Path)]
-        for name, kind in kinds[1:] if kinds and kinds[0][0] == self.before else ():
-            if kind and kinds[0][1] and kind != kinds[0][1]:
-                raise other_architecture(name, "model_type", kind, kinds[0][1])
         for source in filter(None, (self.new, *self.watch)):
             check_source(source)
         if self.new and self.new in self.watch:
@@ -74,6 +70,11 @@ class Order:
             check_apart(self.repair, self.out, *(place for place in places if isinstance(place, Path)))
         for source in filter(None, (self.new, *self.watch)):
             check_file(source)
+        kinds = {name: model_type(place) for place, name in places.items() if isinstance(place, Path)}
+        before = kinds.get(self.before)
+        for name, kind in kinds.items():
+            if before and kind and kind != before:
+                raise other_architecture(name, "model_type", kind, before)
         check_device(self.device)
 
 
