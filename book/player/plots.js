@@ -152,14 +152,14 @@
     const high = panel.equal ? {aspectRatio: 1} : {height: Math.max(150, panel.high ?? 180)};
     const rows = Math.max(1, ...x.ticks.map((one) => String(x.told(one)).split('\n').length));
     return Plot.plot({
-      width, ...high, marginLeft: Math.max(30, 14 + 7 * widest(y.ticks.map(y.told))), marginRight: 14, marginTop: 10, marginBottom: 12 + 14 * rows,
+      width, ...high, marginLeft: Math.max(30, 14 + 7 * widest(y.ticks.map(y.told))), marginRight: Math.max(14, 4 * widest([x.told(x.ticks.at(-1) ?? 0)])), marginTop: 10, marginBottom: 12 + 14 * rows,
       style: {background: 'transparent', color: 'var(--fl-ink)', fontSize: '12px', overflow: 'visible'},
       x: {type: x.type, domain: x.domain, label: null}, y: {type: y.type, domain: y.domain, label: null},
       marks: [
         fixed ? [] : Plot.gridX(x.ticks, {stroke: 'var(--fl-grid)', strokeOpacity: 1}),
         fixed ? [] : Plot.gridY(y.ticks, {stroke: 'var(--fl-grid)', strokeOpacity: 1}),
-        Plot.axisX(x.ticks, {tickFormat: x.told, tickSize: 3, label: null}),
-        Plot.axisY(y.ticks, {tickFormat: y.told, tickSize: 3, label: null}),
+        Plot.axisX(x.ticks, {text: x.ticks.map(x.told), tickSize: 3, label: null}),
+        Plot.axisY(y.ticks, {text: y.ticks.map(y.told), tickSize: 3, label: null}),
         ...faint(panel, like), ...panel.marks.flatMap((mark) => DRAW[mark.kind]?.(mark, fixed) ?? []), ...tips(shown),
       ],
     });
