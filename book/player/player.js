@@ -243,6 +243,7 @@
 
   function begin() {
     document.body.insertAdjacentHTML('beforeend', plots.patterns);
+    addEventListener('beforeprint', () => document.querySelectorAll('.forgetlab-lab details').forEach((one) => { one.open = true; }));
     root.players = [...document.querySelectorAll('.forgetlab-lab')].map(play);
   }
 
