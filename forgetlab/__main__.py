@@ -178,9 +178,9 @@ def _compare(options: argparse.Namespace) -> None:
         report_to=tuple(dict.fromkeys(filter(None, (one.strip() for one in options.report_to.split(","))))),
     )
     plan.check()  # said now, not after the training
+    plan.check_methods()
     from forgetlab.experiments import comparison, report, sweeps, tables, teller
 
-    plan.check_methods()
     start, command = time.perf_counter(), "python -m forgetlab " + shlex.join(sys.argv[1:])
     steps = recipe.steps * (len(plan.names()) * options.seeds + bool(plan.save))
     with progress.Progress(plan.budget, steps) as bar, sweeps.opened(plan.out, recipe, plan.resume) as kept:

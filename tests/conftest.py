@@ -55,7 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if WHOLE.intersection(item.path.relative_to(Path(__file__).parent).parts):
             item.add_marker(pytest.mark.slow)
         alone = item.name.startswith("test_it_executes")
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+        shared = "the book" if "book" in getattr(item, "fixturenames", ()) else str(item.path)  # built once
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else shared))
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

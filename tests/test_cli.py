@@ -158,8 +158,7 @@ REFUSED_EARLY = {
     "compare --watch few.txt": "few.txt: 1 different text: expected at least 4 to split, or a file of its own",
     "compare --new reviews.csv:limit=x": "limit must be a whole number above 0, got 'x'",
     "compare --new reviews.csv:test=empty.csv": "empty.csv is empty",
-    "compare --methods none,l2sp:lam=-1": "lam must be a number of 0 or more, got -1",
-    "measure --method ewc:lamm=1": "unknown setting of ewc 'lamm'; did you mean 'lam'?",
+    "compare --methods none,l2ps:lam=1": "unknown method 'l2ps'; did you mean 'l2sp'?",
     "forecast --method l2ps": "unknown method 'l2ps'; did you mean 'l2sp'?",
     "forecast --new empty.csv": "empty.csv is empty",
     "forecast --steps 8": "no longer than its trial of 8",
@@ -191,6 +190,27 @@ def test_what_is_refused_waits_for_no_torch(tmp_path: Path) -> None:
     )
     assert done.stdout.split() == ["2"] * len(REFUSED_EARLY), done.stderr
     for said, expected in zip(done.stderr.splitlines(), REFUSED_EARLY.values(), strict=True):
+        assert expected in said
+
+
+LATER = {
+    "compare --methods none,l2sp:lam=-1": "lam must be a number of 0 or more, got -1",
+    "measure --method ewc:lamm=1": "unknown setting of ewc 'lamm'; did you mean 'lam'?",
+    "forecast --method replay:ratio=7": "ratio must be",
+}
+
+
+def test_a_remedys_settings_take_torch_and_no_transformers() -> None:
+    code = """if True:
+        import sys
+        sys.modules["transformers"] = None  # to import it is an error
+        from forgetlab.__main__ import main
+        for command in sys.stdin.read().splitlines():
+            print(main(command.split()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], input="\n".join(LATER), capture_output=True, text=True)
+    assert done.stdout.split() == ["2"] * len(LATER), done.stderr
+    for said, expected in zip(done.stderr.splitlines(), LATER.values(), strict=True):
         assert expected in said
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
+import forgetlab
 from forgetlab.errors import ForgetlabError, number, one_of, whole
 from forgetlab.experiments import trackers
 from forgetlab.experiments.folders import RUNS, check_apart, check_folder, check_model_folder
 from forgetlab.experiments.recipe import Recipe, check_device
-from forgetlab.sources.method_names import check_methods, method_names, parts
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -53,8 +53,7 @@ class Plan:
             if self.cluster:
                 raise ForgetlabError("--processes and --cluster exclude each other: a cluster's workers are its own")
         for method in self.methods:
-            for part in parts(method):
-                one_of("method", part.partition(":")[0].strip(), [*method_names(), "all"])
+            check_names(method, "all")
         self.recipe.check()
         trackers.check(self.report_to)
         check_folder(self.out)
@@ -64,9 +63,6 @@ class Plan:
             check_model_folder(self.save)
         if self.save_all:
             check_apart(self.save_all, *others, *filter(None, [self.save]))
-        for method in self.methods:
-            if method != "all":
-                check_methods(method)
         self.recipe.check_files()
 
     def check_methods(self) -> None:
@@ -97,6 +93,24 @@ class Plan:
             families.setdefault(family(name), []).append(name)
         every = [name for row in zip_longest(*families.values()) for name in row if name]
         return list(dict.fromkeys(name for given in self.methods for name in (every if given == "all" else [given])))
+
+
+def parts(methods: str) -> list[str]:
+    """The methods of a recipe, each with its settings: not parted at the plus of 1e+03."""
+    return re.split(r"\+(?=\s*[A-Za-z])", methods)
+
+
+def check_names(methods: str, *more: str) -> None:
+    """Raise ForgetlabError for names that no remedy has; their settings take torch to be told right from wrong."""
+    for part in parts(methods):
+        one_of("method", part.partition(":")[0].strip(), [*method_names(), *more])
+
+
+def method_names() -> list[str]:
+    """The names that remedies have, read from their files: importing them takes torch, and seconds."""
+    folder = Path(forgetlab.__file__).parent / "remedies"
+    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py")))
+    return ["none", *(name for text in texts for name in re.findall(r'^    name(?:: \w+)? = "([\w-]+)"', text, re.M))]
 
 
 def folder_name(recipe: Recipe) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Any, get_args
 
 from forgetlab import sources
-from forgetlab.errors import number, one_of
-from forgetlab.sources.method_names import FROM_OLD_TASKS, HIDDEN, parts, setting
+from forgetlab.errors import ForgetlabError, number, one_of, unknown
 from forgetlab.tasks import MaskedLM, Task
 from forgetlab.training.method import Family, Method
 
@@ -25,6 +25,7 @@ def found() -> dict[str, type[Method]]:
 
 
 METHODS = found()
+FROM_OLD_TASKS = ("old", "fisher", "importance")  # a first argument of this name takes the watched tasks
 _ANY_TEXT = sources.Examples(kind="text", texts=("a",))
 _STAND_IN = MaskedLM("stand-in", _ANY_TEXT, _ANY_TEXT)  # for checking the settings before any task is there
 
@@ -38,11 +39,11 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
     ['l2sp', 'replay']
     """
     made = []
-    for part in parts(spec):
+    for part in re.split(r"\+(?=\s*[A-Za-z])", spec):  # not at the plus of 1e+03
         name, _, given = part.strip().partition(":")
         one_of("method", name, METHODS)
         takes = settings(name)
-        options = dict(setting(name, text, takes) for text in given.split(",") if text)
+        options = dict(_setting(name, text, takes) for text in given.split(",") if text)
         for key in _parameters(METHODS[name]):
             if key in FROM_OLD_TASKS:
                 options[key] = [_STAND_IN] if old is None else old
@@ -52,7 +53,8 @@ def make_methods(spec: str, old: Sequence[Task] | None) -> list[Method]:
 
 def settings(method: str) -> dict[str, Any]:
     """What can be set of a method in its text form: {name: default}."""
-    return {key: p.default for key, p in _parameters(METHODS[method]).items() if key not in HIDDEN}
+    hidden = (*FROM_OLD_TASKS, "anchor")
+    return {key: p.default for key, p in _parameters(METHODS[method]).items() if key not in hidden}
 
 
 def _parameters(remedy: type[Method]) -> dict[str, inspect.Parameter]:
@@ -93,3 +95,19 @@ def family(methods: str) -> Family:
     """
     first = methods.partition("+")[0].partition(":")[0].strip()
     return METHODS[first].family if first in METHODS else "rates and stopping"
+
+
+def _setting(method: str, text: str, takes: Mapping[str, Any]) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a number, or a word where the setting's default is one."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if equals and key not in takes:
+        raise unknown(f"setting of {method}", key, takes)
+    try:
+        found = float(value)
+    except ValueError:
+        found = None
+    if equals and value and (isinstance(takes[key], str) or (takes[key] is None and found is None)):
+        return key, value
+    if found is None:
+        raise ForgetlabError(f"{method}: expected NAME=NUMBER, got {text!r}")
+    return key, int(found) if found.is_integer() and "." not in value and "e" not in value.lower() else found

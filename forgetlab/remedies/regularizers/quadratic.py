@@ -49,7 +49,7 @@ class Quadratic(Method):
         proximal: bool = False,
         strength: float = 1.0,
     ) -> None:
-        self.lam = None if lam is None else _by_pattern(lam) if isinstance(lam, Mapping) else number("lam", lam)
+        self.lam = None if lam is None else _lam(lam)
         strength = number("strength", strength)
         if lam is None:
             self.strength = strength
@@ -198,8 +198,10 @@ def grads(weights: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in weights if p.grad is not None]
 
 
-def _by_pattern(lam: Mapping[str, float]) -> dict[str, float]:
-    return {pattern: number(f"lam of {pattern!r}", value) for pattern, value in lam.items()}
+def _lam(lam: Lam) -> float | dict[str, float]:
+    if isinstance(lam, Mapping):
+        return {pattern: number(f"lam of {pattern!r}", value) for pattern, value in lam.items()}
+    return number("lam", lam)
 
 
 def _lam_of(lam: float | dict[str, float], name: str) -> float:
