@@ -5,7 +5,9 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One thread each: two small models side by side are faster than one on two threads. In the order of tests/conftest.py.
-PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
+# Three workers on two cores: one whose test waits for a kernel, a browser or a clock leaves its core to the others.
+WORKERS ?= 3
+PARALLEL = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 .PHONY: lab demo check test types pytest nightly test-colab data pretrain records notebooks colab book wheel bench bench-more gpu fidelity \
