@@ -12,7 +12,7 @@ from forgetlab.errors import ForgetlabError, one_of, whole
 from forgetlab.experiments.folders import check_apart, check_folder
 from forgetlab.sources.files import file_path
 from forgetlab.sources.model_names import model_folder, shipped_models
-from forgetlab.tasks.source_names import check_source
+from forgetlab.tasks.source_names import check_source, titles
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 ADAPTER = "adapter_config.json"
@@ -57,6 +57,7 @@ class Order:
             )
         if self.limit is not None:
             whole("--limit", self.limit)
+        self._check_names()
         budget(self.within)
         one_of("dtype", self.dtype, PRECISIONS)
         check_folder(self.out)
@@ -65,7 +66,19 @@ class Order:
         if self.repair and not self.new:
             raise ForgetlabError("--repair keeps the new score: say with --new FILE what AFTER was trained on")
         if self.repair:
-            check_apart(self.repair, self.out, *(place for place in places if isinstance(place, Path)))
+            models = [place for place in places if isinstance(place, Path)]
+            check_apart(self.repair, self.out, *models)
+            for model in models:
+                if model in file_path(self.repair).resolve().parents:
+                    raise ForgetlabError(f"--repair {self.repair} lies in {places[model]}, which is compared: choose a "
+                                         "folder outside it")  # fmt: skip
+
+    def _check_names(self) -> None:
+        """Of --allow; where the tasks to watch are the model's own, they are not known yet."""
+        tasks = [titles(source) for source in filter(None, (self.new, *self.watch))]
+        if self.watch and all(tasks):
+            for name, _ in self.allow:
+                one_of("task in --allow", name, [title for one in tasks for title in one])
 
 
 def numbered(names: Sequence[str]) -> list[str]:
