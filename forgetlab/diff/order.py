@@ -15,7 +15,7 @@ from forgetlab.experiments.recipe import check_device
 from forgetlab.sources.files import file_path
 from forgetlab.sources.model_names import model_folder, shipped_models
 from forgetlab.tasks.readable import check_file
-from forgetlab.tasks.source_names import check_source
+from forgetlab.tasks.source_names import check_source, titles
 
 ADAPTER = "adapter_config.json"
 
@@ -59,6 +59,7 @@ class Order:
             )
         if self.limit is not None:
             whole("--limit", self.limit)
+        self._check_names()
         budget(self.within)
         one_of("dtype", self.dtype, PRECISIONS)
         check_folder(self.out)
@@ -67,7 +68,12 @@ class Order:
         if self.repair and not self.new:
             raise ForgetlabError("--repair keeps the new score: say with --new FILE what AFTER was trained on")
         if self.repair:
-            check_apart(self.repair, self.out, *(place for place in places if isinstance(place, Path)))
+            models = [place for place in places if isinstance(place, Path)]
+            check_apart(self.repair, self.out, *models)
+            for model in models:
+                if model in file_path(self.repair).resolve().parents:
+                    raise ForgetlabError(f"--repair {self.repair} lies in {places[model]}, which is compared: choose a "
+                                         "folder outside it")  # fmt: skip
         for source in filter(None, (self.new, *self.watch)):
             check_file(source)
         kinds = {name: model_type(place) for place, name in places.items() if isinstance(place, Path)}
@@ -76,6 +82,13 @@ class Order:
             if before and kind and kind != before:
                 raise other_architecture(name, "model_type", kind, before)
         check_device(self.device)
+
+    def _check_names(self) -> None:
+        """Of --allow; where the tasks to watch are the model's own, they are not known yet."""
+        tasks = [titles(source) for source in filter(None, (self.new, *self.watch))]
+        if self.watch and all(tasks):
+            for name, _ in self.allow:
+                one_of("task in --allow", name, [title for one in tasks for title in one])
 
 
 def model_type(folder: Path) -> str | None:
