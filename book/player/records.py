@@ -120,7 +120,15 @@ def _drawn(lab: Lab[Any], recorded: Sequence[tuple[Settings, State]]) -> Iterato
     for settings, state in recorded:
         for view in views:
             seen = {**settings, **view}
-            yield seen, _drawing(lab, {**state, "settings": settings}, seen)
+            yield (
+                {name: _stop(value) for name, value in seen.items()},
+                _drawing(lab, state | {"settings": settings}, seen),
+            )
+
+
+def _stop(value: Any) -> Any:
+    """A value as the settings line says it, with six digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _views(lab: Lab[Any]) -> dict[str, Sequence[Any]]:

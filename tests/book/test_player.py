@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,11 +129,18 @@ def test_every_lab_opens_as_a_drawing() -> None:
 
 FAINT = 'svg [stroke*=faint][stroke-width="1.2"]'
 RATES, SEEDS = (1e-4, 1e-3, 1e-2), (0, 1)
+PULLS = {"EWC": (1.0, 100.0), "L2-SP": (0.01, 0.1, 1.0)}
 
 
 def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Runs of watch: of two rates and two seeds, and of a third rate with one seed only; each number is its own."""
+    """Runs of watch: of two rates and two seeds, and of a third rate with one seed only; each number is its own.
+
+    Of pull: of each method at strengths of its own.
+    """
     lab = labs.show(name, driver="inline")
+    if name == "pull":
+        points = [{"method": method, "lam": lam} for method, strengths in PULLS.items() for lam in strengths]
+        return [({**lab.settings(), **point}, {**lab.state, "message": str(point)}) for point in points]
     found = []
     for rate, seed in [(1e-3, 0), *((rate, seed) for rate in RATES for seed in SEEDS if (rate, seed) != (1e-3, 0))][
         :-1
@@ -150,7 +158,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("player")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "_stored", runs)
-        records.written("watch", made / "records")
+        for name in ("watch", "pull"):
+            records.written(name, made / "records")
     write(made, ["watch"])
     return made
 
@@ -211,6 +220,22 @@ def test_a_move_off_the_grid_goes_to_the_nearest_run_and_says_so(page: Page) -> 
     page.get_by_role("button", name="Reset").click()
     assert says(page) == "ends at 0.55"
     assert page.locator(FAINT).count() == 0
+
+
+@in_chromium
+def test_a_slider_stops_where_the_chosen_method_was_run(started: Browser, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "records", tmp_path / "records")
+    with opened(started, write(tmp_path, ["pull"])) as page:
+        strength, method = control(page, "λ"), control(page, "method")
+        assert (strength.get_attribute("max"), strength.get_attribute("aria-valuetext")) == ("1", "100")
+        method.select_option(label="L2-SP")
+        assert (strength.get_attribute("max"), strength.get_attribute("aria-valuetext")) == ("2", "1")
+        assert says(page) == (
+            "No run was recorded there with the rest as it was; also moved: λ 1. {'method': 'L2-SP', 'lam': 1.0}"
+        )
+        strength.press("Home")
+        assert page.locator(".fl-line input").input_value().startswith("forgetlab 1 pull: lam=0.01, method=L2-SP, ")
+        assert page.get_by_role("button", name="LwF").count() == 0  # of which no run is recorded
 
 
 @in_chromium
