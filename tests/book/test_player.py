@@ -25,13 +25,14 @@ from book.player.tables import table
 from forgetlab import labs
 from forgetlab.labs.kit.settings import from_line, to_line
 from forgetlab.plots.style import COLORS
-from tests.browser.jupyter import FLAGS, chromium
+from tests.browser.jupyter import chromium
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
-from tests.book.playing import WORDS, opened, write
+from tests.book.pages import opened
+from tests.book.playing import WORDS, write
 
 in_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium: install Debian's chromium, or set CHROMIUM")
 
@@ -113,7 +114,7 @@ def test_the_table_says_the_numbers() -> None:
     assert re.search(r'<th scope="row">down</th><td>-2</td>', html)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_lab_opens_as_a_drawing() -> None:
     for name in labs.LABS:
         found = records.opening(name)
@@ -157,21 +158,11 @@ def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("player")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_stored", runs)
+        patch.setattr(records, "_recorded", lambda lab: runs(lab.name))
         for name in ("watch", "pull"):
             records.written(name, made / "records")
     write(made, ["watch"])
     return made
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=chromium(), args=[*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
