@@ -1,7 +1,7 @@
 // A lab of the book's page: its controls, its recorded runs (or its simulation) and what they show.
 'use strict';
 (() => {
-  const root = (globalThis.forgetlab ??= {records: {}, simulated: {}});
+  const root = (globalThis.forgetlab ??= {});
   const {plots, lines, numbers} = root, VERSION = 1, OLD_RUNS = 4;
   const {escaped} = plots;
   let made = 0;  // labs of this page, for ids that are their own

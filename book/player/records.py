@@ -53,7 +53,7 @@ def written(name: str, folder: Path) -> bool:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    start = f"(globalThis.forgetlab ??= {{records: {{}}, simulated: {{}}}}).records[{json.dumps(name)}] = "
+    start = f"((globalThis.forgetlab ??= {{}}).records ??= {{}})[{json.dumps(name)}] = "
     (folder / f"{name}.js").write_text(f"{start}{text};\n", encoding="utf-8")
     return True
 

@@ -20,7 +20,8 @@ def write(folder: Path, names: Iterable[str], html: str = "") -> Path:
     for name in names:
         if not (folder / "records" / f"{name}.js").exists():
             records.written(name, folder / "records")
-    scripts = "".join(f'<script defer src="{one}"></script>' for one in pages.scripts(names))
+    scripts = "<script>globalThis.forgetlab = {glossary: []}</script>"  # the book's other scripts come first
+    scripts += "".join(f'<script defer src="{one}"></script>' for one in pages.scripts(names))
     labs = "".join(
         f'<div class="forgetlab-lab" data-lab="{name}" data-notebook="lesson.ipynb"><p>{WORDS}</p></div>'
         for name in names
