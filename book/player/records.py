@@ -25,6 +25,7 @@ from forgetlab.labs.kit import shown
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.settings import VERSION as LINE_VERSION
 from forgetlab.plots.style import COLORS, FAINT, INK
+from forgetlab.teaching import page
 
 VERSION = 1  # of what is written here; player.js reads no other
 INLINE = re.compile(r'<img[^>]*src="data:image/png;base64,"[^>]*>')  # where a figure stood
@@ -133,7 +134,7 @@ def _drawing(lab: Lab[Any], state: State, seen: Settings) -> dict[str, Any]:
 
     own = lab._shown
     with patch.object(shown, "encoded", keep):  # a figure within HTML is read like the others
-        made, _ = own._draw(state, [], seen, "")
+        made, _ = own._draw(state, [], {**seen, "place": page.Place()}, "")
     words = own._words(state, seen) if own._words else state.get("message", "")
     if isinstance(made, Figure):
         return {"words": str(words), **drawing(made)}
