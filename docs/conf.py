@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import jupyter_server_mathjax
 project = "forgetlab"
 author = "the forgetlab founders"
 copyright = "MIT"
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the book's own extensions
+extensions = ["myst_nb", "sphinx.ext.mathjax", "book.player.page"]
 root_doc = "README"
 nb_execution_mode = "off"  # the lessons are committed executed
 myst_enable_extensions = ["dollarmath", "amsmath"]

@@ -1,0 +1,289 @@
+"""Labs as playable records: a figure's artists as plain marks, and the page in Chromium from a file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from book.player import records
+from book.player.drawing import drawing
+from book.player.tables import table
+from forgetlab import labs
+from forgetlab.labs.kit.settings import from_line, to_line
+from tests.browser.jupyter import FLAGS, chromium
+
+pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
+
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from tests.book.playing import WORDS, opened, write
+
+in_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium: install Debian's chromium, or set CHROMIUM")
+
+
+# -- a figure as panels ------------------------------------------------------------------------------------------------
+
+
+def figure() -> Figure:
+    made = Figure()
+    left, right = made.subplots(1, 2)
+    left.plot([0, 1, 2], [1.23456, np.nan, 3], "s--", color="#bd1f01", label="one", lw=2, alpha=0.5)
+    left.plot([1], [10], "o", mfc="white", color="#3f90da", label="_hidden")
+    left.axhline(2, color="#666666", ls=":")
+    left.annotate("here", (1, 10), (3, 4), textcoords="offset points", ha="right", weight="bold")
+    left.text(0.5, 0.5, "middle", transform=left.transAxes)
+    left.annotate("", (2, 20), (0, 10), arrowprops={"arrowstyle": "->", "color": "#832db6"})
+    left.set(title="A", xlabel="step", ylabel="loss", yscale="log", xlim=(0, 4), ylim=(1, 100))
+    right.barh([0, 1], [3, -2], 0.5, color="#832db6", label="bars", hatch="//")
+    right.set_yticks([0, 1], ["up", "down"])
+    right.set_ylim(1.5, -0.5)
+    made.legend(loc="outside lower center")
+    return made
+
+
+def test_known_artists_become_marks() -> None:
+    found = drawing(figure())
+    left, right = found["panels"]
+    assert (left["title"], left["x"]["label"], left["y"]["label"]) == ("A", "step", "loss")
+    assert (left["x"]["log"], left["y"]["log"]) == (False, True)
+    assert (left["x"]["limits"], left["y"]["limits"]) == ([0, 4], [1, 100])
+    line, dots, rule, arrow, here, middle = [
+        m for kind in ("line", "dots", "rule", "arrow", "text") for m in of(left, kind)
+    ]
+    assert (line["x"], line["y"]) == ([0, 1, 2], [1.235, None, 3])
+    assert (line["label"], line["color"], line["marker"], line["opacity"]) == ("one", "#bd1f01", "s", 0.5)
+    assert [float(one) for one in line["dash"].split()] == pytest.approx([2 * 3.7, 2 * 1.6])
+    assert (dots["filled"], dots["label"]) == (False, "")
+    assert (rule["axis"], rule["at"]) == ("y", 2)
+    assert [arrow[end] for end in ("x1", "y1", "x2", "y2")] == [0, 10, 2, 20]
+    assert [here[key] for key in ("x", "y", "dx", "dy", "anchor", "bold")] == [1, 10, 3, -4, "end", True]
+    assert (middle["x"], middle["y"]) == (2, 10)  # half of a log axis from 1 to 100
+    (bars,) = of(right, "rects")
+    assert (bars["x1"], bars["x2"], bars["y1"]) == ([0, -2], [3, 0], [-0.25, 0.75])
+    assert (bars["label"], bars["hatch"]) == ("bars", "//")
+    assert right["y"]["ticks"] == [[0, "up"], [1, "down"]]
+    assert right["y"]["limits"] == [1.5, -0.5]
+    assert [entry["label"] for entry in found["legend"]["entries"]] == ["one", "bars"]
+
+
+def of(panel: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [mark for mark in panel["marks"] if mark["kind"] == kind]
+
+
+def test_images_contours_and_words() -> None:
+    made = Figure()
+    image, contours, words = made.subplots(1, 3)
+    image.imshow([[0, 1], [np.nan, 0.5]], cmap="Blues", vmin=0, vmax=1)
+    x = np.linspace(-1, 1, 21)
+    contours.contourf(x, x, np.hypot(*np.meshgrid(x, x)), [0.25, 0.5, 0.75])
+    words.axis("off")
+    words.text(0, 0.2, "below")
+    words.text(0.1, 0.9, "second", fontsize=16)
+    words.text(0, 0.9, "first")
+    cells, rings, off = drawing(made)["panels"]
+    (found,) = of(cells, "rects")
+    assert found["color"] == ["#f7fbff", "#08306b", "#6aaed6"]  # the ends and the middle of ColorBrewer's Blues
+    assert sorted({*found["x1"], *found["x2"]}) == [-0.5, 0.5, 1.5]
+    inner = np.array(of(rings, "area")[0]["rings"][0])
+    assert np.hypot(*inner.T).max() == pytest.approx(0.5, abs=0.01)
+    assert rings["ramp"]["low"] == 0.25
+    assert (cells["fixed"], rings["fixed"]) == (True, True)
+    assert [[word["text"] for word in row] for row in off["lines"]] == [["first", "second"], ["below"]]
+    assert off["lines"][0][1]["large"]
+
+
+def test_the_table_says_the_numbers() -> None:
+    html = table(drawing(figure()))
+    assert re.search(r'<th scope="row">2</th><td>3</td><td></td>', html)
+    assert re.search(r'<th scope="row">down</th><td>-2</td>', html)
+
+
+@pytest.mark.slow
+def test_every_lab_opens_as_a_drawing() -> None:
+    for name in labs.LABS:
+        found = records.opening(name)
+        assert found is not None, name
+        assert found["words"]
+        marks = [mark for panel in found["panels"] for mark in panel["marks"]]
+        assert marks or name == "ask"
+        assert len(table(found)) > 100 or name in ("ask", "cloud"), name
+        json.dumps(found, allow_nan=False)
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+FAINT = 'svg [stroke*=faint][stroke-width="1.2"]'
+RATES, SEEDS = (1e-4, 1e-3, 1e-2), (0, 1)
+
+
+def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Runs of watch: of two rates and two seeds, and of a third rate with one seed only; each number is its own."""
+    lab = labs.show(name, driver="inline")
+    found = []
+    for rate, seed in [(1e-3, 0), *((rate, seed) for rate in RATES for seed in SEEDS if (rate, seed) != (1e-3, 0))][
+        :-1
+    ]:
+        state = copy.deepcopy(lab.state)
+        end = state["records"][-1]["scores"]["sentiment"]
+        end["accuracy"] = round(0.5 + 0.05 * RATES.index(rate) + 0.2 * seed, 3)
+        state["message"] = f"ends at {end['accuracy']}"
+        found.append(({**lab.settings(), "lr": rate, "seed": seed}, state))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("player")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_stored", runs)
+        records.written("watch", made / "records")
+    write(made, ["watch"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=chromium(), args=[*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(started: Browser, folder: Path) -> Iterator[Page]:
+    with opened(started, folder / "page.html") as one:
+        yield one
+
+
+def control(page: Page, label: str) -> Locator:
+    return page.get_by_label(label, exact=True)
+
+
+def says(page: Page) -> str:
+    return page.locator(".fl-says").inner_text()
+
+
+@in_chromium
+def test_a_slider_stops_where_a_run_is_and_shows_it(page: Page) -> None:
+    assert WORDS not in page.inner_text("main")
+    assert "recorded" in page.inner_text(".fl-head")
+    assert says(page) == "ends at 0.55"
+    rate = control(page, "learning rate")
+    assert (rate.get_attribute("max"), rate.get_attribute("aria-valuetext")) == ("2", "0.001")
+    control(page, "seed").press("ArrowRight")
+    assert says(page) == "ends at 0.75"
+    assert page.locator(".fl-change").nth(1).inner_text() == "sentiment 0.55 → 0.75"
+    assert page.locator(".fl-plot").first.locator(FAINT).count() == 1  # the run before it
+    page.locator("summary").click()
+    last = page.locator(".fl-numbers table").first.locator("tr").last
+    assert last.inner_text().split() == ["100", "0.75"]
+    assert (
+        page.locator(".fl-line input").input_value() == "forgetlab 1 watch: lr=0.001, steps=100, similarity=1, seed=1"
+    )
+    assert control(page, "steps").count() == 0
+    assert "Only the live lab moves steps, similarity" in page.inner_text(".fl-open")
+
+
+@in_chromium
+def test_a_move_off_the_grid_goes_to_the_nearest_run_and_says_so(page: Page) -> None:
+    control(page, "seed").press("ArrowRight")
+    control(page, "learning rate").press("End")  # no run with seed 1
+    assert says(page) == "No run was recorded there with the rest as it was; also moved: seed 0. ends at 0.6"
+    assert control(page, "seed").input_value() == "0"
+    page.get_by_role("button", name="gentle").click()
+    assert says(page) == "ends at 0.5"
+    page.get_by_role("button", name="Reset").click()
+    assert says(page) == "ends at 0.55"
+    assert page.locator(FAINT).count() == 0
+
+
+@in_chromium
+def test_a_settings_line_leads_to_its_run_or_the_nearest(page: Page) -> None:
+    line = page.locator(".fl-line input")
+
+    def paste(text: str) -> str:
+        line.fill(text)
+        line.press("Enter")
+        return says(page)
+
+    assert paste("forgetlab 1 watch: lr=0.0001, seed=1") == "ends at 0.7"
+    near = paste("forgetlab 1 watch: lr=0.05, steps=40, seed=0")
+    assert near.startswith(
+        "No run was recorded at these settings. This is the nearest one: learning rate 0.01 (asked: 0.05)"
+    )
+    assert "steps 100 (asked: 40)" in near
+
+
+WRONG = (
+    "hello",
+    "forgetlab 2 watch: lr=0.1",
+    "forgetlab 1 pull: lam=1",
+    "forgetlab 1 watch: sead=1",
+    "forgetlab 1 watch: temperature=1",
+    "forgetlab 1 watch: lr=",
+    "forgetlab 1 watch: lr",
+    "forgetlab 1 watch: lr=fast",
+    "forgetlab 1 watch: lr=7",
+    "forgetlab 1 watch: steps=1.5",
+    "forgetlab 1 watch: " + "x" * 2000,
+)
+
+
+@in_chromium
+def test_errors_of_a_line_are_those_of_the_live_lab(page: Page) -> None:
+    lab = labs.show("watch", driver="inline")
+    before = says(page)
+    for text in WRONG:
+        with pytest.raises(Exception) as error:  # noqa: PT011
+            from_line("watch", text, lab.training)
+        page.locator(".fl-line input").fill(text)
+        page.locator(".fl-line input").press("Enter")
+        said = str(error.value).replace("this forgetlab reads", "this page reads")
+        assert says(page) == f"{said} Nothing was changed.", text
+    assert page.evaluate("forgetlab.players[0].drawing.words") == before
+
+
+@in_chromium
+def test_lines_are_written_as_python_does(page: Page) -> None:
+    values = [1e-5, 0.1, 1 / 3, 123456.0, 1234567.0, 1e6, 1e22, 5e-324, 0.0, 2.5, 100.0]
+    lines = page.evaluate(
+        "all => all.map(lr => forgetlab.lines.toLine(forgetlab.records.watch, {lr, steps: 1, similarity: 1, seed: 0}))",
+        values,
+    )
+    settings = [{"lr": value, "steps": 1, "similarity": 1.0, "seed": 0} for value in values]
+    assert lines == [to_line("watch", one) for one in settings]
+
+
+@in_chromium
+def test_a_lab_without_records_says_so_and_keeps_its_picture(started: Browser, folder: Path, tmp_path: Path) -> None:
+    old = (folder / "records" / "watch.js").read_text("utf-8").replace('"version":1', '"version":0', 1)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "watch.js").write_text(old, "utf-8")
+    (tmp_path / "records" / "pull.js").write_text("", "utf-8")
+    with opened(started, write(tmp_path, ["watch", "pull"])) as page:
+        said = page.locator(".fl-trouble").all_inner_texts()
+        assert "are of version 0, this page plays version 1" in said[0]
+        assert "are not in this book" in said[1]
+        assert page.locator(f"text={WORDS}").count() == 2
+        assert page.locator(f"text={WORDS}").first.is_visible()
+
+
+@in_chromium
+def test_without_scripts_and_in_print_the_picture_stays(started: Browser, folder: Path) -> None:
+    with opened(started, folder / "page.html", java_script_enabled=False) as page:
+        assert page.locator(f"text={WORDS}").is_visible()
+    with opened(started, folder / "page.html") as page:
+        assert not page.locator(f"text={WORDS}").is_visible()
+        page.emulate_media(media="print")
+        assert page.locator(f"text={WORDS}").is_visible()
+        assert not page.locator(".fl-lab").is_visible()
