@@ -31,7 +31,7 @@ types: $(INSTALLED)          ## types and floors; `check` and `test` look at the
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-pytest: $(INSTALLED)
+pytest: $(VENV)/.book
 	$(PYTEST) $(ONLY) tests
 
 nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time; the long ones
@@ -59,14 +59,8 @@ notebooks: $(INSTALLED)      ## execute every lesson and write it back
 colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
 
-book: $(INSTALLED)           ## dist/book: the lessons and every public name as a static site; a page that trains
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
-	rm -rf dist/book dist/book-source && mkdir -p dist/book-source
-	cp notebooks/README.md notebooks/*.ipynb benchmarks/results/remedies.md benchmarks/results/rewards.md \
-	  dist/book-source
-	$(BIN)/python docs/api.py > dist/book-source/api.md
-	$(BIN)/sphinx-build -q -c docs dist/book-source dist/book
-	$(BIN)/python -m book.build dist/book
+book: $(VENV)/.book          ## dist/book: the lessons and every public name as a static site; a page that trains
+	$(BIN)/python -m book.make dist/book
 	@echo "the book: dist/book/README.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
@@ -108,6 +102,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	  command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 || \
 	  echo "no Chromium, and it could not be installed: the browser tests will be skipped"
+	@touch $@
+
+$(VENV)/.book: requirements-book.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
 	@touch $@
 
 # Colab's packages in front of everything else that $(VENV) has (torch is not installed twice). The tests make machines

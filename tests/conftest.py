@@ -52,7 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if WHOLE.intersection(item.path.relative_to(Path(__file__).parent).parts):
             item.add_marker(pytest.mark.slow)
         alone = item.name.startswith("test_it_executes")
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+        shared = "the book" if "book" in getattr(item, "fixturenames", ()) else str(item.path)  # built once
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else shared))
 
 
 SMALL = Pretraining(width=32, layers=2, heads=2, steps=0, texts=0)
