@@ -19,6 +19,8 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 suppress_warnings = ["myst.header"]
 html_theme = "sphinx_book_theme"
 html_title = "forgetlab: the handbook of forgetting"
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
+html_show_search_summary = False  # a page from a file cannot fetch another to quote from it
 html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
 html_static_path = [str(Path(jupyter_server_mathjax.__file__).parent / "static")]
 mathjax_path = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"

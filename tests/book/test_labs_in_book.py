@@ -1,0 +1,200 @@
+"""Every lab in the built book, from its file with every host blocked, as a reader plays it; search, formulas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
+
+from playwright.sync_api import Browser, Locator, Page
+
+from forgetlab import labs
+from forgetlab.labs import LABS
+from forgetlab.labs.kit.settings import from_line, to_line
+from tests.book.pages import opened
+from tests.browser.axe import serious
+
+pytestmark = pytest.mark.slow
+ONE_RUN = {"own"}  # of the reader's own files: nothing is recorded but what it opens on
+# MathJax looks whether it may load fonts that the book has not: one without letters, those of another set
+FONTS = re.compile(r"about:blank|.*/fonts/HTML-CSS/TeX/.*")
+SHOWS = re.compile(r'class="forgetlab-lab" data-lab="(\w+)"')
+
+
+def lessons(book: Path) -> dict[Path, list[str]]:
+    """The labs of each page, each at the first page that shows it."""
+    found: dict[Path, list[str]] = {}
+    seen = set[str]()
+    for path in sorted(book.glob("[0-9][0-9]_*.html")):
+        names = [name for name in dict.fromkeys(SHOWS.findall(path.read_text("utf-8"))) if name not in seen]
+        seen.update(names)
+        if names:
+            found[path] = names
+    return found
+
+
+@contextmanager
+def quiet(started: Browser, path: Path, **options: Any) -> Iterator[Page]:
+    """A page of the book; at its end no script has failed, nothing was missed and nothing was asked of a host."""
+    said, missed = list[str](), list[str]()
+    one = opened(started, path, **options)
+    one.page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    one.page.on("requestfailed", lambda request: missed.append(request.url))
+    with one as page:
+        yield page
+    assert [url for url in missed if not FONTS.fullmatch(url)] == []
+    assert [text for text in said if not re.search("Failed to load resource|font at 'about:blank'", text)] == []
+
+
+class Played:
+    """A lab of a page, and the Python lab whose settings line it has."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.name, self.box = name, page.locator(f'.fl-lab[aria-label^="The lab {name},"]').first
+        self.live = labs.show(name, driver="inline")
+
+    @property
+    def line(self) -> Locator:
+        return self.box.locator(".fl-line input")
+
+    @property
+    def says(self) -> str:
+        return self.box.locator(".fl-says").inner_text()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those in its line, as the Python lab reads them."""
+        return {**self.live.settings(), **from_line(self.name, self.line.input_value(), self.live.training)}
+
+    def picture(self) -> str:
+        return self.box.locator(".fl-panels").inner_html() + self.box.locator(".fl-html").inner_html()
+
+    def paste(self, text: str) -> str:
+        self.line.fill(text)
+        self.line.press("Enter")
+        return self.says
+
+    def opens_as_the_lab_does(self) -> None:
+        assert self.box.locator(".fl-source").inner_text() == ("simulated" if self.live.instant else "recorded")
+        assert self.line.input_value() == to_line(self.name, self.live.settings())
+        assert len(self.says) > 20
+        assert len(self.picture()) > 1000
+
+    def moves_by_keyboard(self) -> int:
+        """Each control is moved by one stop: its value, the line, the words or the picture follow. How many."""
+        fields = self.box.locator(".fl-controls :is(input, select)")
+        for i in range(fields.count()):
+            field, before = fields.nth(i), (self.settings, self.says + self.picture())
+            last = field.evaluate("e => Number(e.value) === (e.options ? e.options.length - 1 : Number(e.max))")
+            field.press(
+                "ArrowLeft" if last and field.evaluate("e => !e.options") else "ArrowUp" if last else "ArrowRight"
+            )
+            label = self.box.locator(f'label[for="{field.get_attribute("id")}"]').inner_text()
+            moved = [name for name, value in self.settings.items() if value != before[0][name]]
+            views = {one.description for one in self.live.view.values()}
+            assert moved or label in views, f"{self.name}: {label} changed no setting"
+            assert self.says + self.picture() != before[1], f"{self.name}: {label} changed nothing"
+        return int(fields.count())
+
+    def takes_a_line(self) -> None:
+        """That of the opening settings leads back; one beside the grid leads to the nearest, and says so."""
+        number = next(name for name, value in self.live.settings().items() if isinstance(value, int | float))
+        opening = self.live.settings()
+        beside = {**opening, number: self.between(number)}
+        words = self.paste(to_line(self.name, beside))
+        if self.live.instant:
+            assert self.settings[number] == beside[number]
+        else:
+            assert "No run was recorded at these settings. This is the nearest one:" in words
+        assert self.settings != opening or not self.live.instant
+        self.paste(to_line(self.name, opening))
+        assert self.line.input_value() == to_line(self.name, opening)
+        assert "Nothing was changed" in self.paste(f"forgetlab 1 {self.name}: depth=3")
+
+    def between(self, number: str) -> Any:
+        """A value of the control at which no run was made."""
+        control, value = self.live.training[number], self.live.settings()[number]
+        step = control.step if isinstance(value, int) else 0.37 * control.step
+        if hasattr(control, "base"):
+            return float(f"{value * control.base**step:.5g}")
+        return value + step if value + step <= control.max else value - step
+
+
+@pytest.fixture(scope="module")
+def moved() -> dict[str, int]:
+    """How many controls of each lab were moved."""
+    return {}
+
+
+@pytest.mark.parametrize("lesson", range(14))
+def test_the_labs_of_a_lesson_answer(started: Browser, book: Path, moved: dict[str, int], lesson: int) -> None:
+    path = next(book.glob(f"{lesson:02}_*.html"))
+    names = lessons(book).get(path, [])
+    with quiet(started, path) as page:
+        assert page.locator(".fl-trouble").all_inner_texts() == []
+        for name in names:
+            lab = Played(page, name)
+            lab.opens_as_the_lab_does()
+            moved[name] = lab.moves_by_keyboard()
+            lab.box.get_by_role("button", name="Reset").click()
+            assert lab.line.input_value() == to_line(name, lab.live.settings())
+            if name not in ONE_RUN:
+                lab.takes_a_line()
+        assert not names or serious(page, ".fl-lab") == []
+        page.set_viewport_size({"width": 400, "height": 800})
+        page.wait_for_timeout(100)
+        assert overflowing(page) == []
+
+
+def overflowing(page: Page) -> list[str]:
+    """What reaches over the right edge of a narrow page, and cannot be scrolled within its own box."""
+    return list(
+        page.evaluate(
+            """() => {
+              const wide = document.documentElement.clientWidth, scrolls = (e) => e && e !== document.body &&
+                (['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+              return [...document.querySelectorAll('main article *')]
+                .filter((e) => e.getBoundingClientRect().right > wide + 0.5 && !scrolls(e.parentElement))
+                .map((e) => e.outerHTML.slice(0, 150));
+            }"""
+        )
+    )
+
+
+def test_all_labs_were_there(book: Path, moved: dict[str, int]) -> None:
+    assert sorted(name for names in lessons(book).values() for name in names) == sorted(LABS)
+    assert sum(count > 0 for count in moved.values()) >= 12
+
+
+def test_search_finds_a_word_of_the_lessons(started: Browser, book: Path) -> None:
+    with opened(started, book / "README.html") as page:
+        page.keyboard.press("Control+k")
+        page.keyboard.type("Fisher")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/search.html?q=Fisher*")
+        links = page.locator("#search-results li a")
+        links.first.wait_for()
+        targets = {link.split("?")[0].split("#")[0] for link in links.evaluate_all("all => all.map((a) => a.href)")}
+    assert any(target.endswith("04_which_weights_matter.html") for target in targets)
+    assert all((book / target.rpartition("/")[2]).is_file() for target in targets)
+
+
+def test_formulas_are_typeset(started: Browser, book: Path) -> None:
+    """Every one that Sphinx has marked, in three lessons."""
+    for name in ("03_measuring_forgetting", "06_regularising", "10_the_frontier"):
+        with quiet(started, book / f"{name}.html") as page:
+            page.wait_for_function(
+                "document.querySelector('.MathJax') && !document.querySelector('.MathJax_Processing')"
+            )
+            page.evaluate("() => new Promise((done) => MathJax.Hub.Queue(done))")
+            formulas = page.locator(".math.notranslate")
+            assert formulas.count() > 3
+            assert formulas.evaluate_all("all => all.filter((one) => !one.querySelector('.MathJax')).length") == 0
+            assert page.locator(".MathJax_Error, .merror").count() == 0
+            assert not re.search(r"\\\(|\\\[|\$\$", page.inner_text("article"))
