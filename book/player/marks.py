@@ -27,6 +27,7 @@ CELLS = 2500  # of an image, at most
 ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 BASES = {"top": "top", "center": "middle", "center_baseline": "middle", "bottom": "bottom", "baseline": "bottom"}
 CAPS = ("_", "|")  # of error bars
+GAP = 4  # px, in place of a blank before a word
 LARGE = 13  # points from which a word counts as a large one
 
 
@@ -138,6 +139,8 @@ def texts(ax: Axes) -> Iterator[Mark]:
         }
         mark["text"] = mark["text"].replace(r"\$", "$")
         mark |= {"anchor": ANCHORS[text.get_ha()], "base": BASES[text.get_va()]}
+        if text.get_text().startswith(" "):
+            mark["dx"] = GAP
         if text.get_path_effects():
             mark["halo"] = True
         if text.get_weight() == "bold":

@@ -52,6 +52,7 @@
       this.box.setAttribute('aria-label', `The lab ${lab.lab}, ${this.source}`);
       this.box.innerHTML = this.frame();
       this.part('.fl-controls').append(...this.controls.map((one) => one.box));
+      this.part('.fl-presets').hidden = !this.controls.length;
       this.listen();
       this.choose(this.opening);
       element.before(this.box);
@@ -212,7 +213,7 @@
   }
 
   const drawingOf = (lab, run) => ({
-    words: run.words, html: run.html, legend: lab.legends[run.legend],
+    words: run.words, html: lab.pages[run.html], legend: lab.legends[run.legend],
     panels: run.panels.map((i) => ({...lab.panels[i], marks: lab.panels[i].marks.map((j) => lab.marks[j])})),
   });
   const written = (rows) => rows.map((row) => `<p>${row.map((one) => `<span class="${one.large ? 'fl-large' : ''}" style="color:${plots.color(one.color)}">${escaped(one.text)}</span>`).join(' ')}</p>`).join('');
@@ -242,6 +243,7 @@
 
   function begin() {
     document.body.insertAdjacentHTML('beforeend', plots.patterns);
+    addEventListener('beforeprint', () => document.querySelectorAll('.forgetlab-lab details').forEach((one) => { one.open = true; }));
     root.players = [...document.querySelectorAll('.forgetlab-lab')].map(play);
   }
 

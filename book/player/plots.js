@@ -8,7 +8,7 @@
     P: ['cross'], X: ['cross', 45], '*': ['star'], x: ['times'], '+': ['plus'],
   };
   const STROKED = ['times', 'plus'];
-  const MANY = 400;  // dots, from which on they have no tips
+  const MANY = 200;  // dots, from which on they are one path, without tips
   const MARKERS = 7;  // on a line
 
   const color = (hex, fixed) => fixed ? hex : `var(--fl-${INKS[hex] ?? hex.slice(1)}, ${hex})`;
@@ -62,6 +62,28 @@
     });
   }
 
+  const PATHS = {  // of a dot of radius r
+    circle: (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
+    square: (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`,
+    turned: (x, y, r) => `M${x},${y - r}l${r},${r}l${-r},${r}l${-r},${-r}z`,
+    times: (x, y, r) => `M${x - r},${y - r}l${2 * r},${2 * r}m${-2 * r},0l${2 * r},${-2 * r}`,
+  };
+
+  function path(d, attributes) {
+    const made = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+    for (const [name, value] of Object.entries({d, ...attributes})) made.setAttribute(name, value);
+    return made;
+  }
+
+  function many({x, y, marker, size = 5, ...mark}, fixed) {  // thousands of elements would take too long
+    const [symbol, rotate] = SHAPES[marker] ?? ['circle'], stroked = STROKED.includes(symbol), own = color(mark.color, fixed);
+    const shape = PATHS[symbol === 'square' && rotate ? 'turned' : symbol] ?? PATHS.circle, places = x.map((_, i) => i).filter((i) => y[i] !== null);
+    const look = {fill: stroked ? 'none' : own, stroke: stroked ? own : 'none', opacity: (1 + (mark.opacity ?? 1)) / 2};  // where they lie on each other one path gets no darker
+    return (index, scales) => path(places.map((i) => shape(tenth(scales.x(x[i])), tenth(scales.y(y[i])), tenth(0.55 * size))).join(''), look);
+  }
+
+  const tenth = (value) => Math.round(10 * value) / 10;
+
   function line(mark, fixed) {
     const own = Plot.line(mark.x.map((_, i) => i), {
       x: (i) => mark.x[i], y: (i) => mark.y[i] ?? NaN, stroke: color(mark.color, fixed), strokeWidth: mark.width ?? 2,
@@ -80,14 +102,8 @@
   }
 
   function area(mark, fixed) {
-    return (index, {x, y}) => {
-      const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-      path.setAttribute('d', mark.rings.map((ring) => `M${ring.map(([u, v]) => `${x(u)},${y(v)}`).join('L')}Z`).join(''));
-      path.setAttribute('fill', color(mark.color, fixed));
-      path.setAttribute('fill-rule', 'evenodd');
-      path.setAttribute('fill-opacity', mark.opacity ?? 1);
-      return path;
-    };
+    const look = {fill: color(mark.color, fixed), 'fill-rule': 'evenodd', 'fill-opacity': mark.opacity ?? 1};
+    return (index, {x, y}) => path(mark.rings.map((ring) => `M${ring.map(([u, v]) => `${x(u)},${y(v)}`).join('L')}Z`).join(''), look);
   }
 
   function text(mark, fixed) {
@@ -110,7 +126,7 @@
 
   const DRAW = {
     line, rects, area: (mark, fixed) => [area(mark, fixed)], rule: (mark, fixed) => [rule(mark, fixed)],
-    dots: (mark, fixed) => [markers(mark, fixed, false)], text: (mark, fixed) => [text(mark, fixed)],
+    dots: (mark, fixed) => [mark.x.length > MANY ? many(mark, fixed) : markers(mark, fixed, false)], text: (mark, fixed) => [text(mark, fixed)],
     arrow: (mark, fixed) => [arrow(mark, fixed)],
   };
 
@@ -151,18 +167,25 @@
     const x = scaleOf(shown.x, Math.min(6, width / 70)), y = scaleOf(shown.y, 5);
     const high = panel.equal ? {aspectRatio: 1} : {height: Math.max(150, panel.high ?? 180)};
     const rows = Math.max(1, ...x.ticks.map((one) => String(x.told(one)).split('\n').length));
-    return Plot.plot({
-      width, ...high, marginLeft: Math.max(30, 14 + 7 * widest(y.ticks.map(y.told))), marginRight: 14, marginTop: 10, marginBottom: 12 + 14 * rows,
+    return labelled(panel, Plot.plot({
+      width, ...high, marginLeft: Math.max(30, 14 + 7 * widest(y.ticks.map(y.told))), marginRight: Math.max(14, 4 * widest([x.told(x.ticks.at(-1) ?? 0)])), marginTop: 10, marginBottom: 12 + 14 * rows,
       style: {background: 'transparent', color: 'var(--fl-ink)', fontSize: '12px', overflow: 'visible'},
       x: {type: x.type, domain: x.domain, label: null}, y: {type: y.type, domain: y.domain, label: null},
       marks: [
         fixed ? [] : Plot.gridX(x.ticks, {stroke: 'var(--fl-grid)', strokeOpacity: 1}),
         fixed ? [] : Plot.gridY(y.ticks, {stroke: 'var(--fl-grid)', strokeOpacity: 1}),
-        Plot.axisX(x.ticks, {tickFormat: x.told, tickSize: 3, label: null}),
-        Plot.axisY(y.ticks, {tickFormat: y.told, tickSize: 3, label: null}),
+        Plot.axisX(x.ticks, {text: x.ticks.map(x.told), tickSize: 3, label: null}),
+        Plot.axisY(y.ticks, {text: y.ticks.map(y.told), tickSize: 3, label: null}),
         ...faint(panel, like), ...panel.marks.flatMap((mark) => DRAW[mark.kind]?.(mark, fixed) ?? []), ...tips(shown),
       ],
-    });
+    }));
+  }
+
+  function labelled(panel, svg) {  // a picture with one name; its numbers are in a table
+    for (const one of svg.querySelectorAll('[aria-label], [aria-description]')) ['aria-label', 'aria-description'].forEach((name) => one.removeAttribute(name));
+    svg.setAttribute('role', 'img');
+    svg.setAttribute('aria-label', [panel.title, panel.y.label].filter(Boolean).join(', ') || 'a plot');
+    return svg;
   }
 
   // ---- looks, for the legend ----

@@ -69,7 +69,7 @@ def playable(name: str) -> dict[str, Any]:
     }
     drawn = [] if lab.instant else [*_drawn(lab, _recorded(lab))]
     found["controls"] = controls = _controls(lab, [settings for settings, _ in drawn])
-    marks, panels, legends, runs = Once(), Once(), Once(), []
+    marks, panels, legends, pages, runs = Once(), Once(), Once(), Once(), []
     for settings, made in drawn:
         at = [one["values"].index(settings[one["name"]]) for one in controls]
         kept = [{**panel, "marks": [marks.number(mark) for mark in panel["marks"]]} for panel in made["panels"]]
@@ -77,9 +77,10 @@ def playable(name: str) -> dict[str, Any]:
         if "legend" in made:
             run["legend"] = legends.number(made["legend"])
         if "html" in made:
-            run["html"] = made["html"]
+            run["html"] = pages.number(made["html"])
         runs.append(run)
-    return found | {"runs": runs, "panels": panels.values, "marks": marks.values, "legends": legends.values}
+    stored = {"panels": panels, "marks": marks, "legends": legends, "pages": pages}
+    return found | {"runs": runs, **{name: once.values for name, once in stored.items()}}
 
 
 def opening(name: str) -> dict[str, Any] | None:

@@ -44,11 +44,10 @@ def opened(started: Browser, path: Path, **options: Any) -> Iterator[Page]:
     context.on("request", lambda one: asked.append(one.url))
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     try:
         page.goto(path.as_uri())
         yield page
     finally:
         context.close()
-    assert [one for one in asked if not one.startswith(("file:", "blob:", "data:"))] == []
-    assert errors == []
+    assert [one for one in asked if not one.startswith(("file:", "blob:", "data:"))] == [], asked
+    assert errors == [], errors

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from docutils import nodes
 from matplotlib.figure import Figure
 
+from book.player import page as pages
 from book.player import records
 from book.player.drawing import drawing
 from book.player.tables import table
 from forgetlab import labs
 from forgetlab.labs.kit.settings import from_line, to_line
+from forgetlab.plots.style import COLORS
 from tests.browser.jupyter import FLAGS, chromium
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
@@ -287,3 +293,92 @@ def test_without_scripts_and_in_print_the_picture_stays(started: Browser, folder
         page.emulate_media(media="print")
         assert page.locator(f"text={WORDS}").is_visible()
         assert not page.locator(".fl-lab").is_visible()
+
+
+# Costs of a run by the words of the rule, from the values alone: those that must stay, others that differ, how far.
+def cost(values: dict[str, Any], wanted: dict[str, Any], must: list[str]) -> tuple[float, ...]:
+    far = {
+        "rate": abs(math.log10(values["rate"] / wanted["rate"])) / 4,
+        "method": float(values["method"] != wanted["method"]),
+        "seed": abs(values["seed"] - wanted["seed"]) / 9,
+    }
+    moved = [name for name in far if far[name] > 1e-6]
+    return len([m for m in moved if m in must]), len([m for m in moved if m not in must]), sum(far.values())
+
+
+@in_chromium
+def test_the_nearest_run_is_the_one_with_the_fewest_changes_then_the_least_far(page: Page) -> None:
+    draw = random.Random(0)
+    values = {"rate": [1e-4, 1e-3, 1e-2, 1.0], "method": ["a", "b"], "seed": [0, 3, 9]}
+    controls = [
+        {"name": "rate", "kind": "slider", "range": [1e-4, 1, 0.25, True], "values": values["rate"]},
+        {"name": "method", "kind": "choice", "values": values["method"]},
+        {"name": "seed", "kind": "slider", "range": [0, 9, 1, False], "values": values["seed"]},
+    ]
+    names = list(values)
+    rows = [[i, j, k] for i in range(4) for j in range(2) for k in range(3)]
+    cases: list[Any] = []
+    for _ in range(100):
+        runs = draw.sample(rows, 7)
+        wanted = {"rate": 10 ** draw.uniform(-4, 0), "method": draw.choice("ab"), "seed": draw.randint(0, 9)}
+        cases.append([{"controls": controls, "runs": [{"at": run} for run in runs]}, wanted, draw.sample(names, 1)])
+    find = "all => all.map(([lab, wanted, must]) => forgetlab.lines.nearest(lab, wanted, must).at)"
+    found = page.evaluate(find, cases)
+    for at, (lab, wanted, must) in zip(found, cases, strict=True):
+        told = {tuple(run["at"]): cost(named(run["at"], values), wanted, must) for run in lab["runs"]}
+        best = min(told.values())
+        assert told[tuple(at)] == pytest.approx(best), (wanted, must)
+
+
+def named(at: list[int], values: dict[str, list[Any]]) -> dict[str, Any]:
+    return {name: values[name][i] for name, i in zip(values, at, strict=True)}
+
+
+@in_chromium
+def test_keys_labels_and_colours_are_for_everyone(started: Browser, folder: Path) -> None:
+    pytest.importorskip("axe_playwright_python", reason="axe-core is not installed: pip install -r requirements.txt")
+    from tests.browser.axe import serious
+
+    for theme in ("light", "dark"):
+        with opened(started, folder / "page.html", viewport={"width": 400, "height": 800}) as page:
+            page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+            assert serious(page, ".fl-lab") == [], theme
+            assert page.evaluate("document.documentElement.scrollWidth") <= 400
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.type") == "range"
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def light(color: str) -> float:
+    """The relative luminance of a colour (WCAG 2)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_colour_of_a_line_is_seen_on_both_grounds() -> None:
+    css = (Path(__file__).parents[2] / "book" / "player" / "player.css").read_text("utf-8")
+    day, night = (dict(re.findall(r"--fl-([\w]+): (#\w{6})", part)) for part in css.split("@media screen", 1))
+    for ground in (day, day | night):
+        for color in ("ink", "faint", "edge", "accent", *(one[1:] for one in COLORS)):
+            pair = sorted((light(ground[color]), light(ground["ground"])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3, (color, ground[color])
+
+
+def test_a_lesson_page_is_wrapped_where_a_lab_is_shown(tmp_path: Path) -> None:
+    badge = "https://colab.research.google.com/github/someone/forgetlab/blob/main/notebooks/lesson.ipynb"
+    (tmp_path / "lesson.ipynb").write_text(f"[]({badge})", "utf-8")
+    page = nodes.document(None, None)  # type: ignore[arg-type]
+    for code in ("from forgetlab import labs\n\nlabs.watch.show()", "print(1)", "labs.nothing.show()"):
+        output = nodes.container("", nodes.image(uri="a.png"), classes=["cell_output"])
+        page += nodes.container("", nodes.literal_block(text=code), output, classes=["cell"])
+    pages.with_labs(SimpleNamespace(srcdir=tmp_path), page, "lesson")
+    start, image, end = page.children[0].children[1].children
+    assert start.astext().startswith(
+        '<div class="forgetlab-lab" data-lab="watch" data-notebook="_sources/lesson.ipynb"'
+    )
+    assert f'data-colab="{badge}"' in start.astext()
+    assert isinstance(image, nodes.image)
+    assert "After 100 steps" in end.astext()
+    assert "<table>" in end.astext()
+    assert [len(cell.children[1].children) for cell in page.children] == [3, 1, 1]
