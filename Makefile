@@ -61,7 +61,7 @@ colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 
 book: $(VENV)/.book          ## dist/book: the lessons and every public name as a static site; a page that trains
 	$(BIN)/python -m book.make dist/book
-	@echo "the book: dist/book/README.html"
+	@echo "the book: dist/book/index.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

@@ -12,9 +12,10 @@ project = "forgetlab"
 author = "the forgetlab founders"
 copyright = "MIT"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the book's own extensions
-extensions = ["myst_nb", "sphinx.ext.mathjax", "book.player.page", "book.lean"]
-root_doc = "README"
+extensions = ["myst_nb", "sphinx.ext.mathjax", "book.player.page", "book.reading", "book.lean"]
+root_doc = "index"
 nb_execution_mode = "off"  # the lessons are committed executed
+nb_render_markdown_format = "gfm"  # what cells show in Markdown has tables
 myst_enable_extensions = ["dollarmath", "amsmath"]
 suppress_warnings = ["myst.header"]
 html_theme = "sphinx_book_theme"
@@ -39,6 +40,7 @@ ELSEWHERE = re.compile(
     r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies|rewards))"
 )
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+MORE = ("remedies", "rewards", "rewards-table", "real-models", "your-data", "strengths", "glossary", "api")
 # made by book/build.py, no page of Sphinx's; two lessons lead to it as the index does
 TRAINS = (
     '<p><a href="watch-it-forget.html"><b>Watch it forget, then pull it back</b></a>: a page in which the model trains '
@@ -47,15 +49,15 @@ TRAINS = (
 
 
 def with_contents(app: Any, docname: str, source: list[str]) -> None:
-    """The lessons in their order, below the index; the tables are pages of the book."""
-    source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/", ""))
+    """The lessons in their order, below the index; the tables and what lessons lead to are pages of the book."""
+    source[0] = ELSEWHERE.sub("", re.sub(r"\.\./(benchmarks/results|docs)/", "", source[0]))
     if docname in (LESSONS[0], LESSONS[6]):
         notebook = json.loads(source[0])
         below_title = {"cell_type": "markdown", "id": "trains", "metadata": {}, "source": TRAINS}
         source[0] = json.dumps({**notebook, "cells": [notebook["cells"][0], below_title, *notebook["cells"][1:]]})
     if docname == root_doc:
         source[0] = source[0].replace("\n\n|", f"\n\n{TRAINS}\n\n|", 1)
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "rewards", "api"]) + "\n```\n"
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, *MORE]) + "\n```\n"
 
 
 def with_alt_text(app: Any, doctree: Any, docname: str) -> None:
