@@ -15,10 +15,9 @@ pytest.importorskip("playwright", reason="Playwright is not installed: pip insta
 from playwright.sync_api import Browser, Locator, Page
 
 from forgetlab import labs
-from forgetlab.labs import LABS
+from forgetlab.labs import LABS, records
 from forgetlab.labs.kit.settings import from_line, to_line
 from tests.book.pages import opened
-from tests.browser.axe import serious
 
 pytestmark = pytest.mark.slow
 ONE_RUN = {"own"}  # of the reader's own files: nothing is recorded but what it opens on
@@ -87,43 +86,46 @@ class Played:
         assert len(self.picture()) > 1000
 
     def moves_by_keyboard(self) -> int:
-        """Each control is moved by one stop: its value, the line, the words or the picture follow. How many."""
-        fields = self.box.locator(".fl-controls :is(input, select)")
+        """Each control is moved by one stop: the line follows, or the picture; how many there are."""
+        fields, views = (
+            self.box.locator(".fl-controls :is(input, select)"),
+            {c.description for c in self.live.view.values()},
+        )
+        pictures = {self.says + self.picture()}
         for i in range(fields.count()):
-            field, before = fields.nth(i), (self.settings, self.says + self.picture())
+            field, before = fields.nth(i), self.settings
             last = field.evaluate("e => Number(e.value) === (e.options ? e.options.length - 1 : Number(e.max))")
-            field.press(
-                "ArrowLeft" if last and field.evaluate("e => !e.options") else "ArrowUp" if last else "ArrowRight"
-            )
+            field.press("ArrowLeft" if last else "ArrowRight")
             label = self.box.locator(f'label[for="{field.get_attribute("id")}"]').inner_text()
-            moved = [name for name, value in self.settings.items() if value != before[0][name]]
-            views = {one.description for one in self.live.view.values()}
-            assert moved or label in views, f"{self.name}: {label} changed no setting"
-            assert self.says + self.picture() != before[1], f"{self.name}: {label} changed nothing"
-        return int(fields.count())
+            assert (self.settings != before) == (label not in views), f"{self.name}: {label}"
+            pictures.add(self.says + self.picture())
+        count = int(fields.count())
+        assert len(pictures) > 0.6 * count, self.name  # some settings have no part in a run: an estimator without EWC
+        return count
 
     def takes_a_line(self) -> None:
-        """That of the opening settings leads back; one beside the grid leads to the nearest, and says so."""
-        number = next(name for name, value in self.live.settings().items() if isinstance(value, int | float))
-        opening = self.live.settings()
-        beside = {**opening, number: self.between(number)}
+        """One beside the grid leads to the nearest run, and says so; that of the opening settings leads back."""
+        opening, beside = self.live.settings(), self.beside()
         words = self.paste(to_line(self.name, beside))
         if self.live.instant:
-            assert self.settings[number] == beside[number]
+            assert self.settings == beside
         else:
             assert "No run was recorded at these settings. This is the nearest one:" in words
-        assert self.settings != opening or not self.live.instant
         self.paste(to_line(self.name, opening))
         assert self.line.input_value() == to_line(self.name, opening)
         assert "Nothing was changed" in self.paste(f"forgetlab 1 {self.name}: depth=3")
 
-    def between(self, number: str) -> Any:
-        """A value of the control at which no run was made."""
-        control, value = self.live.training[number], self.live.settings()[number]
-        step = control.step if isinstance(value, int) else 0.37 * control.step
-        if hasattr(control, "base"):
-            return float(f"{value * control.base**step:.5g}")
-        return value + step if value + step <= control.max else value - step
+    def beside(self) -> dict[str, Any]:
+        """Settings between the stops of one control."""
+        for name, control in self.live.training.items():
+            recorded = {settings[name] for settings, _ in records.read(self.name)}
+            if isinstance(control.value, float):
+                step = 0.37 * control.step
+                value = control.value * control.base**step if hasattr(control, "base") else control.value + step
+                return {**self.live.settings(), name: float(f"{value:.5g}")}
+            if isinstance(control.value, int) and (free := {*range(control.min, control.max + 1)} - recorded):
+                return {**self.live.settings(), name: min(free)}
+        raise AssertionError(f"{self.name} has no number")
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +144,11 @@ def test_the_labs_of_a_lesson_answer(started: Browser, book: Path, moved: dict[s
             lab = Played(page, name)
             lab.opens_as_the_lab_does()
             moved[name] = lab.moves_by_keyboard()
-            lab.box.get_by_role("button", name="Reset").click()
-            assert lab.line.input_value() == to_line(name, lab.live.settings())
+            if moved[name]:
+                lab.box.get_by_role("button", name="Reset").click()
+                assert lab.line.input_value() == to_line(name, lab.live.settings())
             if name not in ONE_RUN:
                 lab.takes_a_line()
-        assert not names or serious(page, ".fl-lab") == []
         page.set_viewport_size({"width": 400, "height": 800})
         page.wait_for_timeout(100)
         assert overflowing(page) == []
