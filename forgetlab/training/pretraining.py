@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.paragraphs import check_enough
 from forgetlab.sources.world import corpus
 from forgetlab.tasks import CausalLM, MaskedLM, Task
 from forgetlab.tasks.embedded import default_watch, task
@@ -121,8 +121,7 @@ def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000) -> It
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    if len(texts) < 100:
-        raise ForgetlabError(f"a language model needs more text: {len(texts)} passages given, 100 or more expected")
+    check_enough(texts)
     end, trained = "<|endoftext|>", ByteLevelBPETokenizer()
     trained.train_from_iterator(texts, vocab_size=2000, special_tokens=[end], show_progress=False)
     tokenizer = PreTrainedTokenizerFast(

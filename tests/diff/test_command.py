@@ -192,5 +192,5 @@ def test_stopped_before_anything_is_written_it_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("forgetlab.diff.run.execute", stop)
-    assert main(["diff", "tiny-bert", "tiny-gpt", "--watch", "sentiment"]) == 130
+    assert main(["diff", "tiny-bert", "hub/other", "--watch", "sentiment"]) == 130
     assert "stopped; nothing was written" in capsys.readouterr().err
