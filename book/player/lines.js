@@ -1,7 +1,7 @@
 // A lab's settings: the line that is copied and pasted, as forgetlab/labs/kit/settings.py has it, and the nearest run.
 'use strict';
 (() => {
-  const root = (globalThis.forgetlab ??= {records: {}, simulated: {}});
+  const root = (globalThis.forgetlab ??= {});
   const LONGEST = 2000;
   const near = (a, b) => a === b || (typeof a === 'number' && typeof b === 'number' && Math.abs(a - b) <= 1e-5 * Math.max(Math.abs(a), Math.abs(b)));
 

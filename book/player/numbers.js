@@ -1,7 +1,7 @@
 // The numbers of a drawing: as tables, and which of them changed most from one drawing to the next.
 'use strict';
 (() => {
-  const root = (globalThis.forgetlab ??= {records: {}, simulated: {}});
+  const root = (globalThis.forgetlab ??= {});
   const {escaped, told} = root.plots;
   const FEW = 40;  // rows; of more dots only their number is told
   const QUIET = ['#222222', '#666666'];  // colours of lines that are no result

@@ -1,7 +1,7 @@
 // A lab of the book's page: its controls, its recorded runs (or its simulation) and what they show.
 'use strict';
 (() => {
-  const root = (globalThis.forgetlab ??= {records: {}, simulated: {}});
+  const root = (globalThis.forgetlab ??= {});
   const {plots, lines, numbers} = root, VERSION = 1, OLD_RUNS = 4;
   const {escaped} = plots;
   let made = 0;  // labs of this page, for ids that are their own
@@ -9,7 +9,7 @@
   // ---- a control ----
 
   const readable = (value) => typeof value !== 'number' ? String(value) : plots.told(Number(value.toPrecision(6)));
-  const stops = ({values, range: [low, high, step, log]}) => values ?? Array.from({length: Math.round((log ? Math.log10(high / low) : high - low) / step) + 1},
+  const stops = ({values, range: [low, high, step, log] = []}) => values ?? Array.from({length: Math.round((log ? Math.log10(high / low) : high - low) / step) + 1},
     (_, i) => log ? Number((low * 10 ** (i * step)).toPrecision(12)) : Number((low + i * step).toPrecision(12)));
 
   class Control {
@@ -24,7 +24,11 @@
       this.field.addEventListener('input', () => moved(about.name, this.stops[Number(this.field.value)]));
     }
 
-    show(value) {
+    show(value, within) {  // within: the stops that there are now
+      if (this.about.kind === 'slider') {
+        this.stops = within;
+        this.field.max = within.length - 1;
+      }
       const exact = this.stops.findIndex((one) => lines.near(one, value));  // a simulation takes values between its stops
       this.field.value = exact < 0 ? d3.minIndex(this.stops, (one) => Math.abs(one - value)) : exact;
       if (this.about.kind !== 'slider') return;
@@ -75,6 +79,13 @@
         <div class="fl-line"><label for="${id}">settings</label><input id="${id}" type="text" spellcheck="false" autocomplete="off">
         <button type="button" data-copy>Copy</button></div>
         <p class="fl-open">${this.about()}</p>`;
+    }
+
+    within(about) {  // the stops of a slider: where a run was made with the chosen words, such as the method, as they are
+      const {lab, settings} = this, i = lab.controls.indexOf(about);
+      if (lab.simulated || about.kind !== 'slider') return stops(about);  // all
+      const alike = lab.runs.filter((run) => lab.controls.every((one, j) => one.kind === 'slider' || one.view || one.values[run.at[j]] === settings[one.name]));
+      return about.values.filter((_, stop) => alike.some((run) => run.at[i] === stop));
     }
 
     reachable(change) {  // whether a run was made at these values
@@ -143,7 +154,7 @@
       }
       this.changed = last ? numbers.change(last, drawing) : null;
       Object.assign(this, {settings, drawing});
-      for (const control of this.controls) control.show(settings[control.about.name]);
+      for (const control of this.controls) control.show(settings[control.about.name], this.within(control.about));
       this.part('.fl-line input').value = lines.toLine(this.lab, settings);
       this.say(`${words} ${drawing.words}`.trim());
       this.draw();

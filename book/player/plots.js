@@ -1,7 +1,9 @@
 // A panel of a Drawing (book/player/drawing.py) as an SVG, by Observable Plot. Colours are the style sheet's variables.
 'use strict';
 (() => {
-  const root = (globalThis.forgetlab ??= {records: {}, simulated: {}});
+  const root = (globalThis.forgetlab ??= {});
+  root.records ??= {};
+  root.simulated ??= {};
   const INKS = {'#222222': 'ink', '#000000': 'ink', '#666666': 'faint', '#ffffff': 'ground', '#e4e4e4': 'grid'};
   const SHAPES = {  // of a Matplotlib marker: Plot's symbol, and how far it is turned
     o: ['circle'], '.': ['circle'], s: ['square'], '^': ['triangle'], v: ['triangle', 180], D: ['square', 45],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import unescape
 from itertools import product
 from pathlib import Path
@@ -19,10 +19,13 @@ from matplotlib.figure import Figure
 
 from book.player.drawing import drawing
 from forgetlab import labs
+from forgetlab.labs import records as kept
+from forgetlab.labs.grids import VIEWS
 from forgetlab.labs.kit import shown
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.settings import VERSION as LINE_VERSION
 from forgetlab.plots.style import COLORS, FAINT, INK
+from forgetlab.teaching import page
 
 VERSION = 1  # of what is written here; player.js reads no other
 INLINE = re.compile(r'<img[^>]*src="data:image/png;base64,"[^>]*>')  # where a figure stood
@@ -51,7 +54,7 @@ def written(name: str, folder: Path) -> bool:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    start = f"(globalThis.forgetlab ??= {{records: {{}}, simulated: {{}}}}).records[{json.dumps(name)}] = "
+    start = f"((globalThis.forgetlab ??= {{}}).records ??= {{}})[{json.dumps(name)}] = "
     (folder / f"{name}.js").write_text(f"{start}{text};\n", encoding="utf-8")
     return True
 
@@ -72,8 +75,8 @@ def playable(name: str) -> dict[str, Any]:
     marks, panels, legends, pages, runs = Once(), Once(), Once(), Once(), []
     for settings, made in drawn:
         at = [one["values"].index(settings[one["name"]]) for one in controls]
-        kept = [{**panel, "marks": [marks.number(mark) for mark in panel["marks"]]} for panel in made["panels"]]
-        run = {"at": at, "words": made["words"], "panels": [panels.number(panel) for panel in kept]}
+        shown_panels = [{**panel, "marks": [marks.number(mark) for mark in panel["marks"]]} for panel in made["panels"]]
+        run = {"at": at, "words": made["words"], "panels": [panels.number(panel) for panel in shown_panels]}
         if "legend" in made:
             run["legend"] = legends.number(made["legend"])
         if "html" in made:
@@ -92,26 +95,10 @@ def opening(name: str) -> dict[str, Any] | None:
 
 
 def _recorded(lab: Lab[Any]) -> list[tuple[Settings, State]]:
-    """What is stored; a lab without a grid has the run that it opens on."""
-    if found := _stored(lab.name):
+    """What is stored; of a lab without a grid the run that it opens on."""
+    if found := kept.read(lab.name):
         return found
     return [] if lab.state is None else [(lab.settings(), lab.state)]
-
-
-def _stored(name: str) -> list[tuple[Settings, State]]:
-    try:
-        from forgetlab.labs import records
-    except ImportError:
-        from forgetlab.experiments import results
-
-        found = []
-        for folder in (results.shipped_folder(), results.cache_folder()):
-            for path in sorted(folder.glob(f"lab-{name}-*.json")):
-                kept = json.loads(path.read_text())
-                if "files" not in kept["settings"]:
-                    found.append((kept["settings"], kept["result"]))
-        return found
-    return records.read(name)
 
 
 def _drawn(lab: Lab[Any], recorded: Sequence[tuple[Settings, State]]) -> Iterator[tuple[Settings, dict[str, Any]]]:
@@ -120,17 +107,20 @@ def _drawn(lab: Lab[Any], recorded: Sequence[tuple[Settings, State]]) -> Iterato
     for settings, state in recorded:
         for view in views:
             seen = {**settings, **view}
-            yield seen, _drawing(lab, {**state, "settings": settings}, seen)
+            yield (
+                {name: _stop(value) for name, value in seen.items()},
+                _drawing(lab, state | {"settings": settings}, seen),
+            )
+
+
+def _stop(value: Any) -> Any:
+    """A value as the settings line says it, with six digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _views(lab: Lab[Any]) -> dict[str, Sequence[Any]]:
     """The values of its view controls that the book shows: those of VIEWS, else the opening one."""
-    try:
-        from forgetlab.labs import grids
-    except ImportError:
-        return {name: (control.value,) for name, control in lab.view.items()}
-
-    shown_ones: Mapping[str, Sequence[Any]] = grids.VIEWS.get(lab.name, {})
+    shown_ones = VIEWS.get(lab.name, {})
     return {name: shown_ones.get(name, (control.value,)) for name, control in lab.view.items()}
 
 
@@ -144,7 +134,7 @@ def _drawing(lab: Lab[Any], state: State, seen: Settings) -> dict[str, Any]:
 
     own = lab._shown
     with patch.object(shown, "encoded", keep):  # a figure within HTML is read like the others
-        made, _ = own._draw(state, [], {**seen, "narrow": False}, "")
+        made, _ = own._draw(state, [], {**seen, "place": page.Place()}, "")
     words = own._words(state, seen) if own._words else state.get("message", "")
     if isinstance(made, Figure):
         return {"words": str(words), **drawing(made)}

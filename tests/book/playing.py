@@ -1,14 +1,10 @@
-"""Labs of the book in a page of their own, opened in Chromium from a file with every host blocked."""
+"""Labs of the book in a page of their own, for Chromium."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from playwright.sync_api import Browser, Page
 
 from book.player import page as pages
 from book.player import records
@@ -24,7 +20,8 @@ def write(folder: Path, names: Iterable[str], html: str = "") -> Path:
     for name in names:
         if not (folder / "records" / f"{name}.js").exists():
             records.written(name, folder / "records")
-    scripts = "".join(f'<script defer src="{one}"></script>' for one in pages.scripts(names))
+    scripts = "<script>globalThis.forgetlab = {glossary: []}</script>"  # the book's other scripts come first
+    scripts += "".join(f'<script defer src="{one}"></script>' for one in pages.scripts(names))
     labs = "".join(
         f'<div class="forgetlab-lab" data-lab="{name}" data-notebook="lesson.ipynb"><p>{WORDS}</p></div>'
         for name in names
@@ -34,20 +31,3 @@ def write(folder: Path, names: Iterable[str], html: str = "") -> Path:
     body = f'<body style="margin:16px;background:var(--fl-ground)"><main><h1>Labs</h1>{labs}{html}</main></body>'
     path.write_text(f'<!doctype html><html lang="en" data-theme="light"><head>{head}</head>{body}</html>', "utf-8")
     return path
-
-
-@contextmanager
-def opened(started: Browser, path: Path, **options: Any) -> Iterator[Page]:
-    """The page; at its end nothing was asked of any host, and no script has failed."""
-    context = started.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
-    asked, errors = list[str](), list[str]()
-    context.on("request", lambda one: asked.append(one.url))
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    try:
-        page.goto(path.as_uri())
-        yield page
-    finally:
-        context.close()
-    assert [one for one in asked if not one.startswith(("file:", "blob:", "data:"))] == [], asked
-    assert errors == [], errors

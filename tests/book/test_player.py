@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,13 +25,14 @@ from book.player.tables import table
 from forgetlab import labs
 from forgetlab.labs.kit.settings import from_line, to_line
 from forgetlab.plots.style import COLORS
-from tests.browser.jupyter import FLAGS, chromium
+from tests.browser.jupyter import chromium
 
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
-from tests.book.playing import WORDS, opened, write
+from tests.book.pages import opened
+from tests.book.playing import WORDS, write
 
 in_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium: install Debian's chromium, or set CHROMIUM")
 
@@ -112,7 +114,7 @@ def test_the_table_says_the_numbers() -> None:
     assert re.search(r'<th scope="row">down</th><td>-2</td>', html)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_lab_opens_as_a_drawing() -> None:
     for name in labs.LABS:
         found = records.opening(name)
@@ -128,11 +130,18 @@ def test_every_lab_opens_as_a_drawing() -> None:
 
 FAINT = 'svg [stroke*=faint][stroke-width="1.2"]'
 RATES, SEEDS = (1e-4, 1e-3, 1e-2), (0, 1)
+PULLS = {"EWC": (1.0, 100.0), "L2-SP": (0.01, 0.1, 1.0)}
 
 
 def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Runs of watch: of two rates and two seeds, and of a third rate with one seed only; each number is its own."""
+    """Runs of watch: of two rates and two seeds, and of a third rate with one seed only; each number is its own.
+
+    Of pull: of each method at strengths of its own.
+    """
     lab = labs.show(name, driver="inline")
+    if name == "pull":
+        points = [{"method": method, "lam": lam} for method, strengths in PULLS.items() for lam in strengths]
+        return [({**lab.settings(), **point}, {**lab.state, "message": str(point)}) for point in points]
     found = []
     for rate, seed in [(1e-3, 0), *((rate, seed) for rate in RATES for seed in SEEDS if (rate, seed) != (1e-3, 0))][
         :-1
@@ -149,20 +158,11 @@ def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("player")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_stored", runs)
-        records.written("watch", made / "records")
+        patch.setattr(records, "_recorded", lambda lab: runs(lab.name))
+        for name in ("watch", "pull"):
+            records.written(name, made / "records")
     write(made, ["watch"])
     return made
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=chromium(), args=[*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -211,6 +211,22 @@ def test_a_move_off_the_grid_goes_to_the_nearest_run_and_says_so(page: Page) -> 
     page.get_by_role("button", name="Reset").click()
     assert says(page) == "ends at 0.55"
     assert page.locator(FAINT).count() == 0
+
+
+@in_chromium
+def test_a_slider_stops_where_the_chosen_method_was_run(started: Browser, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "records", tmp_path / "records")
+    with opened(started, write(tmp_path, ["pull"])) as page:
+        strength, method = control(page, "λ"), control(page, "method")
+        assert (strength.get_attribute("max"), strength.get_attribute("aria-valuetext")) == ("1", "100")
+        method.select_option(label="L2-SP")
+        assert (strength.get_attribute("max"), strength.get_attribute("aria-valuetext")) == ("2", "1")
+        assert says(page) == (
+            "No run was recorded there with the rest as it was; also moved: λ 1. {'method': 'L2-SP', 'lam': 1.0}"
+        )
+        strength.press("Home")
+        assert page.locator(".fl-line input").input_value().startswith("forgetlab 1 pull: lam=0.01, method=L2-SP, ")
+        assert page.get_by_role("button", name="LwF").count() == 0  # of which no run is recorded
 
 
 @in_chromium
