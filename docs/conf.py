@@ -1,4 +1,4 @@
-"""The handbook as a static site: `make book`. Built without a network, and read without one: MathJax comes along."""
+"""The handbook as a static site: `make book`. Built without a network, and read without one."""
 
 import json
 import re
@@ -6,34 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jupyter_server_mathjax
-
 project = "forgetlab"
 author = "the forgetlab founders"
 copyright = "MIT"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the book's own extensions
-extensions = ["myst_nb", "sphinx.ext.mathjax", "book.reading", "book.player.page", "book.lean"]
+extensions = ["myst_nb", "book.reading", "book.player.page", "book.lean"]
 root_doc = "index"
 nb_execution_mode = "off"  # the lessons are committed executed
 nb_render_markdown_format = "gfm"  # what cells show in Markdown has tables
 myst_enable_extensions = ["dollarmath", "amsmath"]
 suppress_warnings = ["myst.header"]
 html_theme = "sphinx_book_theme"
+html_use_index = False  # of no terms: the glossary is a page
+html_show_search_summary = False  # it would ask a server
 html_title = "forgetlab: the handbook of forgetting"
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
-html_show_search_summary = False  # a page from a file cannot fetch another to quote from it
 html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
-html_static_path = [str(Path(jupyter_server_mathjax.__file__).parent / "static")]
-mathjax_path = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
-mathjax2_config = {
-    "tex2jax": {
-        "inlineMath": [["\\(", "\\)"]],
-        "displayMath": [["\\[", "\\]"]],
-        "processClass": "tex2jax_process|mathjax_process|math",
-    },
-    # the one font that jupyter_server_mathjax holds
-    "HTML-CSS": {"availableFonts": [], "imageFont": None, "preferredFont": None, "webFont": "STIX-Web"},
-}
+html_math_renderer = "mathml"  # of book.reading
 
 # what `make colab` writes before a neighbour's name, but in badges
 ELSEWHERE = re.compile(

@@ -252,5 +252,5 @@ function conflict(settings) {
       ...rows.flatMap((row) => row.wide.map((x, i) => text(x + (x >= 0 ? 0.02 : -0.02), row.at[i], row.said[i], x >= 0 ? 'start' : 'end', 'middle', {halo: true})))]}]};
 }
 
-Object.assign((globalThis.forgetlab ??= {records: {}, simulated: {}}).simulated, {dynamics, cloud, conflict});
+Object.assign((globalThis.forgetlab ??= {}).simulated ??= {}, {dynamics, cloud, conflict});
 }

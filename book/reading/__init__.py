@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from book.reading import cells, glossary, terms
+from book.reading import cells, formulas, glossary, terms
 
 STATIC = Path(__file__).parent / "static"
 LESSON = re.compile(r"(\d\d)_\w+")
@@ -23,6 +23,7 @@ def setup(app: Any) -> dict[str, bool]:
     for script in SCRIPTS:
         app.add_js_file(script, loading_method="defer")
     cells.name_folds(app)
+    formulas.add(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

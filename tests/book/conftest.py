@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built book, by the command of `make book`."""
-    for name in ("sphinx_book_theme", "myst_nb", "jupyter_server_mathjax"):
+    for name in ("sphinx_book_theme", "myst_nb"):
         pytest.importorskip(name, reason="Sphinx is not installed: pip install -r requirements-book.txt")
     if not has_compiler():
         pytest.skip("no ziglang, the compiler from PyPI: see requirements.txt")

@@ -12,8 +12,9 @@ pytest.importorskip("docutils", reason="Sphinx is not installed: pip install -r 
 
 from docutils import nodes
 from docutils.core import publish_doctree
+from docutils.utils.math import MathError
 
-from book.reading import cells, glossary, terms
+from book.reading import cells, formulas, glossary, terms
 from forgetlab.teaching.glossary import LEVELS
 from forgetlab.teaching.glossary import glossary as entries
 
@@ -119,3 +120,13 @@ def test_cells_are_folded_answered_in_the_page_or_named() -> None:
             lab = re.search(r"\blabs\.\w+\.show\(\)", "".join(old["source"]))
             if old["cell_type"] == "code" and (lab or "exercise" in old["metadata"]):
                 assert "open this lesson in Jupyter" in said
+
+
+def test_a_formula_is_mathml_with_what_docutils_lacks() -> None:
+    made = formulas.mathml(r"\big[1 \dots n\big] \mathrel{-}= \lVert w\rVert < 2", block=True)
+    assert re.sub(r"<[^>]*>|\s", "", made) == "[1…n]−=‖w‖&lt;2"
+    assert 'display="block"' in made
+    assert r'alttext="\big[1 \dots n\big] \mathrel{-}= \lVert w\rVert &lt; 2"' in made
+    assert made.count('stretchy="false">‖') == 2
+    with pytest.raises(MathError):
+        formulas.mathml(r"\unheardof")
