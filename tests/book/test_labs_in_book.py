@@ -1,4 +1,4 @@
-"""Every lab in the built book, from its file with every host blocked, as a reader plays it; search, formulas."""
+"""Every lab in the built book, from its file with every host blocked, as a reader plays it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from tests.book.pages import opened
 
 pytestmark = pytest.mark.slow
 ONE_RUN = {"own"}  # of the reader's own files: nothing is recorded but what it opens on
-# MathJax looks whether it may load fonts that the book has not: one without letters, those of another set
-FONTS = re.compile(r"about:blank|.*/fonts/HTML-CSS/TeX/.*")
 SHOWS = re.compile(r'class="forgetlab-lab" data-lab="(\w+)"')
 
 
@@ -47,8 +45,7 @@ def quiet(started: Browser, path: Path, **options: Any) -> Iterator[Page]:
     one.page.on("requestfailed", lambda request: missed.append(request.url))
     with one as page:
         yield page
-    assert [url for url in missed if not FONTS.fullmatch(url)] == []
-    assert [text for text in said if not re.search("Failed to load resource|font at 'about:blank'", text)] == []
+    assert (missed, said) == ([], [])
 
 
 class Played:
@@ -86,20 +83,23 @@ class Played:
         assert len(self.picture()) > 1000
 
     def moves_by_keyboard(self) -> int:
-        """Each control is moved by one stop: the line follows, or the picture; how many there are."""
+        """Each control is moved by one stop: the line follows, or the picture; how many can be moved."""
         fields, views = (
             self.box.locator(".fl-controls :is(input, select)"),
             {c.description for c in self.live.view.values()},
         )
-        pictures = {self.says + self.picture()}
+        pictures, count = {self.says + self.picture()}, 0
         for i in range(fields.count()):
+            self.box.get_by_role("button", name="Reset").click()
             field, before = fields.nth(i), self.settings
-            last = field.evaluate("e => Number(e.value) === (e.options ? e.options.length - 1 : Number(e.max))")
-            field.press("ArrowLeft" if last else "ArrowRight")
+            at, last = field.evaluate("e => [Number(e.value), e.options ? e.options.length - 1 : Number(e.max)]")
+            if last == 0:  # no other run but by moving something else first
+                continue
+            field.press("ArrowLeft" if at == last else "ArrowRight")
             label = self.box.locator(f'label[for="{field.get_attribute("id")}"]').inner_text()
             assert (self.settings != before) == (label not in views), f"{self.name}: {label}"
             pictures.add(self.says + self.picture())
-        count = int(fields.count())
+            count += 1
         assert len(pictures) > 0.6 * count, self.name  # some settings have no part in a run: an estimator without EWC
         return count
 
@@ -162,7 +162,7 @@ def overflowing(page: Page) -> list[str]:
               const wide = document.documentElement.clientWidth, scrolls = (e) => e && e !== document.body &&
                 (['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
               return [...document.querySelectorAll('main article *')]
-                .filter((e) => e.getBoundingClientRect().right > wide + 0.5 && !scrolls(e.parentElement))
+                .filter((e) => !e.ownerSVGElement && e.getBoundingClientRect().right > wide + 0.5 && !scrolls(e.parentElement))
                 .map((e) => e.outerHTML.slice(0, 150));
             }"""
         )
@@ -172,31 +172,3 @@ def overflowing(page: Page) -> list[str]:
 def test_all_labs_were_there(book: Path, moved: dict[str, int]) -> None:
     assert sorted(name for names in lessons(book).values() for name in names) == sorted(LABS)
     assert sum(count > 0 for count in moved.values()) >= 12
-
-
-def test_search_finds_a_word_of_the_lessons(started: Browser, book: Path) -> None:
-    with opened(started, book / "README.html") as page:
-        page.keyboard.press("Control+k")
-        page.keyboard.type("Fisher")
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/search.html?q=Fisher*")
-        links = page.locator("#search-results li a")
-        links.first.wait_for()
-        targets = {link.split("?")[0].split("#")[0] for link in links.evaluate_all("all => all.map((a) => a.href)")}
-    assert any(target.endswith("04_which_weights_matter.html") for target in targets)
-    assert all((book / target.rpartition("/")[2]).is_file() for target in targets)
-
-
-def test_formulas_are_typeset(started: Browser, book: Path) -> None:
-    """Every one that Sphinx has marked, in three lessons."""
-    for name in ("03_measuring_forgetting", "06_regularising", "10_the_frontier"):
-        with quiet(started, book / f"{name}.html") as page:
-            page.wait_for_function(
-                "document.querySelector('.MathJax') && !document.querySelector('.MathJax_Processing')"
-            )
-            page.evaluate("() => new Promise((done) => MathJax.Hub.Queue(done))")
-            formulas = page.locator(".math.notranslate")
-            assert formulas.count() > 3
-            assert formulas.evaluate_all("all => all.filter((one) => !one.querySelector('.MathJax')).length") == 0
-            assert page.locator(".MathJax_Error, .merror").count() == 0
-            assert not re.search(r"\\\(|\\\[|\$\$", page.inner_text("article"))
