@@ -5,10 +5,12 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One thread each: two small models side by side are faster than one on two threads. In the order of tests/conftest.py.
-PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
+# Three workers on two cores: one whose test waits for a kernel, a browser or a clock leaves its core to the others.
+WORKERS ?= 3
+PARALLEL = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test types pytest nightly test-colab data pretrain records notebooks colab book wheel bench gpu fidelity \
+.PHONY: lab demo check test types pytest nightly test-colab data pretrain records notebooks colab book wheel bench bench-more gpu fidelity \
   rewards crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
@@ -31,7 +33,7 @@ types: $(INSTALLED)          ## types and floors; `check` and `test` look at the
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-pytest: $(INSTALLED)
+pytest: $(VENV)/.book
 	$(PYTEST) $(ONLY) tests
 
 nightly: $(INSTALLED)        ## the tests on generated inputs, fifty times as many and new ones each time; the long ones
@@ -59,15 +61,9 @@ notebooks: $(INSTALLED)      ## execute every lesson and write it back
 colab: $(INSTALLED)          ## "Open in Colab" badges for a repository
 	$(BIN)/python -m tests.notebooks.colab "$(REPO)"
 
-book: $(INSTALLED)           ## dist/book: the lessons and every public name as a static site; a page that trains
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
-	rm -rf dist/book dist/book-source && mkdir -p dist/book-source
-	cp notebooks/README.md notebooks/*.ipynb benchmarks/results/remedies.md benchmarks/results/rewards.md \
-	  dist/book-source
-	$(BIN)/python docs/api.py > dist/book-source/api.md
-	$(BIN)/sphinx-build -q -c docs dist/book-source dist/book
-	$(BIN)/python -m book.build dist/book
-	@echo "the book: dist/book/README.html"
+book: $(VENV)/.book          ## dist/book: the lessons and every public name as a static site; a page that trains
+	$(BIN)/python -m book.make dist/book
+	@echo "the book: dist/book/index.html"
 
 wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
@@ -75,8 +71,11 @@ wheel: $(INSTALLED)          ## dist/forgetlab-*.whl, with the data inside
 bench: $(INSTALLED)          ## speed, as ratios within one run
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/fisher.py
-	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/commands.py
+
+bench-more: $(INSTALLED)     ## what a remedy adds to a step, and how costs grow (half an hour)
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scale.py
 
 # On a machine with a GPU. Anywhere: make gpu DEVICE=cpu SMALL=1
@@ -108,6 +107,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	  command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 || \
 	  echo "no Chromium, and it could not be installed: the browser tests will be skipped"
+	@touch $@
+
+$(VENV)/.book: requirements-book.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-book.txt
 	@touch $@
 
 # Colab's packages in front of everything else that $(VENV) has (torch is not installed twice). The tests make machines

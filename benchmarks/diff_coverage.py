@@ -9,14 +9,15 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forgetlab.metrics.evidence import Averaged, Flipped, Shares
+from forgetlab.metrics.evidence import Averaged, Flipped
 from forgetlab.metrics.guessing import net
 from forgetlab.metrics.paired import WORTH, Change, change, gate, shared
 from forgetlab.metrics.tally import score_of_sums
@@ -30,6 +31,8 @@ RESULTS = Path(__file__).parent / "results"
 SETS, GATES = 2000, 1000
 SIZES = (20, 50, 400)
 Z95 = 1.644854
+FAR = 10.0  # an allowance that no loss comes near
+SURE = 20_000  # test sets, for how far off 2,000 may be
 
 
 # -- simulated models ---------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ def classes(
     return tables[0], tables[1], scores[0] - scores[1]
 
 
-def shares_of(before: Array, after: Array, metric: str) -> Shares:
+def shares_of(before: Array, after: Array, metric: str) -> Averaged:
     """As `change` has them, of many test sets at once."""
 
     def score(sums: torch.Tensor) -> torch.Tensor:
@@ -135,6 +138,9 @@ CLASSES = {
     "10 % rarer class, .79 to .63": ((0.95, 0.9), 0.1, 0.9),
     "halves, few change": ((0.97, 0.96), 0.5, 0.95),
 }
+
+
+EXPECTED = (1, 2, 3, 5, 8, 16, 32, 64)  # flips
 
 
 def held(low: Array, high: Array, truth: float) -> dict[str, float]:
@@ -171,30 +177,88 @@ Row = dict[str, Any]
 
 
 def coverage(sets: int = SETS, sizes: Iterable[int] = SIZES, seed: int = 1) -> list[Row]:
-    """The truth in the intervals: accuracy, net lost share, perplexity ratio, F1, Matthews."""
-    random, rows = np.random.default_rng(seed), list[Row]()
+    """The truth in the intervals: accuracy, net lost share, perplexity ratio, F1, Matthews.
+
+    changed: how many items do, on average.
+    """
+    rows = list[Row]()
     for n in sizes:
+        random = np.random.default_rng([seed, n])
         for words, states in STATES.items():
             for said, guess in GUESSES.items():
                 old, new, g = answers(random, sets, n, states, guess)
-                where = {"items": n, "simulated": f"{words}, guesses {said}"}
+                where = {"items": n, "simulated": f"{words}, guesses {said}", "changed": changed(old, new)}
                 truth = float((states[1] - states[2]) * (1 - g).mean())
                 rows.append({"score": "accuracy", **where, **of_test(flipped(old, new), truth)})
                 _, low, high = net(old * (1 - new), (1 - old) * (1 - new), np.broadcast_to(g, old.shape))
                 rows.append({"score": "net lost share", **where, **held(low, high, states[1])})
         for metric, words, (before, after, truth) in simulated(random, sets, n):
-            found = of_test(shares_of(before, after, metric).test(), truth)
-            rows.append({"score": metric, "items": n, "simulated": words, **found})
+            where = {"items": n, "simulated": words, "changed": changed(before, after)}
+            rows.append({"score": metric, **where, **of_test(shares_of(before, after, metric), truth)})
     return rows
 
 
-def each(test: Test) -> list[Change]:
+def changed(before: Array, after: Array) -> float:
+    """How many items of a test set do, on average."""
+    moved = (before != after).reshape(*before.shape[:2], -1).any(-1)
+    return round(float(moved.sum(-1).mean()), 1)
+
+
+def exactly(n: int, guess: float | None = None) -> list[Row]:
+    """How often intervals hold the truth, summed over all outcomes, over a fine set of truths.
+
+    By the expected number of flips: the lowest, the mean and the highest of the truths with so many.
+    guess: of the net lost share, all flips being to wrong, by loss or by guessing; None: of the accuracy.
+    """
+    one, other = (part.ravel() for part in np.mgrid[0 : n + 1, 0 : n + 1])
+    one, other = one[one + other <= n], other[one + other <= n]  # lost and gained; or lost and wrong both times
+    factorials = np.concatenate([[0.0], np.log(np.arange(1, n + 1)).cumsum()])
+    ways = factorials[n] - factorials[one] - factorials[other] - factorials[n - one - other]
+    if guess is None:
+        test = Flipped(one, other, n)
+        ends = test.end(NORMAL), test.end(-NORMAL)
+    else:
+        kinds = np.arange(n) < one[:, None], (np.arange(n) >= one[:, None]) & (np.arange(n) < (one + other)[:, None])
+        ends = net(*(kind.astype(float) for kind in kinds), np.full(kinds[0].shape, guess))[1:]
+    found: dict[tuple[int, int], list[float]] = {}
+    for flips, part in itertools.product(np.geomspace(1, 64, 61), (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)):
+        if flips / n > 0.6:
+            continue
+        if guess is None:  # part: of the flips, those that are gained
+            p, q, truth = (1 - part) * flips / n, part * flips / n, (1 - 2 * part) * flips / n
+        else:  # part: of the items that are lost or never known, those that are never known, g (1 − g) of which flip
+            among = flips / n / ((1 - part) * (1 - guess) + part * guess * (1 - guess))
+            p, q, truth = flips / n, among * part * (1 - guess) ** 2, among * (1 - part)
+        if p + q >= 1 or truth > 1:
+            continue
+        logs = ways + one * np.log(p) + other * np.log(max(q, 1e-300)) + (n - one - other) * np.log(1 - p - q)
+        own = float((np.exp(logs) * ((ends[0] <= truth) & (truth <= ends[1]))).sum())
+        for least, most in itertools.pairwise(EXPECTED):
+            if least <= flips <= most:
+                found.setdefault((least, most), []).append(own)
+    score = "accuracy" if guess is None else f"net lost share, guesses {guess:g}"
+    return [
+        {"score": score, "items": n, "expected flips": f"{least} to {most}", "truths": len(own)}
+        | {"lowest": min(own), "mean": float(np.mean(own)), "highest": max(own)}
+        | {"in 93 to 97": float(np.mean([0.93 <= one <= 0.97 for one in own]))}
+        for (least, most), own in sorted(found.items())
+    ]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A test whose z is known at the losses that are asked for."""
+
+    zs: dict[float, float]
+
+    def z(self, loss: float) -> float:
+        return self.zs[loss]
+
+
+def each(test: Test, losses: Sequence[float]) -> list[Change]:
     """Of many test sets each one, with what a gate looks at."""
-    nan, parts = (
-        float("nan"),
-        zip(*(np.broadcast_to(part, len(test.loss)) for part in vars(test).values()), strict=True),
-    )
-    return [Change(nan, nan, nan, nan, nan, nan, type(test)(*map(float, own))) for own in parts]  # type: ignore[arg-type]
+    nan, found = float("nan"), zip(*(test.z(loss) for loss in losses), strict=True)
+    return [Change(*[nan] * 6, cast(Any, Known(dict(zip(losses, map(float, zs), strict=True))))) for zs in found]
 
 
 def five_tasks(random: np.random.Generator, sets: int, n: int) -> list[tuple[Test, float]]:
@@ -208,7 +272,7 @@ def five_tasks(random: np.random.Generator, sets: int, n: int) -> list[tuple[Tes
         (*passages(random, sets, n, "normal"), "perplexity"),
         (*passages(random, sets, n, "gamma, shape ½", even=True), "perplexity"),
     ):
-        found.append((shares_of(before, after, metric).test(), truth))
+        found.append((shares_of(before, after, metric), truth))
     return found
 
 
@@ -224,9 +288,9 @@ def gates(sets: int = GATES, sizes: Iterable[int] = (50, 400), seed: int = 2) ->
         sorts = [(f"1: {name}", [task]) for name, task in zip(names, tasks, strict=True)] + [("5: all of these", tasks)]
         for words, some in sorts:
             limits, called = [truth for _, truth in some], {"lost": 0, "fine": 0}
-            for at in zip(*(each(test) for test, _ in some), strict=True):
+            for at in zip(*(each(test, (truth, FAR)) for test, truth in some), strict=True):
                 called["lost"] += gate(at, limits) == "lost"
-                called["fine"] += gate(at, [limits[0]] + [10.0] * (len(at) - 1)) == "fine"
+                called["fine"] += gate(at, [limits[0]] + [FAR] * (len(at) - 1)) == "fine"
             rows.append({"tasks": words, "items": n, **{word: count / sets for word, count in called.items()}})
     return rows
 
@@ -248,7 +312,7 @@ def found_at_smallest(sets: int = SETS, sizes: Iterable[int] = SIZES, seed: int 
             seen = change(old[0], new[0], "perplexity", scale="ratio", higher_is_better=False)
             new[0][:, 0] += (seen.smallest - seen.loss) * new[0][:, 1]  # each passage a little more, or less
             drawn = random.integers(0, n, (sets, n))
-            z = shares_of(old[0][drawn], new[0][drawn], "perplexity").test().z(0.0)
+            z = shares_of(old[0][drawn], new[0][drawn], "perplexity").z(0.0)
             where = {"items": n, "simulated": worded(tail, even)}
             rows.append({"score": "perplexity", **where, "smallest": seen.smallest})
             rows[-1]["found"] = float((z > Z95).mean())
@@ -286,6 +350,9 @@ def page(found: dict[str, list[Row]]) -> str:
         "called lost, and fine, where it has lost just what is allowed (meant: 5 % or fewer)",
         "gates": "How often a gate says lost where each task has lost just what is allowed, and fine where its first "
         "task has, the others nothing (meant: 5 % or fewer)",
+        "sure": "The same rows of 50 items from 20,000 test sets each: what is chance in 2,000, and what is not",
+        "exact": "Summed over all outcomes, over a fine set of truths: how often 95 % intervals hold the truth, by the "
+        "expected number of flips",
         "smallest": "How often the smallest loss that one test set names is found in others (meant: 80 %)",
     }
     parts = ["# The statistics of forgetlab diff on simulated models", "Made by `python benchmarks/diff_coverage.py`."]
@@ -300,12 +367,15 @@ def page(found: dict[str, list[Row]]) -> str:
 def _cell(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
-    return f"{value:.3f}" if name == "smallest" else f"{100 * value:.1f}"
+    return {"smallest": f"{value:.3f}", "changed": f"{value:.1f}"}.get(name, f"{100 * value:.1f}")
 
 
 def main() -> None:
     start = time.perf_counter()
-    found = {"coverage": coverage(), "gates": gates(), "smallest": found_at_smallest()}
+    exact = [row for n in (50, 100, 400) for row in exactly(n)]
+    exact += [row for guess in (0.25, 0.5) for n in (50, 100) for row in exactly(n, guess)]
+    found = {"coverage": coverage(), "gates": gates(), "sure": coverage(SURE, (50,), seed=4), "exact": exact}
+    found["smallest"] = found_at_smallest()
     (RESULTS / "diff-coverage.md").write_text(page(found), encoding="utf-8")
     (RESULTS / "diff-coverage.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(page(found), f"{time.perf_counter() - start:.0f} s")

@@ -1,13 +1,15 @@
-"""Diagonal Fisher: the per-layer hooks against one example at a time, in one run; speed and memory.
+"""Diagonal Fisher: forgetlab, an ordinary backward pass of the batches (= 1), the loop over examples, and peers.
 
-python benchmarks/fisher.py [--repeats 7] [--examples 512] [--device cpu]
-Prints medians and ratios, and writes benchmarks/results/fisher-DEVICE.json. Where avalanche-lib is installed, its
-own EWC importance (which squares a mini-batch's gradient) is timed beside ours.
+python benchmarks/fisher.py [--repeats 7] [--examples 192] [--device cpu]
+Prints medians of ratios of one round, and writes benchmarks/results/fisher-DEVICE.json. Peers that are not installed
+are left out, with a word: opacus (the same quantity), asdfghjkl (squares each token's gradient, another quantity on
+sequences), avalanche-lib (squares a mini-batch's gradient, another quantity).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import seconds
+import torch.nn.functional as F
+from timing import matrix_rate, of_one_core, seconds
 from torch import Tensor, nn
 
 from forgetlab.importance import fisher_diagonal
@@ -26,22 +29,29 @@ from forgetlab.importance import fisher_diagonal
 BATCH, CLASSES = 32, 2
 # vocabulary, longest text in tokens: sentences as the embedded world has them, and longer ones
 MODELS = {"1M": (1000, 16), "1M, longer texts": (1000, 32), "vocabulary 30,522": (30522, 32)}
-WAYS = ("loop", "hooks", "backward")
+SIZES = {"1M": (128, 4, 1000), "4M": (256, 5, 1000), "22M": (384, 6, 30522), "67M": (768, 6, 30522)}  # width, layers
+# size, longest text, share of the examples
+ROWS = (("1M", 16, 1.0), ("1M", 32, 1.0), ("1M", 128, 0.34), ("4M", 32, 0.34), ("22M", 16, 1.0), ("22M", 128, 0.34))
+ROWS += (("67M", 16, 0.5),)
+FEW = 10_000_000  # weights, up to which loop and peers are timed: opacus holds 32 gradients of every weight
+WAYS = ("backward", "hooks", "loop")
 
 
-def classifier(vocabulary: int, device: str) -> nn.Module:
-    """A four-layer BERT of width 128 (0.9M weights and its embeddings) that classifies."""
+def classifier(vocabulary: int, device: str, width: int = 128, layers: int = 4) -> nn.Module:
+    """A BERT (by default of four layers, 0.9M weights and its embeddings) that classifies."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=vocabulary,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=64,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(4, width // 64),
+        intermediate_size=4 * width,
+        max_position_embeddings=128,
         num_labels=CLASSES,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     return BertForSequenceClassification(config).eval().to(device)
 
@@ -61,11 +71,18 @@ def logits(module: Any, batch: tuple[Tensor, ...]) -> Tensor:
     return module(input_ids=batch[0], attention_mask=batch[1]).logits
 
 
+def logits_by_row(module: Any, batch: tuple[Tensor, ...]) -> Tensor:
+    """The same with positions and types given for each row, as peers need them."""
+    places = torch.arange(batch[0].shape[1], device=batch[0].device).expand_as(batch[0])
+    types = torch.zeros_like(batch[0])
+    return module(input_ids=batch[0], attention_mask=batch[1], position_ids=places, token_type_ids=types).logits
+
+
 def backward(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> None:
     """The floor: an ordinary backward of each batch, which gives no Fisher."""
     for batch in batches:
         module.zero_grad()
-        nn.functional.cross_entropy(logits(module, batch), batch[-1]).backward()
+        F.cross_entropy(logits(module, batch), batch[-1]).backward()
 
 
 def way(name: str, module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[[], Any]:
@@ -102,12 +119,45 @@ def resident() -> int:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
-def avalanche(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[[], Any] | None:
-    """Avalanche's EWC importance of the same model and texts, or None where it is not installed."""
-    try:
-        from avalanche.training.plugins import EWCPlugin
-    except ImportError:
-        return None
+def opacus(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[[], Any]:
+    """Squares of opacus's per-example gradients, which it keeps for a whole batch."""
+    from opacus import GradSampleModule
+
+    taking = GradSampleModule(copy.deepcopy(module).train(), loss_reduction="sum")
+    named = dict(taking.named_parameters())
+
+    def work() -> dict[str, Tensor]:
+        sums = {name: torch.zeros_like(p) for name, p in named.items()}
+        for batch in batches:
+            taking.zero_grad()
+            F.cross_entropy(logits_by_row(taking, batch), batch[-1], reduction="sum").backward()
+            for name, p in named.items():
+                sums[name] += p.grad_sample.square_().sum(0)
+        return {name.removeprefix("_module."): value / BATCH / len(batches) for name, value in sums.items()}
+
+    return work
+
+
+def asdfghjkl(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[[], Any]:
+    """asdfghjkl's diagonal of the empirical Fisher: on sequences the sum of squares over tokens."""
+    import asdl
+
+    taking = copy.deepcopy(module)
+    config = asdl.FisherConfig(asdl.FISHER_EMP, [asdl.SHAPE_DIAG], loss_type=asdl.LOSS_CROSS_ENTROPY)
+    maker = asdl.get_fisher_maker(taking, config)
+
+    def work() -> None:
+        for i, batch in enumerate(batches):
+            output = maker.setup_model_call(lambda one: logits_by_row(taking, one), batch)
+            maker.setup_loss_call(F.cross_entropy, output, batch[-1], reduction="sum")
+            maker.forward_and_backward(data_size=BATCH * len(batches), accumulate=i > 0)
+
+    return work
+
+
+def avalanche(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[[], Any]:
+    """Avalanche's EWC importance of the same model and texts."""
+    from avalanche.training.plugins import EWCPlugin
 
     ids, mask, labels = (torch.cat(column) for column in zip(*batches, strict=True))
     rows = torch.utils.data.TensorDataset(torch.stack([ids, mask], dim=1), labels, torch.zeros_like(labels))
@@ -126,10 +176,92 @@ def avalanche(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> Callable[
     return lambda: plugin.compute_importances(taking, loss, optimizer, rows, "cpu", BATCH)
 
 
+PEERS = {"opacus": opacus, "asdfghjkl": asdfghjkl, "avalanche": avalanche}
+
+
+def peers(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> dict[str, Callable[[], Any]]:
+    """What is installed and runs; the rest is said."""
+    found = {}
+    for name, make in PEERS.items():
+        try:
+            found[name] = make(module, batches[:1])
+            found[name]()
+            found[name] = make(module, batches)
+        except Exception as error:
+            found.pop(name, None)
+            print(f"  {name:10} left out: {type(error).__name__}: {str(error)[:80]}")
+    return found
+
+
+def row(size: str, length: int, examples: int, repeats: int, device: str) -> dict[str, Any]:
+    """One model and length of text: medians of seconds, and of the ratios to the backward pass beside it."""
+    width, layers, vocabulary = SIZES[size]
+    module = classifier(vocabulary, device, width, layers)
+    batches = texts(vocabulary, length, max(BATCH, examples // BATCH * BATCH), device)
+    parameters, ways = sum(p.numel() for p in module.parameters()), {n: way(n, module, batches) for n in WAYS}
+    print(f"{size}: {parameters:,} parameters, {BATCH * len(batches)} examples of up to {length} tokens", flush=True)
+    if parameters > FEW:
+        del ways["loop"]
+    else:
+        ways |= peers(module, batches)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for name in ("backward", "hooks"):
+        ways[name]()  # warm-up
+    for _ in range(repeats):  # in turns, so that a slow spell of the machine hits all alike
+        for name, call in ways.items():
+            taken[name].append(seconds(call, device))
+    ratios = {n: statistics.median(a / b for a, b in zip(taken[n], taken["backward"], strict=True)) for n in ways}
+    for name, values in taken.items():
+        print(f"  {name:10}{statistics.median(values):8.3f} s {ratios[name]:7.2f} × the backward pass", flush=True)
+    return {
+        "parameters": parameters,
+        "longest text": length,
+        "examples": BATCH * len(batches),
+        "seconds": {name: round(statistics.median(values), 4) for name, values in taken.items()},
+        "times_the_backward": {name: round(value, 2) for name, value in ratios.items()},
+    }
+
+
+def bounds(length: int, width: int = 384, out: int = 1536) -> dict[str, float]:
+    """Why a weight's per-example gradients take longer than its ordinary gradient: both have the same operations.
+
+    Of a batch in which each example's part is a product of its own with `length` in the middle, and each is squared
+    and added: floating-point operations a second of the two products, elements a second of the squaring, and the least
+    that the squared gradients can take in ordinary gradients. On one core.
+    """
+    d, a = torch.randn(BATCH, length, out), torch.randn(BATCH, length, width)
+    rows = 2**17 // width  # as forgetlab takes them: what stays in the cache
+    block, memory, total = d.transpose(1, 2)[:, :rows], torch.empty(1, rows, width), torch.zeros(rows, width)
+
+    def ordinary() -> None:
+        d.flatten(0, 1).T @ a.flatten(0, 1)
+
+    def products() -> None:
+        for i in range(BATCH):
+            torch.bmm(block[i : i + 1], a[i : i + 1], out=memory)
+
+    def squares() -> None:
+        for _ in range(BATCH):
+            total.addcmul_(memory[0], memory[0])
+
+    taken = {}
+    for work in (ordinary, products, squares):
+        work()
+        taken[work.__name__] = statistics.median(of_one_core(work) for _ in range(15))
+    elements = BATCH * rows * width
+    rates = {
+        "ordinary, Gflop/s": 2e-9 * BATCH * length * out * width / taken["ordinary"],
+        "per example, Gflop/s": 2e-9 * elements * length / taken["products"],
+        "squares, G elements/s": 1e-9 * elements / taken["squares"],
+    }
+    share = (taken["products"] + taken["squares"]) * out / rows / taken["ordinary"]
+    return {name: round(value, 2) for name, value in (rates | {"times an ordinary gradient": share}).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--examples", type=int, default=192)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure", nargs=3, metavar=("WAY", "VOCABULARY", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -137,41 +269,26 @@ def main() -> None:
         print(measure(options.measure[0], *map(int, options.measure[1:]), options.device))
         return
     table = {}
+    for size, length, share in ROWS:
+        examples = int(options.examples * share)
+        table[f"{size}, {length} tokens"] = row(size, length, examples, options.repeats, options.device)
+    memory = {}
     for label, (vocabulary, length) in MODELS.items():
-        module = classifier(vocabulary, options.device)
-        batches = texts(vocabulary, length, options.examples, options.device)
-        ways = {name: way(name, module, batches) for name in WAYS}
-        if other := avalanche(module, batches):
-            ways["avalanche"] = other
-        taken: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(options.repeats):
-            for name, call in ways.items():
-                taken[name].append(seconds(call, options.device))
-        medians = {name: statistics.median(values) for name, values in taken.items()}
-        memory = {
-            name: statistics.median(peak(vocabulary, length, name, options.device) for _ in range(3)) for name in WAYS
-        }
-        table[label] = {
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "longest text": length,
-            "seconds": {name: round(value, 3) for name, value in medians.items()},
-            "times_the_loop": {name: round(medians["loop"] / value, 2) for name, value in medians.items()},
-            "peak_MiB": {name: round(value, 1) for name, value in memory.items()},
-        }
-        print(
-            f"{label}: {table[label]['parameters']:,} parameters, {options.examples} examples of up to {length} tokens"
-        )
-        for name, value in medians.items():
-            extra = f"{memory[name]:8.0f} MiB" if name in memory else ""
-            print(f"  {name:10} {value:7.3f} s   {medians['loop'] / value:5.2f} times the loop's speed {extra}")
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"cpu ({platform.machine()})"
+        memory[label] = {name: round(peak(vocabulary, length, name, options.device), 1) for name in WAYS}
+        print(f"{label}: " + ", ".join(f"{name} {value:.0f} MiB" for name, value in memory[label].items()), flush=True)
+    on_cpu = options.device == "cpu"
     result = {
-        "device": where,
+        "device": f"cpu ({platform.machine()})" if on_cpu else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "repeats": options.repeats,
         "models": table,
+        "peak_MiB": memory,
+        "matrix rate, per s": matrix_rate(1024, options.device),
+        "bounds": {str(length): bounds(length) for length in (16, 32, 128)} if on_cpu else {},
     }
+    for length, found in result["bounds"].items():
+        print(f"bounds, {length} tokens: " + ", ".join(f"{name} {value}" for name, value in found.items()))
     path = Path(__file__).parent / "results" / f"fisher-{options.device}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -1,7 +1,8 @@
-"""A sweep of sixteen recipes (rates × strengths) against one run of it: one by one, in processes, all at once.
+"""A sweep of sixteen recipes (rates × strengths) against one run of it: in processes; with --all one by one, at once.
 
-python benchmarks/sweep.py [--repeats 3] [--device cpu]
-Prints medians as multiples of one run, and writes benchmarks/results/sweep-DEVICE.json.
+python benchmarks/sweep.py [--repeats 7] [--all] [--device cpu]
+Prints medians of seconds, and of multiples of one run in the same round, and writes
+benchmarks/results/sweep-DEVICE.json.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def alone(recipes: list[Recipe], bench: Bench) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--all", action="store_true", help="one by one and with stacked weights too: minutes")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     base = replace(BASE, device=options.device)
@@ -49,8 +51,10 @@ def main() -> None:
     ways: dict[str, Callable[[], Any]] = {"one run": lambda: sweep(recipes[5:6], bench=bench)}
     if options.device == "cpu":
         ways["one run, one thread"] = lambda: alone(recipes[5:6], bench)
+    if options.all and options.device == "cpu":
         ways["16, one by one"] = lambda: alone(recipes, bench)
-    ways["16, all at once"] = lambda: sweep(recipes, bench=bench, together=True)
+    if options.all or options.device != "cpu":
+        ways["16, all at once"] = lambda: sweep(recipes, bench=bench, together=True)
     with workers.several(processes, threads) as pool:  # as a notebook has them: started once, kept for the next sweep
         if options.device == "cpu":
             in_processes(recipes[:processes], pool.executor)
@@ -62,17 +66,23 @@ def main() -> None:
                 way()
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    single = [name for name in ("one run", "one run, one thread") if name in ways]
+    times = {  # of the runs beside it
+        one: {
+            n: statistics.median(a / b for a, b in zip(taken, seconds[one], strict=True))
+            for n, taken in seconds.items()
+        }
+        for one in single
+    }
     for name, value in medians.items():
-        print(f"{name:<22}{value:8.2f} s   {value / medians['one run']:6.2f} times one run", end="")
-        thread = medians.get("one run, one thread")
-        print(f"   {value / thread:6.2f} times one on one thread" if thread else "")
+        print(f"{name:<22}{value:8.2f} s   " + "   ".join(f"{times[one][name]:6.2f} × {one}" for one in single))
     result = {
         "device": device_name(bench.model),
         "torch": torch.__version__,
         "cores": torch.get_num_threads(),
         "repeats": options.repeats,
         "medians": medians,
-        "times one run": {name: round(value / medians["one run"], 2) for name, value in medians.items()},
+        **{f"times {one}": {name: round(value, 2) for name, value in times[one].items()} for one in single},
     }
     path = Path(__file__).parent / "results" / f"sweep-{bench.model.device.type}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")

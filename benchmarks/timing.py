@@ -25,6 +25,17 @@ def seconds(work: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
+def of_one_core(work: Callable[[], Any]) -> float:
+    """Seconds of a processor that a call takes on one thread: those of other programs on the machine do not count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start = time.process_time()
+    work()
+    taken = time.process_time() - start
+    torch.set_num_threads(threads)
+    return taken
+
+
 def matrix_rate(side: int, device: str, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of a product of two square matrices."""
     a = torch.randn(side, side, device=device, dtype=dtype)

@@ -1,40 +1,34 @@
-"""The handbook as a static site: `make book`. Built without a network, and read without one: MathJax comes along."""
+"""The handbook as a static site: `make book`. Built without a network, and read without one."""
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
-
-import jupyter_server_mathjax
 
 project = "forgetlab"
 author = "the forgetlab founders"
 copyright = "MIT"
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
-root_doc = "README"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the book's own extensions
+extensions = ["myst_nb", "book.reading", "book.player.page", "book.lean"]
+root_doc = "index"
 nb_execution_mode = "off"  # the lessons are committed executed
+nb_render_markdown_format = "gfm"  # what cells show in Markdown has tables
 myst_enable_extensions = ["dollarmath", "amsmath"]
 suppress_warnings = ["myst.header"]
 html_theme = "sphinx_book_theme"
+html_use_index = False  # of no terms: the glossary is a page
+html_show_search_summary = False  # it would ask a server
 html_title = "forgetlab: the handbook of forgetting"
 html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
-html_static_path = [str(Path(jupyter_server_mathjax.__file__).parent / "static")]
-mathjax_path = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
-mathjax2_config = {
-    "tex2jax": {
-        "inlineMath": [["\\(", "\\)"]],
-        "displayMath": [["\\[", "\\]"]],
-        "processClass": "tex2jax_process|mathjax_process|math",
-    },
-    # the one font that jupyter_server_mathjax holds
-    "HTML-CSS": {"availableFonts": [], "imageFont": None, "preferredFont": None, "webFont": "STIX-Web"},
-}
+html_math_renderer = "mathml"  # of book.reading
 
 # what `make colab` writes before a neighbour's name, but in badges
 ELSEWHERE = re.compile(
     r"(?<!badge\.svg\)\]\()https://[\w./-]+/blob/main/(?:notebooks/(?=\d\d_)|benchmarks/results/(?=remedies|rewards))"
 )
 LESSONS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+MORE = ("remedies", "rewards", "rewards-table", "real-models", "your-data", "strengths", "glossary", "api")
 # made by book/build.py, no page of Sphinx's; two lessons lead to it as the index does
 TRAINS = (
     '<p><a href="watch-it-forget.html"><b>Watch it forget, then pull it back</b></a>: a page in which the model trains '
@@ -43,15 +37,15 @@ TRAINS = (
 
 
 def with_contents(app: Any, docname: str, source: list[str]) -> None:
-    """The lessons in their order, below the index; the tables are pages of the book."""
-    source[0] = ELSEWHERE.sub("", source[0].replace("../benchmarks/results/", ""))
+    """The lessons in their order, below the index; the tables and what lessons lead to are pages of the book."""
+    source[0] = ELSEWHERE.sub("", re.sub(r"\.\./(benchmarks/results|docs)/", "", source[0]))
     if docname in (LESSONS[0], LESSONS[6]):
         notebook = json.loads(source[0])
         below_title = {"cell_type": "markdown", "id": "trains", "metadata": {}, "source": TRAINS}
         source[0] = json.dumps({**notebook, "cells": [notebook["cells"][0], below_title, *notebook["cells"][1:]]})
     if docname == root_doc:
         source[0] = source[0].replace("\n\n|", f"\n\n{TRAINS}\n\n|", 1)
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, "remedies", "rewards", "api"]) + "\n```\n"
+        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join([*LESSONS, *MORE]) + "\n```\n"
 
 
 def with_alt_text(app: Any, doctree: Any, docname: str) -> None:

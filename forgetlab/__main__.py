@@ -178,9 +178,9 @@ def _compare(options: argparse.Namespace) -> None:
         report_to=tuple(dict.fromkeys(filter(None, (one.strip() for one in options.report_to.split(","))))),
     )
     plan.check()  # said now, not after the training
+    plan.check_methods()
     from forgetlab.experiments import comparison, report, sweeps, tables, teller
 
-    plan.check_methods()
     start, command = time.perf_counter(), "python -m forgetlab " + shlex.join(sys.argv[1:])
     steps = recipe.steps * (len(plan.names()) * options.seeds + bool(plan.save))
     with progress.Progress(plan.budget, steps) as bar, sweeps.opened(plan.out, recipe, plan.resume) as kept:
@@ -204,6 +204,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from forgetlab import sources
+    from forgetlab.sources.paragraphs import check_enough
     from forgetlab.tasks.source_names import MACHINE_TEXT
 
     out = Path(options.out)
@@ -219,6 +220,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         of_machine = options.text in MACHINE_TEXT
         examples = sources.machine_text(options.text) if of_machine else sources.read(options.text, kind="text")
         train, _ = sources.split(examples, test=0.2)  # the same split as `compare` makes: its test side stays unseen
+        check_enough(train.texts)
     from forgetlab.training import pretraining
 
     steps = options.steps or (1000 if train else pretraining.SHIPPED[options.name].steps)

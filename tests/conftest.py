@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from forgetlab.models.model import Model
 from forgetlab.training.pretraining import Pretraining, random_model, world_tokenizer
+from tests.notebooks import bare
 
 # Names of files and folders: files of a minute each, the lessons one by one, and small ones to fill the ends.
 LONGEST_FIRST = (
@@ -52,7 +55,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if WHOLE.intersection(item.path.relative_to(Path(__file__).parent).parts):
             item.add_marker(pytest.mark.slow)
         alone = item.name.startswith("test_it_executes")
-        item.add_marker(pytest.mark.xdist_group(item.name if alone else str(item.path)))
+        shared = "the book" if "book" in getattr(item, "fixturenames", ()) else str(item.path)  # built once
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else shared))
+
+
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that one of all workers has built, for all of them: build(folder) fills it, or raises."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            draft = folder.with_name(f"{name}-draft-{os.getpid()}")
+            draft.mkdir()
+            build(draft)
+            draft.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """forgetlab's wheel, to be copied from."""
+    (built,) = built_once(tmp_path_factory, "wheel", bare.wheel).iterdir()
+    return built
 
 
 SMALL = Pretraining(width=32, layers=2, heads=2, steps=0, texts=0)

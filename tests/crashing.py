@@ -28,7 +28,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 from forgetlab.__main__ import main as command_line
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments import comparison, report  # noqa: F401  (loaded here, so that no child does so anew)
-from forgetlab.experiments.sweeps import files_of_runs
+from forgetlab.experiments.past_runs import files_of_runs
 from forgetlab.training.huggingface import checkpoints
 from tests.test_cli import timeless
 from tests.training.huggingface.test_trainer import OLD, RESUMED, trained, weights

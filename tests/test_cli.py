@@ -150,6 +150,70 @@ def test_errors_are_one_line_and_leave_nothing(
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
+REFUSED_EARLY = {
+    "compare --new empty.csv": "empty.csv is empty",
+    "compare --watch broken.csv": "broken.csv looks like a zip archive",
+    "compare --new reviews.csv --label nocolumn": "unknown column 'nocolumn'; known: label, text",
+    "compare --new reviews.csv:text=9": "unknown column '9'",
+    "compare --watch few.txt": "few.txt: 1 different text: expected at least 4 to split, or a file of its own",
+    "compare --new reviews.csv:limit=x": "limit must be a whole number above 0, got 'x'",
+    "compare --new reviews.csv:test=empty.csv": "empty.csv is empty",
+    "compare --methods none,l2ps:lam=1": "unknown method 'l2ps'; did you mean 'l2sp'?",
+    "forecast --method l2ps": "unknown method 'l2ps'; did you mean 'l2sp'?",
+    "forecast --new empty.csv": "empty.csv is empty",
+    "forecast --steps 8": "no longer than its trial of 8",
+    "forecast --past nowhere": "nowhere holds no finished run of tiny-bert",
+    "diff tiny-bert tiny-gpt": "tiny-gpt is of another architecture: its model_type is 'gpt2', BEFORE's 'bert'",
+    "diff tiny-bert other --watch empty.csv": "empty.csv is empty",
+    "pretrain --text empty.csv --out x": "empty.csv is empty",
+    "pretrain --text reviews.csv --out x": "a language model needs more text: 51 passages given, 100 or more expected",
+}
+
+
+def test_what_is_refused_waits_for_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "broken.csv").write_bytes(b"PK\x03\x04\x00\x00")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "few.txt").write_text("one text")
+    rows = (f"it is {word} number {i},{label}" for i in range(30) for word, label in (("good", "+"), ("bad", "-")))
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    code = """if True:
+        import sys
+        sys.modules["torch"] = sys.modules["numpy"] = None  # to import one of them is an error
+        from forgetlab.__main__ import main
+        for command in sys.stdin.read().splitlines():
+            print(main(command.split()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="\n".join(REFUSED_EARLY), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["2"] * len(REFUSED_EARLY), done.stderr
+    for said, expected in zip(done.stderr.splitlines(), REFUSED_EARLY.values(), strict=True):
+        assert expected in said
+
+
+LATER = {
+    "compare --methods none,l2sp:lam=-1": "lam must be a number of 0 or more, got -1",
+    "measure --method ewc:lamm=1": "unknown setting of ewc 'lamm'; did you mean 'lam'?",
+    "forecast --method replay:ratio=7": "ratio must be",
+}
+
+
+def test_a_remedys_settings_take_torch_and_no_transformers() -> None:
+    code = """if True:
+        import sys
+        sys.modules["transformers"] = None  # to import it is an error
+        from forgetlab.__main__ import main
+        for command in sys.stdin.read().splitlines():
+            print(main(command.split()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], input="\n".join(LATER), capture_output=True, text=True)
+    assert done.stdout.split() == ["2"] * len(LATER), done.stderr
+    for said, expected in zip(done.stderr.splitlines(), LATER.values(), strict=True):
+        assert expected in said
+
+
 def runs_in(folder: Path) -> list[Path]:
     return [path for path in (folder / "runs").glob("*.json") if path.name != "sweep.json"]
 

@@ -179,7 +179,7 @@ def test_the_book_has_a_page_of_every_public_name() -> None:
         assert not [name for name in things if f"\n### {name}\n\n```python\n{name}(" not in page], room
     assert "\n### EWC\n\n```python\nEWC(fisher: Mapping[str, Tensor] | Sequence[Task], " in page
     assert "\n```pycon\n>>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])" in page
-    assert "api.md" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "api.md" in (ROOT / "book" / "make.py").read_text(encoding="utf-8")
 
 
 def test_contributing_says_where_every_room_is() -> None:

@@ -21,10 +21,10 @@ from tests.notebooks.execute import lessons
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Mapping[str, str]:
     """An environment whose forgetlab is what a wheel holds, in a folder whose name has a space."""
     folder = tmp_path_factory.mktemp("my site")
-    zipfile.ZipFile(bare.wheel(folder)).extractall(folder / "site packages")
+    zipfile.ZipFile(wheel).extractall(folder / "site packages")
     return {**os.environ, "PYTHONPATH": str(folder / "site packages"), "HF_HUB_OFFLINE": "1"}
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from forgetlab.diff import gate
-from forgetlab.diff.order import PRECISIONS, Order
-from forgetlab.tasks.source_names import parted
 
 EXAMPLES = """examples:
   python -m forgetlab diff bert-base-cased ./tuned --watch general.txt,entities.conll --new reviews.csv
@@ -49,10 +47,13 @@ def add_to(commands: Any) -> None:
     add("--within", default="0.01", metavar="0.01|1.02x", help=text)
     add("--out", default="forgetlab-diff", metavar="FOLDER", help="where the report goes (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--dtype", default="float32", choices=PRECISIONS, help="of the weights (default: float32)")
+    add("--dtype", default="float32", choices=gate.PRECISIONS, help="of the weights (default: float32)")
 
 
 def _diff(options: argparse.Namespace) -> int:
+    from forgetlab.diff.order import Order
+    from forgetlab.tasks.source_names import parted
+
     order = Order(
         before=options.before,
         afters=tuple(options.afters),

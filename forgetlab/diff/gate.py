@@ -12,6 +12,7 @@ from forgetlab.errors import ForgetlabError, number, one_of, shown
 if TYPE_CHECKING:
     from forgetlab.metrics.schema import TaskFacts
 
+PRECISIONS = ("float32", "bfloat16", "float16")
 STATUS = {None: 0, "fine": 0, "lost": 3, "not enough evidence": 4}
 NUMBER = r"\d*\.?\d+x?|\d+\.x?"
 SUCH = "--allow entities=0.02,general=1.1x: two points of a hundred, and a perplexity 1.1 times as high"

@@ -37,18 +37,18 @@ def ready(pair: Pair, tasks: Sequence[Task], new: Task | None = None) -> list[st
 
 
 def _of_labelled(pair: Pair, task: Labelled, new: bool) -> list[str]:
-    name, own = task.head, list[str]()
+    name, own, unfit = task.head, list[str](), dict[tuple[str, ...], list[str]]()
     for which in pair.names:
         if pair.own_head(which, name) is None and (theirs := pair.classifier(which)):
             if fitting := theirs.of_task(task.labels, task.level):
                 pair.give(which, name, fitting)
                 own.append(pair.given(which))
-            elif which != BEFORE:
-                pair.notes.append(
-                    f"{task.name}: the classifier of {pair.given(which)} has the classes {', '.join(theirs.labels)}, "
-                    "not the task's; it is not used"
-                )
+            elif which != BEFORE and pair.own_head(BEFORE, name) is None:  # else that one answers, as is said below
+                unfit.setdefault(theirs.labels, []).append(pair.given(which))
     notes = [f"{task.name}: {', '.join(own)} answers by the classifier in its own folder"] if own else []
+    for labels, models in unfit.items():
+        notes.append(f"{task.name}: the classifier of {', '.join(models)} has the classes {', '.join(labels)}, not the "
+                     "task's; it is not used")  # fmt: skip
     lacking = [pair.given(which) for which in pair.names[1:] if pair.own_head(which, name) is None]
     if pair.own_head(BEFORE, name) is not None:
         return notes + ([f"{task.name}: {', '.join(lacking)} answers by BEFORE's head"] if lacking else [])

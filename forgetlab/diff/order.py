@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetlab.diff.gate import budget
-from forgetlab.errors import ForgetlabError, one_of, whole
+from forgetlab.diff.gate import PRECISIONS, budget
+from forgetlab.errors import ForgetlabError, one_of, shown, whole
 from forgetlab.experiments.folders import check_apart, check_folder
+from forgetlab.experiments.recipe import check_device
 from forgetlab.sources.files import file_path
 from forgetlab.sources.model_names import model_folder, shipped_models
-from forgetlab.tasks.source_names import check_source
+from forgetlab.tasks.readable import check_file
+from forgetlab.tasks.source_names import check_source, titles
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 ADAPTER = "adapter_config.json"
 
 
@@ -57,6 +59,7 @@ class Order:
             )
         if self.limit is not None:
             whole("--limit", self.limit)
+        self._check_names()
         budget(self.within)
         one_of("dtype", self.dtype, PRECISIONS)
         check_folder(self.out)
@@ -65,7 +68,44 @@ class Order:
         if self.repair and not self.new:
             raise ForgetlabError("--repair keeps the new score: say with --new FILE what AFTER was trained on")
         if self.repair:
-            check_apart(self.repair, self.out, *(place for place in places if isinstance(place, Path)))
+            models = [place for place in places if isinstance(place, Path)]
+            check_apart(self.repair, self.out, *models)
+            for model in models:
+                if model in file_path(self.repair).resolve().parents:
+                    raise ForgetlabError(f"--repair {self.repair} lies in {places[model]}, which is compared: choose a "
+                                         "folder outside it")  # fmt: skip
+        for source in filter(None, (self.new, *self.watch)):
+            check_file(source)
+        kinds = {name: model_type(place) for place, name in places.items() if isinstance(place, Path)}
+        before = kinds.get(self.before)
+        for name, kind in kinds.items():
+            if before and kind and kind != before:
+                raise other_architecture(name, "model_type", kind, before)
+        check_device(self.device)
+
+    def _check_names(self) -> None:
+        """Of --allow; where the tasks to watch are the model's own, they are not known yet."""
+        tasks = [titles(source) for source in filter(None, (self.new, *self.watch))]
+        if self.watch and all(tasks):
+            for name, _ in self.allow:
+                one_of("task in --allow", name, [title for one in tasks for title in one])
+
+
+def model_type(folder: Path) -> str | None:
+    """What a folder's config.json says; None for an adapter, and for a file that is damaged: that is told later."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get("model_type") if isinstance(found, dict) else None
+
+
+def other_architecture(given: str, setting: str, value: object, before: object) -> ForgetlabError:
+    """The error for an AFTER that is not what BEFORE became, as one of its settings tells."""
+    return ForgetlabError(
+        f"{given} is of another architecture: its {setting} is {shown(value)}, BEFORE's {shown(before)}; "
+        "expected the model that BEFORE became"
+    )
 
 
 def numbered(names: Sequence[str]) -> list[str]:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import forgetlab
-from forgetlab.errors import ForgetlabError
-from forgetlab.experiments.folders import RUNS
 from forgetlab.experiments.forecast_law import LEVEL, Law, Past, fit, shipped
+from forgetlab.experiments.past_runs import SHORT, runs_like
 from forgetlab.experiments.recipe import Recipe, called
 from forgetlab.experiments.recipes import Bench, prepare
-from forgetlab.experiments.sweeps import whole
-from forgetlab.experiments.trials import SHORT, Trial, old_share, past_of, run_trials, trials_of
+from forgetlab.experiments.trials import Trial, old_share, past_of, run_trials, trials_of
 from forgetlab.metrics.retention import best, higher_is_better, on, scale
 from forgetlab.metrics.schema import TaskFacts
 from forgetlab.metrics.summary import nothing_to_lose, score
@@ -163,18 +161,6 @@ def _shown(fall: float, on_ratio: bool) -> str:
 
 def _own(bench: Bench, recipe: Recipe, tasks: Sequence[TaskFacts], folder: Path) -> Iterator[Past]:
     """What the runs of an earlier report add to the law; each is tried again, as compare keeps no record at step 8."""
-    runs = [kept["run"] for kept in whole(folder / RUNS)]
-    given = [Recipe(**{**run["recipe"], "watch": tuple(run["recipe"]["watch"])}) for run in runs]
-    alike = [
-        (one, run) for one, run in zip(given, runs, strict=True)
-        if (one.model, one.new, one.watch, one.limit) == (recipe.model, recipe.new, recipe.watch, recipe.limit)
-        and one.steps > SHORT and run["records"][-1]["status"] == "done"
-    ]  # fmt: skip
-    if not alike:
-        raise ForgetlabError(
-            f"{folder} holds no finished run of {recipe.model} with the same new, watched tasks and limit: "
-            "give the folder that `compare --out` wrote for them"
-        )
-    for one, run in alike[:MOST]:
+    for one, run in runs_like(recipe, folder)[:MOST]:
         ends = (run["records"][0], run["records"][-1])
         yield from past_of(tasks, run_trials(bench, one, SEEDS[:1]), one, bench.model.size, ends)

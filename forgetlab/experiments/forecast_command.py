@@ -39,16 +39,27 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Make the trials, print the table in words, write the JSON."""
+    from forgetlab.experiments.past_runs import check_length, runs_like
+    from forgetlab.experiments.plan import check_names
+    from forgetlab.experiments.recipe import check_device
+
     if options.trials < 1:
         raise ForgetlabError(f"--trials must be 1 or more, got {options.trials}")
     recipe = replace(recipe_of(options), methods=options.methods)
     recipe.check()
     if (out := Path(options.out) if options.out else None) and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise ForgetlabError(f"--out {out} is no file that can be written: give a file's name in a folder that exists")
-    from forgetlab.experiments.forecast import SEEDS, forecast, table
-    from forgetlab.experiments.trials import check_length
+    check_names(recipe.methods)
+    recipe.check_files()
+    check_device(recipe.device)
+    check_length(recipe)
+    if options.past is not None:
+        runs_like(recipe, Path(options.past))
+    from forgetlab.remedies.by_name import make_methods
 
-    check_length(recipe)  # said before the model is loaded
+    make_methods(recipe.methods, None)  # torch alone: a model takes longer
+    from forgetlab.experiments.forecast import SEEDS, forecast, table
+
     found = forecast(recipe, range(SEEDS[0], SEEDS[0] + options.trials), options.past)
     for note in found.notes:
         print(note)

@@ -7,7 +7,7 @@ def models() -> None:
     """The shipped models."""
     import json
 
-    from forgetlab.models.loading import shipped_models
+    from forgetlab.sources.model_names import shipped_models
     from forgetlab.sources.shipped import data_folder
 
     for name in shipped_models():
@@ -18,7 +18,7 @@ def models() -> None:
 
 def tasks() -> None:
     """The embedded tasks and the other sources of data."""
-    from forgetlab.tasks.embedded import DESCRIPTIONS
+    from forgetlab.tasks.descriptions import DESCRIPTIONS
     from forgetlab.tasks.source_names import MACHINE_TEXT
 
     for name, text in DESCRIPTIONS.items():

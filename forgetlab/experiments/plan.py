@@ -12,7 +12,7 @@ import forgetlab
 from forgetlab.errors import ForgetlabError, number, one_of, whole
 from forgetlab.experiments import trackers
 from forgetlab.experiments.folders import RUNS, check_apart, check_folder, check_model_folder
-from forgetlab.experiments.recipe import Recipe
+from forgetlab.experiments.recipe import Recipe, check_device
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -53,8 +53,7 @@ class Plan:
             if self.cluster:
                 raise ForgetlabError("--processes and --cluster exclude each other: a cluster's workers are its own")
         for method in self.methods:
-            for part in parts(method):
-                one_of("method", part.partition(":")[0].strip(), [*method_names(), "all"])
+            check_names(method, "all")
         self.recipe.check()
         trackers.check(self.report_to)
         check_folder(self.out)
@@ -64,9 +63,11 @@ class Plan:
             check_model_folder(self.save)
         if self.save_all:
             check_apart(self.save_all, *others, *filter(None, [self.save]))
+        self.recipe.check_files()
 
     def check_methods(self) -> None:
         """Raise ForgetlabError for settings of methods that cannot work, and where none leaves what is to be saved."""
+        check_device(self.recipe.device)
         from forgetlab.experiments.saving import fits_a_folder
         from forgetlab.remedies.by_name import make_methods
 
@@ -97,6 +98,12 @@ class Plan:
 def parts(methods: str) -> list[str]:
     """The methods of a recipe, each with its settings: not parted at the plus of 1e+03."""
     return re.split(r"\+(?=\s*[A-Za-z])", methods)
+
+
+def check_names(methods: str, *more: str) -> None:
+    """Raise ForgetlabError for names that no remedy has; their settings take torch to be told right from wrong."""
+    for part in parts(methods):
+        one_of("method", part.partition(":")[0].strip(), [*method_names(), *more])
 
 
 def method_names() -> list[str]:

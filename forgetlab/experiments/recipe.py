@@ -83,6 +83,15 @@ class Recipe:
         if self.new and self.new in self.watch:
             raise ForgetlabError(f"two tasks have the same name: {self.new} is the new task and watched too")
 
+    def check_files(self) -> None:
+        """Raise ForgetlabError for files that cannot be read as asked; torch is not loaded for it."""
+        from forgetlab.tasks.readable import check_file
+
+        if self.new:
+            check_file(self.new, text=self.text, label=self.label, kind=self.kind)
+        for name in self.watch:
+            check_file(name)
+
     def content(self) -> dict[str, Any]:
         """What tells the recipe from others; runs kept before there was a `max_length` are known without it."""
         return {name: value for name, value in asdict(self).items() if name != "max_length" or value is not None}
@@ -98,6 +107,14 @@ class Recipe:
 
         files = {str(path): sha256(path) for path in source_files((self.new, *self.watch))}
         return digest([self.content(), files, inputs(), forgetlab.__version__])[:16]
+
+
+def check_device(device: str) -> None:
+    """Raise ForgetlabError for a device that is not at hand; where one is named, torch is loaded for it."""
+    if device not in ("auto", "cpu"):
+        from forgetlab.models.device import pick_device
+
+        pick_device(device)
 
 
 def called(methods: str) -> str:

@@ -17,6 +17,7 @@ from forgetlab.experiments import workers
 from forgetlab.experiments.folders import LOCK, LOG, MANIFEST, RUNS
 from forgetlab.experiments.identity import differences, identity
 from forgetlab.experiments.locks import locked
+from forgetlab.experiments.past_runs import files_of_runs, whole_runs
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.experiments.saving import Models
 from forgetlab.experiments.workers import Pool
@@ -61,8 +62,8 @@ class RunFolder:
                 )
         elif found and not found.get("finished"):
             raise ForgetlabError(
-                f"{out} holds {_runs(len(whole(self.folder)))} of an interrupted comparison: go on with --resume, or "
-                "choose another --out"
+                f"{out} holds {_runs(len(whole_runs(self.folder)))} of an interrupted comparison: "
+                "go on with --resume, or choose another --out"
             )
 
     def get(self, recipe: Recipe) -> RunResult | None:
@@ -112,7 +113,7 @@ class RunFolder:
 
     def told(self) -> str:
         """What is kept of a sweep that did not finish, in words."""
-        ours = [kept["run"]["key"] for kept in whole(self.folder) if kept["of"] == self._of]
+        ours = [kept["run"]["key"] for kept in whole_runs(self.folder) if kept["of"] == self._of]
         own = [key for key in ours if not self._fresh or key in self._put]
         if not own:
             return f"no run had finished; how far it was: {self._log}" if self._log else "nothing was written"
@@ -123,23 +124,12 @@ class RunFolder:
 
     def _remade(self) -> dict[str, Any] | None:
         """What a lost sweep.json said, as far as the runs tell; this recipe's, if any of them is of it."""
-        there = whole(self.folder)
+        there = whole_runs(self.folder)
         if not there:
             return None
         if any(kept["of"] == self._of for kept in there):
             return {**self._identity, "finished": False}
         return {"recipe": there[0]["run"]["recipe"], "forgetlab": self._identity["forgetlab"], "finished": False}
-
-
-def files_of_runs(folder: Path) -> list[Path]:
-    """The files of runs in a folder."""
-    return [path for path in sorted(folder.glob("*.json")) if path.name != MANIFEST]
-
-
-def whole(folder: Path) -> list[dict[str, Any]]:
-    """What is kept of each run in a folder whose file is whole: {"of": digest of the sweep, "run": …}."""
-    found = [read_json(path) for path in files_of_runs(folder)]
-    return [kept for kept in found if kept and "of" in kept and "run" in kept]
 
 
 class Dispatcher:

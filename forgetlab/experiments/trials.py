@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from forgetlab.errors import ForgetlabError, whole
+from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.forecast_law import Past, columns
+from forgetlab.experiments.past_runs import SHORT, check_length
 from forgetlab.experiments.recipe import Recipe
 from forgetlab.experiments.recipes import Bench
 from forgetlab.metrics.retention import scale, worse
@@ -20,7 +21,6 @@ from forgetlab.remedies.by_name import make_methods
 from forgetlab.remedies.replay.experience import Replay
 from forgetlab.remedies.schedules import Cosine, SlantedTriangular, Warmup
 
-SHORT = 8  # steps of a trial
 SCHEDULES = (Warmup, Cosine, SlantedTriangular)
 
 Pair = Sequence[PlainRecord]  # the first record of a run and the last one
@@ -47,15 +47,6 @@ def run_trials(bench: Bench, recipe: Recipe, seeds: Sequence[int], short: int = 
     """
     check_length(recipe, short)
     return [first_steps(bench, replace(recipe, seed=seed), short) for seed in seeds]
-
-
-def check_length(recipe: Recipe, short: int = SHORT) -> None:
-    """Raise ForgetlabError for a run that is no longer than its trial."""
-    if recipe.steps <= whole("short", short):
-        raise ForgetlabError(
-            f"a run of {recipe.steps} steps is no longer than its trial of {short}: run it (compare --steps "
-            f"{recipe.steps}), or give --steps above {short}"
-        )
 
 
 def first_steps(bench: Bench, recipe: Recipe, short: int) -> Pair:

@@ -38,27 +38,31 @@ def mean_over_examples(reader: Reader, objectives: Objectives, power: Power, met
     count = 0
     for batch in reader.batches():
         count += reader.rows(batch)
-        found: Importance = {}
         others = set(named)
         if trusted:
-            asked, found, missed = _by_hooks(reader, batch, objectives, power)
-            others = missed | (found.keys() - trusted)
+            own = {name: sums[name] for name in trusted}
+            asked, found, missed = _by_hooks(reader, batch, objectives, power, own)
+            others = missed | (found - trusted)
         else:
             with torch.no_grad():
                 asked = list(objectives(reader.logits(batch), batch))
         if others and method == "hooks":
             raise ForgetlabError(f"hooks cannot see how the model uses {min(others)}; use method='auto'")
         if others:
-            found |= _by_loop(reader, batch, asked, {n: p for n, p in named.items() if n in others}, power)
-        for name, value in found.items():
-            sums[name] += value
-    return {name: value / count for name, value in sums.items()}
+            left = {name: p for name, p in named.items() if name in others}
+            for name, value in _by_loop(reader, batch, asked, left, power).items():
+                sums[name] += value
+    return {name: value.div_(count) for name, value in sums.items()}
 
 
 def _by_hooks(
-    reader: Reader, batch: Batch, objectives: Objectives, power: Power
-) -> tuple[list[Objective], Importance, set[str]]:
-    """(objectives, what hooks see, names of the parameters that they miss though the logits depend on them)."""
+    reader: Reader, batch: Batch, objectives: Objectives, power: Power, sums: Importance
+) -> tuple[list[Objective], set[str], set[str]]:
+    """Add what hooks see to the sums of the parameters that `sums` names.
+
+    Returns (objectives, names of the parameters that hooks see, of those that they miss though the logits depend on
+    them); to the sum of one that is missed nothing is added.
+    """
     rows, owners = reader.rows(batch), reader.owners(batch)
     with per_example.recording(reader.module, rows) as calls:
         logits = reader.logits(batch)
@@ -67,21 +71,25 @@ def _by_hooks(
     named = asked_about(reader.module)
     names: dict[Tensor, str] = {p: name for name, p in named.items()}
     reachable = per_example.graph(logits)
-    seen = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
-    absent = {name: p for name, p in named.items() if p not in seen}
+    shown = {p for call in calls if call.output.node in reachable for p in call.layer.parameters(recurse=False)}
+    absent = {name: p for name, p in named.items() if p not in shown}
     reached: tuple[Tensor | None, ...] = ()
     if absent:
         reached = torch.autograd.grad(logits.sum(), list(absent.values()), retain_graph=True, allow_unused=True)
     missed = {name for name, grad in zip(absent, reached, strict=True) if grad is not None}
-    sums: Importance = {}
+    found: set[str] = set()
+    # several objectives of a batch are added to each other first: so the sum's rounding has always been
+    batch_sum = sums if len(asked) == 1 else {name: torch.zeros_like(value) for name, value in sums.items()}
+    into: dict[Tensor, Tensor] = {named[name]: value for name, value in batch_sum.items()}
     for i, objective in enumerate(asked):
         total, keep = objective(logits, places).sum(), i + 1 < len(asked)
-        found, unclear = per_example.totals(calls, total, owners, rows, reader.of_places, power, keep)
+        seen, unclear = per_example.add_totals(calls, total, owners, rows, reader.of_places, power, keep, into)
+        found |= {names[p] for p in seen if p in names}
         missed |= {names[p] for p in unclear if p in names}
-        for p, value in found.items():
-            if p in names:
-                sums[names[p]] = sums[names[p]] + value if names[p] in sums else value
-    return asked, {name: value for name, value in sums.items() if name not in missed}, missed
+    if batch_sum is not sums:
+        for name in batch_sum.keys() - missed:
+            sums[name] += batch_sum[name]
+    return asked, found - missed, missed
 
 
 def _by_loop(
@@ -89,7 +97,7 @@ def _by_loop(
 ) -> Importance:
     """One example at a time: slow, and right for anything that autograd is right for."""
     owners = reader.owners(batch)
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
+    sums: Importance = {}
     for i in range(reader.rows(batch)):
         logits, own = reader.logits(reader.take(batch, i, i + 1)), (owners == i).nonzero().squeeze(1)
         for k, objective in enumerate(asked):
@@ -97,7 +105,8 @@ def _by_loop(
             grads = torch.autograd.grad(total, list(wanted.values()), retain_graph=not last, allow_unused=True)
             for name, grad in zip(wanted, grads, strict=True):
                 if grad is not None:
-                    sums[name] += powered(grad.float(), power)
+                    value = powered(grad.float(), power)
+                    sums[name] = sums[name].add_(value) if name in sums else value
     return sums
 
 
@@ -141,15 +150,17 @@ def _trusted_hooks(reader: Reader) -> set[str]:
         mix = torch.linspace(1, 2, values.shape[1], device=values.device)
         yield lambda some, _: some @ mix  # its gradient is not 0 where the logits are, which would hide an error
 
+    named = asked_about(reader.module)
+    fast = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
     try:
-        asked, fast, _ = _by_hooks(reader, pair, objectives, power=2)
+        asked, found, _ = _by_hooks(reader, pair, objectives, 2, fast)
     except RuntimeError:  # position ids that come once are given rows for each example, which a model may not like
         return set()
-    slow = _by_loop(reader, pair, asked, asked_about(reader.module), power=2)
-    largest = max(float(value.max()) for value in slow.values())
+    slow = _by_loop(reader, pair, asked, named, power=2)
+    highest = {name: float(value.max()) for name, value in slow.items()}
     trusted = set()
-    for name, value in fast.items():
-        error = float((value - slow[name]).abs().max())
-        if error <= 1e-3 * float(slow[name].max()) + 1e-12 * largest:  # key biases: exactly 0 but for rounding
+    for name in found & slow.keys():
+        error = float(fast[name].sub_(slow[name]).abs_().max())
+        if error <= 1e-3 * highest[name] + 1e-12 * max(highest.values()):  # key biases: exactly 0 but for rounding
             trusted.add(name)
     return trusted

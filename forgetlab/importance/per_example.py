@@ -7,7 +7,7 @@ over positions, which must be taken before the power; (δ²)ᵀ(a²) would drop 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -42,8 +42,8 @@ class Call:
 class Contribution:
     """What one call adds to the per-example gradients of one parameter.
 
-    examples(lo, hi): (hi − lo, *shape) dense gradients; `out` is memory that they may be written to. total(power):
-    Σ_x |gradient|^power, by a shorter way where there is one.
+    examples(lo, hi): (hi − lo, *shape) dense gradients; `out` is memory that they may be written to.
+    add_to(total, power): Σ_x |gradient|^power added to what a sum holds, by a shorter way where there is one.
     """
 
     def __init__(self, shape: torch.Size, a: Tensor, d: Tensor) -> None:
@@ -52,8 +52,8 @@ class Contribution:
     def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
-    def total(self, power: Power) -> Tensor:
-        return add_up([self], len(self.d), self.shape, power)
+    def add_to(self, total: Tensor, power: Power) -> None:
+        add_up([self], len(self.d), total, power)
 
 
 class _Matrix(Contribution):
@@ -62,23 +62,31 @@ class _Matrix(Contribution):
     def examples(self, lo: int, hi: int, out: Tensor | None = None) -> Tensor:
         return torch.bmm(self.d[lo:hi].transpose(1, 2), self.a[lo:hi], out=out)
 
-    def total(self, power: Power) -> Tensor:
-        if self.d.shape[1] == 1:  # no positions to add up: (δ aᵀ)² = δ² (a²)ᵀ, and so with absolute values
-            return powered(self.d[:, 0], power).T @ powered(self.a[:, 0], power)
+    def add_to(self, total: Tensor, power: Power) -> None:
         large = self.d.is_cpu and self.shape.numel() > BLOCK // 4
-        return self._by_blocks(power) if large else super().total(power)
+        # a text's class is read off one place: in the last layer δ is 0 at all others. One feature says whether to look
+        if large and self.d[:, :, 0].eq(0).all(0).any():
+            places = self.d.ne(0).any(2).any(0).nonzero().squeeze(1)
+            self.d, self.a = self.d[:, places], self.a[:, places]
+        if self.d.shape[1] == 1:  # no positions to add up: (δ aᵀ)² = δ² (a²)ᵀ, and so with absolute values
+            total += powered(self.d[:, 0], power).T @ powered(self.a[:, 0], power)
+        elif large:
+            self._by_blocks(total, power)
+        else:
+            super().add_to(total, power)
 
-    def _by_blocks(self, power: Power) -> Tensor:
+    def _by_blocks(self, total: Tensor, power: Power) -> None:
         """Of a large weight, some rows at a time: what an example adds is taken while it is still in the cache."""
-        total, (out, width) = self.d.new_zeros(self.shape), self.shape
+        out, width = self.shape
         rows = min(out, max(1, BLOCK // width))
         size = max(1, BLOCK // (rows * width))
-        memory = self.d.new_empty(size, rows, width)
+        memory, sums = self.d.new_empty(size, rows, width), self.d.new_empty(rows, width)
         for block, d in zip(total.split(rows), self.d.transpose(1, 2).split(rows, dim=1), strict=True):
+            part = sums[: len(block)].zero_()
             for d_some, a_some in zip(d.split(size), self.a.split(size), strict=True):
                 for gradient in torch.bmm(d_some, a_some, out=memory[: len(d_some), : len(block)]):
-                    block.addcmul_(gradient, gradient) if power == 2 else block.add_(gradient.abs_())
-        return total
+                    part.addcmul_(gradient, gradient) if power == 2 else part.add_(gradient.abs_())
+            block += part
 
 
 class _Vector(Contribution):
@@ -103,27 +111,31 @@ class _Rows(Contribution):
         rows = torch.arange(hi - lo, device=self.d.device).unsqueeze(1).expand_as(self.a[lo:hi])
         return dense.index_put_((rows, self.a[lo:hi]), self.d[lo:hi], accumulate=True)
 
-    def total(self, power: Power) -> Tensor:
+    def add_to(self, total: Tensor, power: Power) -> None:
         vocabulary, width = self.shape
         keys = self.a + vocabulary * torch.arange(len(self.a), device=self.a.device).unsqueeze(1)
         found, place = keys.flatten().unique(return_inverse=True)
         sums = self.d.new_zeros(len(found), width).index_add_(0, place, self.d.flatten(0, 1))
-        return self.d.new_zeros(self.shape).index_add_(0, found % vocabulary, powered(sums, power))
+        tokens, place = (found % vocabulary).unique(return_inverse=True)  # all other rows of `total` lie still
+        total[tokens] += self.d.new_zeros(len(tokens), width).index_add_(0, place, powered(sums, power))
 
 
-def add_up(contributions: Sequence[Contribution], count: int, shape: torch.Size, power: Power) -> Tensor:
-    """Σ_x |Σ of the contributions of example x|^power: tied weights are summed before the power is taken."""
+def add_up(contributions: Sequence[Contribution], count: int, total: Tensor, power: Power) -> None:
+    """Add Σ_x |Σ of the contributions of example x|^power: tied weights are summed before the power is taken."""
+    shape = total.shape
     size = min(count, max(1, CHUNK // max(1, shape.numel())))
-    first, total = contributions[0], contributions[0].d.new_zeros(shape)
+    first, rest, added = contributions[0], contributions[1:], None
     # new memory for each chunk would cost as much as filling it
     memory = first.d.new_empty(size, *shape) if isinstance(first, _Matrix) else None
     for lo in range(0, count, size):
         hi = min(count, lo + size)
         gradient = first.examples(lo, hi, None if memory is None else memory[: hi - lo])
-        for more in contributions[1:]:
+        for more in rest:
             gradient = gradient + more.examples(lo, hi)
-        total += powered(gradient, power, out=gradient).sum(0)
-    return total
+        chunk = powered(gradient, power, out=gradient).sum(0)
+        added = chunk if added is None else added.add_(chunk)
+    if added is not None:
+        total += added
 
 
 def knows(layer: nn.Module) -> bool:
@@ -207,7 +219,7 @@ def graph(output: Tensor) -> set[Any]:
     return nodes
 
 
-def totals(
+def add_totals(
     calls: Sequence[Call],
     objective: Tensor,
     owners: Tensor,
@@ -215,15 +227,17 @@ def totals(
     of_places: set[nn.Module],
     power: Power,
     keep: bool,
-) -> tuple[dict[Tensor, Tensor], set[Tensor]]:
-    """Σ_x |∂s_x/∂θ|^power for each parameter of the recorded calls, from one backward pass of Σ_x s_x.
+    sums: Mapping[Tensor, Tensor],
+) -> tuple[set[Tensor], set[Tensor]]:
+    """Add Σ_x |∂s_x/∂θ|^power to each parameter's sum in `sums`, from one backward pass of Σ_x s_x.
 
     objective: the scalar Σ_x s_x. owners: (places,) the example of each place, ascending. of_places: the layers whose
     rows are places instead of examples. keep: keep the graph for another objective.
-    Also returns the parameters with a call that does not show which example is where; they have no sum.
+    Returns the parameters that the recorded calls show, and those with a call that does not show which example is
+    where; to these nothing is added.
     """
     if not calls:
-        return {}, set()
+        return set(), set()
     deltas = torch.autograd.grad(objective, [call.output for call in calls], retain_graph=keep, allow_unused=True)
     found: dict[Tensor, list[Contribution]] = {}
     unclear: set[Tensor] = set()
@@ -241,12 +255,10 @@ def totals(
         d = d.reshape(rows, -1, d.shape[-1])
         for parameter, contribution in contributions(call, a if not features else a.float(), d):
             found.setdefault(parameter, []).append(contribution)
-    sums = {
-        p: parts[0].total(power) if len(parts) == 1 else add_up(parts, rows, p.shape, power)
-        for p, parts in found.items()
-        if p not in unclear
-    }
-    return sums, unclear
+    for p, parts in found.items():
+        if p in sums and p not in unclear:
+            parts[0].add_to(sums[p], power) if len(parts) == 1 else add_up(parts, rows, sums[p], power)
+    return found.keys() - unclear, unclear
 
 
 def _fits(layer: nn.Module, a: Tensor, d: Tensor, count: int) -> bool:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.interference import GradientCosine, Interference
 from forgetlab.labs.kit.base import Lab, Settings
-from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels
+from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.figure import titled
 from forgetlab.labs.kit.runner import Driver
@@ -67,6 +67,7 @@ def show(driver: Driver | None = None) -> Lab[Along]:
         },
         view={"layer": compat.choice("layer", "all", LAYERS)},
         words=lambda state, settings: _said(state, settings["layer"]),
+        head=head,
         presets={"plain": {"remedy": "none"}, "PCGrad": {"remedy": "pcgrad"}, "A-GEM": {"remedy": "agem"}},
         intro="While sentiment is learned: the cosine between its gradient and those of two old tasks, every "
         f"{EVERY} steps. Below 0 (shaded) a step for the new task raises, to first order, the old one's loss.",

@@ -11,7 +11,7 @@ from typing import Any
 from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
-from forgetlab.labs.kit.benches import Benches, RunState
+from forgetlab.labs.kit.benches import Benches, RunState, head
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.ask import Answers, card, page, told
 from forgetlab.models import asking
@@ -102,7 +102,7 @@ def show(driver: Driver | None = None) -> Ask:
             yield {**run, "answers": answers}
 
     def draw(state: Asked, old: Sequence[Asked], settings: Settings, source: str) -> tuple[str, str]:
-        asked = {name: value for name, value in settings.items() if name not in ("text", "narrow")}
+        asked = {name: value for name, value in settings.items() if name not in ("text", "place")}
         try:
             text = asking.checked(settings["text"])
             mine = None if text == SENTENCE else copies.answers(text, asked, last_step(state))
@@ -128,6 +128,7 @@ def show(driver: Driver | None = None) -> Ask:
             "steps": compat.slider("steps", 100, 20, 200, 20),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
+        head=head,
         view={"text": compat.text("sentence", SENTENCE)},
         intro="tiny-bert learns sentiment, tiny-gpt legal notices. Type a sentence of their small world, press Enter: "
         "what did they answer before, what now? [MASK] is a gap; tiny-gpt writes on from it. Try also: "

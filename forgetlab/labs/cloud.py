@@ -10,6 +10,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.figure import blank
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.quadrants import LOOKS, Scatter, percent
 from forgetlab.simulators import importance_cloud
 from forgetlab.teaching import compat
@@ -37,6 +38,10 @@ def show(driver: Driver | None = None) -> Lab:
         intro="Each dot is a weight. A weight is critical to a task if its importance lies above the threshold: "
         "the quantile says what share of the weights lies below it.",
         driver=driver,
+        head=lambda state, _: [
+            Change(name, percent(share), f"expected {percent(state['expected'][name])}")
+            for name, share in state["shares"].items()
+        ],
     )
 
 

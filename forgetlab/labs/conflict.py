@@ -13,6 +13,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.figure import blank, dress
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, HALO, INK, number
 from forgetlab.simulators import interference
@@ -50,6 +51,9 @@ def show(driver: Driver | None = None) -> Lab:
         },
         intro="Both gradients have length 1. A step goes against the update; which loss falls, and which rises?",
         driver=driver,
+        head=lambda state, _: [
+            Change(f"{task} loss, plain step", said(state[f"change_{task}"]["plain"])) for task in ("old", "new")
+        ],
     )
 
 

@@ -22,7 +22,7 @@ from forgetlab.tasks.writing import write
 from forgetlab.teaching import compat
 
 SHOWN = 5
-WIDEST = 62  # characters that fit across
+WIDEST, LETTER, LINE = 62, 0.1, 0.2  # characters that fit across, each of so many inches at most; inches of a line
 
 
 class Dreamt(TypedDict):
@@ -87,10 +87,12 @@ def paint(ax: Axes, state: Dreamt) -> None:
         artist.remove()
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    for i, (text, good) in enumerate(state["dreams"]):
-        y = 0.95 - i / SHOWN
+    across, up = ax.get_window_extent().size / ax.figure.dpi
+    wide, lines = min(WIDEST, int(across / LETTER)), min(SHOWN, max(2, int(up / LINE)))
+    for i, (text, good) in enumerate(state["dreams"][:lines]):
+        y = 0.95 - i / lines
         mark = ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")
-        words = shorten(text, WIDEST, placeholder=" …") or "(nothing)"
+        words = shorten(text, wide, placeholder=" …") or "(nothing)"
         for artist in (mark, ax.text(0.035, y, words, fontsize=11, color=INK, va="top")):
             artist.set_in_layout(False)  # a long text would make all panels narrower
     ax.set_title(f"dreams: {told(state)}", loc="left", fontsize=11, color=INK)

@@ -12,6 +12,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.figure import blank, dress
 from forgetlab.labs.kit.instant import instant
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.plots.drawing import moves
 from forgetlab.plots.style import COLORS, FAINT, INK, number
 from forgetlab.simulators import two_tasks
@@ -45,6 +46,7 @@ def show(driver: Driver | None = None) -> Lab:
         intro="Two weights, two tasks. A model at the best point of the old task is trained on the new one. "
         "The pull is that of EWC: λ times the old task's own curvature.",
         driver=driver,
+        head=head,
     )
 
 
@@ -79,6 +81,12 @@ def told(state: State, rate: float) -> str:
     rest_new, rest_old = (number(state[f"equilibrium_{task}"], "score") for task in ("new", "old"))
     early = f" The first steps are above the stable rate {stable}." if rate > state["stable_rate"] else ""
     return f"Simulated: {scores}; equilibrium: new {rest_new}, old {rest_old}.{early}"
+
+
+def head(state: State, settings: Settings) -> list[Change]:
+    """Both scores before and after the run."""
+    ends = {task: [number(state[f"score_{task}"][step], "score") for step in (0, -1)] for task in ("new", "old")}
+    return [Change(f"score of the {task} task", " → ".join(both)) for task, both in ends.items()]
 
 
 class View:

@@ -13,10 +13,14 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.frontier import Frontier, OwnRun, Plot
+from forgetlab.plots.narrow import BROAD
+from forgetlab.plots.style import number
 from forgetlab.remedies.by_name import METHODS, with_strength
 from forgetlab.sources.shipped import carried
 from forgetlab.teaching import compat
+from forgetlab.teaching.page import Place
 
 __all__ = ["dots", "show"]
 
@@ -41,7 +45,8 @@ def show(driver: Driver | None = None) -> Lab[Frontier]:
             league[key] = state["run"]  # the newest comes last
         if "plot" not in plots or plots["plot"].dots != state["dots"]:
             plots["plot"] = Plot(state["dots"])
-        return plots["plot"].draw(list(league.values()), settings["budget"] / 100, settings["target"] / 100, source)
+        corner = settings["budget"] / 100, settings["target"] / 100
+        return plots["plot"].draw(list(league.values()), *corner, source, a_line(settings["place"]))
 
     return Lab(
         "frontier",
@@ -58,6 +63,7 @@ def show(driver: Driver | None = None) -> Lab[Frontier]:
             "budget": compat.slider("may forget (%)", 10, 0, 60, 1, live=True),
             "target": compat.slider("must learn (%)", 95, 50, 100, 1, live=True),
         },
+        head=head,
         presets={
             "EWC": {"remedy": "ewc", "strength": 1.0, "lr": 1e-3},
             "distillation": {"remedy": "lwf", "strength": 1.0, "lr": 1e-3},
@@ -70,12 +76,28 @@ def show(driver: Driver | None = None) -> Lab[Frontier]:
     )
 
 
+def a_line(place: Place) -> int:
+    """How many of the front stand in a line below the picture; 0: one, in full."""
+    return 0 if not place.room else 1 if place.room[0] >= BROAD else 2
+
+
 def dots() -> list[frontier.Dot]:
     """What the benchmark measured: its own file, else what the lab's opening result holds."""
     try:
         return frontier.read_benchmark(carried("benchmarks/results") / "remedies.json")
     except ForgetlabError:
         return (results.get("lab-frontier", OPENING) or {}).get("dots", [])
+
+
+def head(state: Frontier, settings: Settings) -> list[Change]:
+    """What the run keeps and learns, beside what was asked for."""
+    run = state["run"]
+    if not run or run["kept"] is None or run["new"] is None:
+        return []
+    wanted = f"wanted: {100 - settings['budget']} %", f"wanted: {settings['target'] / 100:.2f}"
+    kept = f"{100 * run['kept']:.0f} %"
+    new = number(run["new"], "share")
+    return [Change("kept of the old", kept, wanted[0]), Change(f"{NEW} accuracy", new, wanted[1])]
 
 
 def _work(benches: Benches, settings: Settings) -> Iterator[Frontier]:

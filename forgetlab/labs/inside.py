@@ -14,7 +14,7 @@ from forgetlab import metrics
 from forgetlab.diff.inside.readout import states
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings
-from forgetlab.labs.kit.benches import Benches, told
+from forgetlab.labs.kit.benches import Benches, head, told
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.inside import DEPTHS, LAYERS, Change, Inside, View
 from forgetlab.metrics.arrays import rounded
@@ -60,6 +60,7 @@ def show(driver: Driver | None = None) -> Lab[Inside]:
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
         view={"layer": compat.choice("layer", DEPTHS[-1], DEPTHS)},
+        head=head,
         words=lambda state, settings: sentence(state, settings["layer"]),
         presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns something from reviews. What changes inside, seen on general text?",

@@ -12,6 +12,7 @@ from forgetlab.experiments.sequences import SequenceRecord, run_sequence
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.questions import REMEDIES, question
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.matrix import View
 from forgetlab.models.loading import load
 from forgetlab.plots.style import number
@@ -52,6 +53,9 @@ def show(driver: Driver | None = None) -> Lab:
             "method": compat.choice("method", "none", ("none", "replay", "ewc")),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
+        head=lambda state, _: [
+            Change(name, number(value, "share")) for name, value in (state["measures"] or {}).items()
+        ],
         presets={"BWT and F differ": {"order": "long → short → people", "method": "none"}},
         intro="One tiny BERT learns three small tasks in turn. What is left of each after the next?",
         driver=driver,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
 from forgetlab.labs.kit.base import Lab, Settings
-from forgetlab.labs.kit.benches import RunState, device, score_lines, score_panels, states, told
+from forgetlab.labs.kit.benches import RunState, device, head, score_lines, score_panels, states, told
 from forgetlab.labs.kit.curves import Curves
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import within
@@ -23,6 +23,7 @@ from forgetlab.remedies.by_name import make_methods
 from forgetlab.tasks.from_data import check_source
 from forgetlab.tasks.source_names import parted, source_files
 from forgetlab.teaching import compat
+from forgetlab.teaching.page import Place
 
 REMEDIES = {"plain": "none", "EWC": "ewc:lam=100", "replay": "replay:ratio=0.3", "LoRA": "lora"}
 
@@ -56,7 +57,7 @@ def show(driver: Driver | None = None) -> Lab[Own]:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
         figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
-        page = card("", within(figure, told(state), settings.get("narrow", False)) + summary(state))
+        page = card("", within(figure, told(state), settings, 0.8) + summary(state, settings))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(
@@ -75,6 +76,7 @@ def show(driver: Driver | None = None) -> Lab[Own]:
             "label": compat.text("label column", ""),
         },
         check=check,
+        head=head,
         filed=filed,
         presets={label: {"methods": spec} for label, spec in REMEDIES.items()},
         intro="model: tiny-bert, tiny-gpt, a folder or a hub id. new data, watch (several, with commas): a CSV, JSONL "
@@ -130,8 +132,8 @@ def files(name: str) -> list[Path]:
     return []
 
 
-def summary(state: Own) -> str:
-    """Each task before and after as an HTML table, what the run took, and remarks on the data."""
+def summary(state: Own, settings: Settings) -> str:
+    """What the run took, and remarks on the data; each task before and after as an HTML table, but beside controls."""
     (row,) = summarise([{"recipe": {"methods": state["methods"]}, "records": state["records"]}], state["tasks"])
     scores = [_scores(task, row["tasks"][task["name"]]) for task in state["tasks"]]
     costs, seconds = state["records"][0]["costs"], row["seconds_per_step"] or 0.0
@@ -140,10 +142,10 @@ def summary(state: Own) -> str:
         f"{costs['trained_parameters']:,.0f} weights trained, {costs['bytes'] / 1e6:.1f} MB held by the methods"
     )
     remarks = "".join(f"<li>{escape(words)}</li>" for words in (took, *state["notes"]))
+    beside = settings.get("place", Place()).across  # there they stand above the picture
     return (
-        table("Scores", ("before", "after", "change"), scores)
-        + f'<ul style="margin:0;padding-left:20px;overflow-wrap:anywhere">{remarks}</ul>'
-    )
+        "" if beside else table("Scores", ("before", "after", "change"), scores)
+    ) + f'<ul style="margin:0;padding-left:20px;overflow-wrap:anywhere">{remarks}</ul>'
 
 
 def _scores(task: TaskFacts, score: TaskSummary) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import within
 from forgetlab.labs.kit.written import Written
 from forgetlab.labs.views.ask import card
-from forgetlab.labs.views.reward import ANSWERS, COLUMNS, FAR, NEAR, PROMPTS, Rewards, View, sentence, writings
+from forgetlab.labs.views.reward import ANSWERS, COLUMNS, FAR, NEAR, PROMPTS, Rewards, View, head, sentence, writings
 from forgetlab.models.model import Model
 from forgetlab.tasks import CausalLM, Task
 from forgetlab.tasks.embedded import task
@@ -58,10 +58,9 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             yield {**state, "message": sentence(state)} if "message" in run else state
 
     def draw(state: Rewards, old: Sequence[Rewards], settings: Settings, source: str) -> tuple[str, str]:
-        narrow = settings.get("narrow", False)
         figure = view().draw(state, old, settings["over"], source)
         said = sentence(state)
-        return card("", within(figure, said, narrow) + writings(state, settings["prompt"], narrow)), said
+        return card("", within(figure, said, settings, 0.66) + writings(state, settings)), said
 
     return Lab(
         "reward",
@@ -88,6 +87,7 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             "hacked": {"teacher": GRPO, "reward": HOLE, "beta": 0.0, "steps": 40},
             "hole, anchored": {"teacher": GRPO, "reward": HOLE, "beta": 1.0, "steps": 40},
         },
+        head=head,
         intro="A tiny GPT is to praise: “the music …” shall become a positive review. It sees demonstrations, or a "
         "program rewards its own answers. What does each way cost it?",
         driver=driver,

@@ -23,8 +23,11 @@ from forgetlab.importance.groups import KINDS
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
 from forgetlab.metrics import layer_of
+from forgetlab.metrics.retention import scale
+from forgetlab.plots.style import UNITS, number
 from forgetlab.teaching import compat
 from forgetlab.training.record import main_score
 
@@ -58,6 +61,7 @@ def show(driver: Driver | None = None) -> Lab:
             "k": compat.stops("put back", "5 %", list(SHARES), live=True),
         },
         words=lambda state, settings: told(state, settings["k"]),
+        head=head,
         presets={"gentle": {"lr": 10**-3.5}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns sentiment. Which of its weights mattered to the old task, which matter to the new "
         "one, how far did each group move, and does giving some their old values back undo the forgetting?",
@@ -109,6 +113,18 @@ def work(benches: Benches, settings: Settings) -> Iterator[State]:
             model.restore(after)
         yield state | {"progress": f"put back {label} …"}
     yield state | {"message": told(state, "5 %")}
+
+
+def head(state: State, settings: Settings) -> list[Change]:
+    """The old task before and after the fine-tune, and with the chosen share of its weights put back."""
+    if "after" not in state or "diverged" in state:
+        return []
+    before, after = (number(state[when][0], scale(state)) for when in ("before", "after"))
+    changes = [Change(f"{state['old']} {UNITS[state['metric']].partition(' (')[0]}", f"{before} → {after}")]
+    curve, place = state.get("put back", {}).get(ORDERS[0], []), list(SHARES).index(settings["k"])
+    if len(curve) > place and place:
+        changes.append(Change(f"with {settings['k']} put back", number(curve[place], scale(state))))
+    return changes
 
 
 def body(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.questions import REMEDIES, question
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.models.loading import load
 from forgetlab.plots.style import number
 from forgetlab.teaching import compat
@@ -72,6 +73,7 @@ def show(driver: Driver | None = None) -> Lab:
             "method": compat.choice("method", "none", tuple(REMEDIES)),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
+        head=head,
         intro="Small tasks come one after the other. Does a remedy that helped once help again and again?",
         driver=driver,
     )
@@ -96,6 +98,16 @@ def lines(state: State) -> Lines:
         "average": {"in turn": (ends, found["average"]), "all together": (ends[: len(found["joint"])], found["joint"])},
         "forgetting": {"in turn": (ends[1:], found["forgetting"])},
     }
+
+
+def head(state: State, settings: Settings) -> list[Change]:
+    """What is known after the last task: in turn, and all together."""
+    found = summary(state)
+    joint = f"all together: {number(found['joint'][-1], 'share')}" if found["joint"] else ""
+    changes = [Change("accuracy over seen tasks", number(found["average"][-1], "share"), joint)] if state["R"] else []
+    if found["forgetting"]:
+        changes.append(Change("forgetting F", number(found["forgetting"][-1], "share")))
+    return changes
 
 
 def sentence(state: State) -> str:

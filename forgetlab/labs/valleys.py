@@ -16,6 +16,7 @@ from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.valleys import picture
 from forgetlab.metrics.arrays import rounded
 from forgetlab.metrics.landscape import Plane, weights_of
@@ -61,6 +62,11 @@ def show(driver: Driver | None = None) -> Lab:
             "filled": compat.choice("filled contours", OLD, (OLD, NEW)),
             "shown": compat.choice("trajectories", "all", ("all", *RUNS)),
         },
+        head=lambda state, _: [
+            Change(f"{name}: loss of {' / '.join(ends)}", " / ".join(map(number, ends.values())))
+            for name, ends in state["ends"].items()
+            if name in ("naive", "joint")
+        ],
         intro="Three sets of weights span a plane: before (old), after plain fine-tuning (new), after training on both "
         "tasks (joint). All weights are mixed on it, the sentiment head too: at “old” that head is still at its random "
         "start. Runs leave the plane, so their lines are shadows; the words above say how far off each ends.",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
-from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels, told
+from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.metrics.schema import PlainRecord
@@ -42,6 +42,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         },
         presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns to tell good reviews from bad ones. What happens to what it knew?",
+        head=head,
         driver=driver,
     )
 

@@ -100,33 +100,44 @@ def parameter_drift(before: Weights, after: Weights) -> Drift:
     >>> parameter_drift({"wte.weight": torch.ones(4)}, {"wte.weight": torch.full((4,), 2.0)}).relative
     1.0
     """
-    old, new = dict(before), dict(after)
-    layers: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    old, new = before if isinstance(before, Mapping) else dict(before), dict(after)
+    layers: dict[str, list[str]] = {}
     seen: set[tuple[Any, ...]] = set()
-    for name, b in old.items():
+    for name in old:
         a = new.get(name)
         if a is None:
             expected = "every name of before (tied weights: named_parameters() lists only the first)"
             raise ForgetlabError(f"parameter {name!r} is missing after; expected {expected}")
-        if a.shape != b.shape:
-            raise ForgetlabError(f"parameter {name!r} has shape {[*a.shape]} after; expected {[*b.shape]}")
         here = a.to_local() if hasattr(a, "to_local") else a  # of torch's DTensor the piece that lies here
         storage = (a.device, here.data_ptr(), a.shape, a.stride())
         if a.is_floating_point() and storage not in seen:
             seen.add(storage)
-            group = layers.setdefault(layer_of(name), ([], []))
-            for t, side in zip((a, b), group, strict=True):  # a norm in half precision overflows
-                side.append(t.to(a.device, torch.promote_types(t.dtype, torch.float32)))
+            layers.setdefault(layer_of(name), []).append(name)
+        else:
+            _pair(name, old, a)
     if not layers:
         raise ForgetlabError("before holds no floating-point tensor; expected a mapping from name to tensor")
-    device = next(iter(layers.values()))[0][0].device
-    norms = [_norm(torch._foreach_sub(a, b), device) for a, b in layers.values()]  # ‖θ − θ₀‖₂ of each layer
-    norms += [_norm(b, device) for _, b in layers.values()]
-    numbers = torch.stack(norms).tolist()  # the only wait for the device
+    device = new[next(iter(layers.values()))[0]].device
+    ways, sizes = [], []
+    for names in layers.values():  # one at a time: `before` may lie in a file
+        pairs = [_pair(name, old, new[name]) for name in names]
+        now, then = [one for one, _ in pairs], [one for _, one in pairs]
+        ways.append(_norm(torch._foreach_sub(now, then), device))  # ‖θ − θ₀‖₂
+        sizes.append(_norm(then, device))
+    numbers = torch.stack(ways + sizes).tolist()  # the only wait for the device
     moved, size = numbers[: len(layers)], numbers[len(layers) :]
     total = math.hypot(*moved)
     relative = dict(zip(layers, map(_ratio, moved, size), strict=True))
     return Drift(total, _ratio(total, math.hypot(*size)), dict(zip(layers, moved, strict=True)), relative)
+
+
+def _pair(name: str, before: Mapping[str, Tensor], a: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight after and before, in float32 or finer, as a norm in half precision overflows; on the first's device."""
+    b = before[name]
+    if a.shape != b.shape:
+        raise ForgetlabError(f"parameter {name!r} has shape {[*a.shape]} after; expected {[*b.shape]}")
+    now, then = (t.to(a.device, torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
+    return now, then
 
 
 def _norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:

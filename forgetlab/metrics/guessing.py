@@ -9,10 +9,8 @@ import numpy as np
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.arrays import Numbers, as_array
-from forgetlab.metrics.evidence import Array
-from forgetlab.metrics.uncertainty import share_ends
-
-TINY = 1e-300
+from forgetlab.metrics.evidence import Array, Averaged
+from forgetlab.metrics.uncertainty import NORMAL
 
 
 class Interval(NamedTuple):
@@ -59,8 +57,9 @@ def flips(before: Numbers, after: Numbers, guess: Numbers | float | None = None)
     (arXiv 2510.17776), from the two accuracies and the number of options. These give the product of the two shares of
     wrong answers in the place of P(0→0), which is too small where hard items stay hard. A model that repeats its
     guesses flips fewer than this: then L is too small, never too large.
-    Intervals: Wilson's of both terms, put together by squares (MOVER: Zou & Donner 2008; Newcombe 1998, method 10).
-    At least as wide as one item, cut at 0. nan where a guess is always right.
+    Intervals: `evidence.Averaged` of the items' terms. Estimate and ends are not cut at 0, below which no true share
+    lies: so a mean over test sets is without bias, and fewer flips than guessing explains are seen to be so. nan where
+    a guess is always right.
 
     >>> found = flips([1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 1, 0, 0, 0], guess=0.25)
     >>> found.lost, found.gained, found.lost_by_guessing, round(found.net_lost.value, 3)
@@ -91,21 +90,12 @@ def flips(before: Numbers, after: Numbers, guess: Numbers | float | None = None)
 def net(flipped: Array, neither: Array, guess: Array) -> tuple[Any, Any, Any]:
     """The share that guessing does not explain and its ends, of (..., n) flips one way and items wrong both times."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = 1 / (1 - guess), guess / np.square(1 - guess)
-        n, terms = flipped.shape[-1], []
-        for items, weight in zip((flipped, neither), weights, strict=True):
-            total, squares = (items * weight).mean(-1), (items * weight**2).mean(-1)
-            # a weighted share is the scale times a plain one: exact in mean and variance
-            scale = np.where(total > 0, squares / total, np.square(weight).mean(-1) / np.maximum(weight.mean(-1), TINY))
-            low, high = share_ends(total / np.maximum(scale, TINY), n)
-            terms.append((total, low * scale, high * scale, scale * total - total**2))
-        (a, a_low, a_high, a_var), (b, b_low, b_high, b_var) = terms
-        # no item is in both: their covariance is −a b / n
-        apart = np.where(a * b > 0, 2 * a * b / np.sqrt(a_var * b_var), 0.0)
-        value = np.clip(a - b, 0.0, 1.0)  # before the ends are set, so that a cut leaves them their width
-        low = value - np.sqrt((a - a_low) ** 2 + (b_high - b) ** 2 + apart * (a - a_low) * (b_high - b))
-        high = value + np.sqrt((a_high - a) ** 2 + (b - b_low) ** 2 + apart * (a_high - a) * (b - b_low))
-    return value, np.maximum(low, 0.0), np.minimum(high, 1.0)
+        gone, guessed = 1 / (1 - guess), guess / np.square(1 - guess)
+        items = flipped * gone - neither * guessed
+        value = items.mean(-1)
+        unseen = gone.mean(-1), guessed.mean(-1)
+        test = Averaged(value, items - value[..., None], max(items.shape[-1] - 1.0, 1.0), *unseen)
+        return value, test.end(NORMAL), test.end(-NORMAL)
 
 
 def _answers(before: Numbers, after: Numbers) -> tuple[Array, Array]:

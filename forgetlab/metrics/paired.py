@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forgetlab.errors import ForgetlabError
 from forgetlab.metrics.arrays import Numbers, as_array
-from forgetlab.metrics.evidence import Z95, Array, Averaged, Flipped, Shares, normal
+from forgetlab.metrics.evidence import SMALL, Z95, Array, Averaged, Flipped, normal
 from forgetlab.metrics.guessing import Flips, Interval, flips
 from forgetlab.metrics.retention import on
 from forgetlab.metrics.tally import score_of_sums
@@ -74,10 +74,10 @@ def change(
     (..., K) sums. scale: "points", or "ratio" for a loss in nats. groups: (N,) whole numbers; items of one group, as
     several answers to one prompt, count as one. Raises ForgetlabError for no items or other shapes.
 
-    Right and wrong answers: `evidence.Flipped`, a score interval of paired shares. All else: `evidence.Averaged`, the
-    items' jackknife with Student's t and a correction for skewness; perplexities by passage, weighted by tokens, with
-    fewer degrees of freedom the less even these are. Scores with a largest value get two items more, one lost and one
-    gained (as Bonett & Price 2012 do for paired shares), so that an interval has a width where nothing changed.
+    Right and wrong answers: `evidence.Flipped`, a score interval of paired shares. All else: `evidence.Averaged`, a
+    score interval by the items' jackknife, and Student's; perplexities by passage, weighted by tokens, with fewer
+    degrees of freedom the less even these are. Of scores with a largest value items count that may be lost and were
+    not seen, so that an interval has a width where nothing changed.
     One passage: an interval without end. A score that is not finite after: an endless loss; before: an unknown one.
 
     >>> found = change([[1, 1]] * 20, [[0, 1]] * 7 + [[1, 1]] * 13, "accuracy")
@@ -100,25 +100,27 @@ def change(
     loss = sign * float(on(scale, last) - on(scale, first)) + 0.0  # never −0
     test: Flipped | Averaged
     if not math.isfinite(float(on(scale, first))):
-        return Change(first, last, math.nan, -math.inf, math.inf, math.inf, Averaged(0.0, math.inf, 1.0, 0.0))
+        return Change(first, last, math.nan, -math.inf, math.inf, math.inf, Averaged(0.0, np.zeros(1), 1.0))
     if not math.isfinite(loss):
-        return Change(first, last, math.inf, math.inf, math.inf, math.inf, Averaged(math.inf, 0.0, 1.0, 0.0))
+        return Change(first, last, math.inf, math.inf, math.inf, math.inf, Averaged(math.inf, np.zeros(2), 1.0))
     if metric in ("accuracy", "reward") and (flipped := _flipped(old, new, sign)):
         test, smallest = flipped, flipped.smallest()
     else:
         name = metric if isinstance(metric, str) else ""
-        shares = shared(old, new, score, scale, sign, _worth(old, new, name))
-        test, smallest = Averaged(*(float(part) for part in astuple(shares.test()))), shares.smallest()
+        test = shared(old, new, score, scale, sign, _worth(old, new, name))
+        smallest = test.smallest()
     return Change(first, last, loss, float(test.end(NORMAL)), float(test.end(-NORMAL)), smallest, test)
 
 
 def shared(
     before: Tensor, after: Tensor, score: Score, scale: str = "points", sign: float = -1.0, worth: float = 0.0
-) -> Shares:
+) -> Averaged:
     """The loss of (..., N, K) tallies, shared out among their items by leaving out one after the other.
 
-    sign: 1 where a lower score is better. worth: what one item more or less is worth, for the two items that are
-    added where nothing changed; 0: none are.
+    sign: 1 where a lower score is better. worth: what one item more or less is worth, where nothing changed; 0: of a
+    score without a largest value.
+    Items of unequal weight w, h = w / Σw: leaving a heavy one out says too much by 1 / (1 − h), where 1 / √(1 − h)
+    gives the variance without bias (HC2 and HC3: MacKinnon & White 1985); they count as 1 / Σh² (Kish 1965).
     """
     n = before.shape[-2]
     sums = [items.sum(-2, keepdim=True) for items in (before, after)]
@@ -128,15 +130,17 @@ def shared(
 
     whole = loss(*sums)
     of = (n - 1) * (whole - loss(sums[0] - before, sums[1] - after)) if n > 1 else np.zeros_like(whole)
-    of = of - of.mean(-1, keepdims=True)
-    # of Σ a / Σ w: passages of unequal weight are fewer than they are
     weights = before[..., 1].numpy() if before.shape[-1] == 2 else np.ones(of.shape)
-    added = np.zeros(whole.shape[:-1])
-    if worth:  # as the items that changed have moved the score
-        changed = (before != after).any(-1).numpy()
-        many, squares = changed.sum(-1), (np.square(whole + of) * changed).sum(-1)
-        added = np.where(many > 0, 2 * squares / np.maximum(many, 1), 2 * worth**2)
-    return Shares(whole[..., 0], of, weights, added, worth or math.inf)
+    h = weights / weights.sum(-1, keepdims=True)
+    of = of * np.sqrt((1 - h) * n / max(n - 1, 1))
+    of = of - of.mean(-1, keepdims=True)
+    freedom = np.maximum(1 / np.square(h).sum(-1) - 1, 1.0)
+    if not worth:
+        return Averaged(whole[..., 0], of, freedom)
+    sizes = np.abs(whole + of)
+    total = sizes.sum(-1)
+    unseen = np.where(total > 0, np.square(sizes).sum(-1) / np.maximum(total, SMALL), worth)
+    return Averaged(whole[..., 0], of, freedom, unseen, unseen, worth)
 
 
 def verdict(found: Change, allowed: float) -> Verdict:

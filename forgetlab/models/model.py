@@ -193,7 +193,9 @@ class Model(nn.Module):
         Raises ForgetlabError while a run is open: what it has frozen or added is its own.
         """
         refuse_second(self)
-        self._pretrained = self.snapshot() if self.keep else {n: w.to("meta") for n, w in self.state_dict().items()}
+        own = self.state_dict(keep_vars=True)
+        copies = {p: p.detach().clone() if self.keep else p.detach().to("meta") for p in {*own.values()}}
+        self._pretrained = {name: copies[p] for name, p in own.items()}  # tied weights share one
         self._trainable = {name: p.requires_grad for name, p in self.named_parameters()}
         self.size = sum(p.numel() for p in self.parameters())  # weights, heads among them, that it had then
         self._undo.clear()

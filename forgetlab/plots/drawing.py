@@ -24,10 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 NEAR = 0.9  # share of an axis beyond which half a number does not fit
-COLUMN, LOWER = 4.2, 0.85  # of a figure in one column: its width in inches, and how high a panel is, of what it was
-LETTERS = 40  # in a line of a legend's title there
 
-_MADE: WeakKeyDictionary[Figure, tuple[Any, list[tuple[Axes, Any]]]] = WeakKeyDictionary()  # size, and places of axes
 _LAID_OUT: WeakKeyDictionary[Figure, list[Any]] = WeakKeyDictionary()
 _BACKGROUNDS: WeakKeyDictionary[Figure, tuple[list[Any], Any]] = WeakKeyDictionary()
 
@@ -43,7 +40,7 @@ def moves(*artists: Artist) -> None:
 
 
 def png(figure: Figure, alt: str | None = None) -> bytes:
-    """The figure as a PNG: 704 px wide, in one column (`fit`) 462. alt: its description, kept in the file."""
+    """The figure as a PNG, 704 px wide as labs make it. alt: its description, kept in the file."""
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     moving = [artist for artist in _parts(figure) if artist.get_animated()]
     still = _still(figure)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from forgetlab.errors import ForgetlabError
+
 PASSAGE_WORDS = 80
+ENOUGH = 100  # passages to train a language model on
 
 # A sentence end; a line end; as the last resort any word, and very long "words" cut.
 _CUTS = [
@@ -28,6 +31,14 @@ def passages(content: str) -> list[str]:
     if len(blocks) == 1:
         blocks = content.split("\n")
     return [piece for block in blocks if block.strip() for piece in _pieces(block)]
+
+
+def check_enough(texts: Sequence[str]) -> None:
+    """Raise ForgetlabError for fewer passages than a language model can be trained on."""
+    if len(texts) < ENOUGH:
+        raise ForgetlabError(
+            f"a language model needs more text: {len(texts)} passages given, {ENOUGH} or more expected"
+        )
 
 
 def _pieces(block: str) -> Iterable[str]:

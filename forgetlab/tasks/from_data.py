@@ -17,6 +17,7 @@ from forgetlab.sources.messages import whole_text
 from forgetlab.tasks import CausalLM, Classification, MaskedLM, Tagging, Task, embedded
 from forgetlab.tasks.answers import answer_task, preferences
 from forgetlab.tasks.probes import KShot, MinimalPairs, MultipleChoice
+from forgetlab.tasks.readable import READ_AS, options_of, sides
 from forgetlab.tasks.source_names import (
     DIALS,
     MACHINE_TEXT,
@@ -24,7 +25,6 @@ from forgetlab.tasks.source_names import (
     is_embedded,
     is_file,
     is_hub_name,
-    parsed,
     short_name,
 )
 from forgetlab.tasks.writing import Generation
@@ -32,7 +32,6 @@ from forgetlab.tasks.writing import Generation
 Rows = Sequence[tuple[str, Any]]  # each with where it stands in its file
 
 PROBES = ("minimal-pairs", "choices", "k-shot", "generation", "preferences")
-WHOLE = ("k", "limit", "samples")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")  # the second name is BLiMP's
 QUESTION = ("question", "context", "ctx", "prompt", "query", "text")
 CHOICES, ANSWER = ("choices", "options", "endings"), ("answer", "label", "gold")
@@ -82,7 +81,7 @@ def task_from(
     columns: dict[str, Any] = {"text": text, "label": label, "pair": pair, "prompt": prompt, "answer": answer}
     given = {"kind": kind, "split": split, "test": test, "name": name, "limit": limit, "k": k, "turned": turned}
     given |= {**columns, **dict.fromkeys(DIALS)}
-    there, options = _options(source, given)
+    there, options = options_of(source, given)
     turned, dials = options.pop("turned"), {key: value for key in DIALS if (value := options.pop(key)) is not None}
     if is_embedded(there):
         if odd := next((key for key, value in options.items() if value is not None), None):
@@ -104,8 +103,7 @@ def task_from(
     may_be_rows = kind is None and is_file(there) and {*columns.values()} == {None}
     if (kind in ("minimal-pairs", "choices") or may_be_rows) and (probe := _probe_of_rows(title, there, kind, limit)):
         return probe
-    wanted: Any = {"k-shot": "labelled", "generation": "text", "preferences": None}.get(kind or "", kind)
-    read = {**columns, "kind": wanted, "limit": limit}
+    read = {**columns, "kind": READ_AS.get(kind or "", kind), "limit": limit}
     shots = (8 if k is None else k) if kind == "k-shot" else None
     hub = is_hub_name(there)
     if hub and test is None and kind not in ("generation", "preferences"):
@@ -117,26 +115,11 @@ def task_from(
     if kind == "preferences":
         return preferences(title, examples, model)
     if test is None:
-        try:
-            train, held = sources.split(examples, test=0.2, seed=seed)
-        except ForgetlabError as error:  # it knows no file
-            raise ForgetlabError(f"{there}: {error}, or a file of its own for the test: test=FILE") from None
+        train, held = sides(there, examples, seed)
     else:
         held = _read(there if hub else test, str(test) if hub else None, read | {"kind": examples.kind})
         train = examples
     return of_examples(title, train, held, model, shots)
-
-
-def _options(source: str | PathLike[str], given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name in a source, and its options with those of a call; those at its end are text."""
-    found = parsed(source)
-    for key, value in found.options.items():
-        if given[key] is not None and str(given[key]) != value:
-            raise ForgetlabError(f"{found.name}: {key} is given twice, as {value!r} and as {given[key]!r}")
-        if key in WHOLE and not (value.isdecimal() and int(value[:18])):
-            raise ForgetlabError(f"{found.name}: {key} must be a whole number above 0, got {value!r}")
-        given[key] = int(value[:18]) if key in WHOLE else value
-    return found.name, given
 
 
 def _share(turned: float | str | None) -> float | None:

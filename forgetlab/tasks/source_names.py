@@ -120,6 +120,29 @@ def check_source(source: str | os.PathLike[str]) -> None:
     sources.read(name)  # says what is wrong, and the nearest name
 
 
+def titles(source: str) -> list[str]:
+    """What a task of this source may be called, the first that is free (`short_name`); [] where its dials name it.
+
+    >>> titles("cola.tsv:name=cola"), titles("entities")
+    (['cola'], ['entities'])
+    """
+    given = parsed(source)
+    if "name" in given.options:
+        return [given.options["name"]]
+    if is_embedded(given.name):
+        return [] if given.options else [given.name]
+    return _titles(given.name)
+
+
+def _titles(source: str) -> list[str]:
+    if is_hub_name(source):
+        names = [source.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")]
+    else:
+        names = [Path(source).stem, Path(source).name] if is_file(source) else [source]
+    names = ["".join(c if c.isprintable() else "\ufffd" for c in name).replace(".", "-") for name in names]
+    return [*names, f"{names[-1]}-data"]
+
+
 def short_name(source: str) -> str:
     """What a task of this source is called: a head's name may hold no dot, and "train" is taken (`free_name`).
 
@@ -127,13 +150,8 @@ def short_name(source: str) -> str:
     """
     from forgetlab.models.model import free_name  # torch knows which names are taken
 
-    if is_hub_name(source):
-        name = source.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2].replace(":", "-")
-    else:
-        path = Path(source)
-        name = (path.stem if free_name(path.stem.replace(".", "-")) else path.name) if is_file(source) else source
-    name = "".join(c if c.isprintable() else "\ufffd" for c in name).replace(".", "-")
-    return name if free_name(name) else f"{name}-data"
+    *names, last = _titles(source)
+    return next((name for name in names if free_name(name)), last)
 
 
 def _there(name: str, what: object) -> bool:

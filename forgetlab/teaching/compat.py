@@ -149,6 +149,17 @@ def row(*children: widgets.Widget, gap: str = "0") -> widgets.Box:
     return widgets.Box(children, layout=widgets.Layout(**how))
 
 
+def beside(left: Sequence[widgets.Widget], right: Sequence[widgets.Widget], many: bool = False) -> widgets.Box:
+    """Controls, the last of them a line, and to the right what they change; below each other on a small page."""
+    hand, seen = column(*left), column(*right)
+    left[-1].add_class(page.LINE)
+    for box, name in ((hand, page.HAND), (seen, page.SEEN), *([(hand, page.MANY)] if many else [])):
+        box.add_class(name)
+    made = column(hand, seen)
+    made.add_class(page.BODY)
+    return made
+
+
 def column(*children: widgets.Widget) -> widgets.VBox:
     """One below the other."""
     return widgets.VBox(children)
@@ -161,6 +172,8 @@ def note(words: str = "") -> widgets.HTML:
     return made
 
 
-def said(words: str) -> str:
-    """The HTML of a note."""
+def said(words: str, kind: str = "") -> str:
+    """The HTML of a note. kind: of `page.SIGNS`, where it is a verdict."""
+    if kind:
+        return page.judged(kind, words)
     return f'<div style="line-height:1.4;max-width:640px">{escape(words)}</div>'

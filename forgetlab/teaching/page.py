@@ -8,20 +8,31 @@ once a page; from then on it looks after every widget of the class `forgetlab`:
 - a slider's handle is named by its label, and its value read as its readout says it, without idle zeros;
 - a question's card is a group named by the question, and so are its options;
 - notes are live regions that stay, while their words change;
-- a lab learns on which side of NARROW its width lies;
+- a lab learns its width, and from BESIDE on its controls stand beside its picture: both are seen at one glance;
 - a figure that a cell shows gets the words that its PNG carries as alt text, which JupyterLab does not read.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 import ipywidgets as widgets
+from matplotlib.figure import Figure
 
 OURS, SAYS, ASKED, CHOICES, WIDTH, DRAWN = (
     f"forgetlab{part}" for part in ("", "-says", "-asked", "-choices", "-width", "-drawn")
 )
+BODY, HAND, MANY, SEEN, LINE, IS_BESIDE = (
+    f"forgetlab-{part}" for part in ("body", "hand", "many", "seen", "line", "beside")
+)
 WIDE, NARROW = 704, 560  # px: of a figure; below that many figures are drawn in one column
+BESIDE = 720  # px: from here on the controls of a lab stand to the left of its picture
+LEFT, LEFT_OF_MANY, GAP = 264, 340, 14  # px: of the controls, of those of a lab with many, and to the picture
+HIGH, LOWER, LARGEST = 420, 384, 840  # px: of a broad picture beside its controls, of another, and across at most:
+BROAD = 656  # px across; words around a smaller picture need more lines, and all fits in JupyterLab at 1280 × 720
+INCH = 82  # px of a figure there: letters of 11 pt are 12.5 px high
+SIGNS = {"right": ("✓", "#2e8540"), "not yet": ("…", "#b26a00"), "wrong": ("✗", "#d8413a")}  # seen on light and dark
 INVERTED = 0.93  # on a dark page a figure's white becomes nearly the page's black; colours keep their hue
 DARK = ':is([data-jp-theme-light="false"], html[theme="dark"], .vscode-dark, .vscode-high-contrast)'
 # Labels stand above, so that a track is as long as its place. Both generations of widgets give an option one line:
@@ -36,6 +47,17 @@ STYLE = f"""
 .{OURS} .widget-hslider > .slider-container {{flex: 1 0 calc(100% - 20px); height: 18px; margin: 0 10px 4px}}
 .{OURS} :is(.widget-dropdown > select, .widget-text > input, .widget-textarea > textarea)
   {{flex: 1 1 100%; min-width: 0; min-height: 28px}}
+.{BODY}, .{BODY} > * {{overflow: visible}}
+.{OURS}:not(.{IS_BESIDE}) :is(.{HAND}, .{SEEN}) {{display: contents}}
+.{OURS}:not(.{IS_BESIDE}) .{LINE} {{order: 1}}
+.{IS_BESIDE} > .{BODY} {{flex-flow: row; align-items: flex-start; gap: {GAP}px}}
+.{IS_BESIDE} .{HAND} {{flex: none; width: {LEFT}px}}
+.{IS_BESIDE} .{MANY} {{width: {LEFT_OF_MANY}px}}
+.{IS_BESIDE} .{MANY} .widget-inline-hbox:not(.{LINE}) {{flex: 1 1 150px !important; min-width: 150px !important}}
+.{IS_BESIDE} .{MANY} .widget-readout {{min-width: 20px !important; width: auto !important}}
+.{IS_BESIDE} .{SEEN} {{flex: 1 1 0; min-width: 0}}
+.{IS_BESIDE} .{SEEN} > .{SAYS} {{order: 1}}
+.{IS_BESIDE} .{SAYS} div {{max-width: none !important}}
 .{CHOICES}, .{CHOICES} label, .{CHOICES} span
   {{height: auto !important; white-space: normal !important; overflow: visible !important; line-height: 1.4}}
 .{CHOICES} .widget-radio-box label, .{CHOICES} .widget-label-basic
@@ -66,7 +88,10 @@ if (!window.forgetlab) {{
   }};
   const tell = (root) => {{
     const box = root.querySelector(':scope > .{WIDTH} input'), width = Math.round(root.clientWidth);
-    if (!box || !width || width < {NARROW} === Number(box.value) < {NARROW}) return;
+    if (!box || !width) return;
+    const told = Number(box.value), kind = (px) => (px >= {NARROW}) + (px >= {BESIDE});
+    root.classList.toggle('{IS_BESIDE}', kind(width) === 2);
+    if (kind(width) === kind(told) && (kind(width) < 2 || Math.abs(width - told) < 40)) return;
     box.value = width;
     box.dispatchEvent(new Event('change', {{bubbles: true}}));
   }};
@@ -109,13 +134,50 @@ if (!window.forgetlab) {{
 """
 
 
+def judged(kind: str, words: str) -> str:
+    """Words with the sign and the colour of a verdict (of SIGNS), as HTML: alike in questions, exercises and labs."""
+    sign, color = SIGNS[kind]
+    rule = f"border-left:3px solid {color};padding-left:8px;line-height:1.4;max-width:640px"
+    return f'<div style="{rule}"><b aria-hidden="true" style="color:{color}">{sign}</b> {escape(words)}</div>'
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture stands: as it was made; narrow, in one column; or beside its controls, `across` px wide."""
+
+    narrow: bool = False
+    across: int = 0
+
+    @classmethod
+    def of(cls, width: int, many: bool = False) -> Place:
+        """The place in a lab so wide, in px. many: whether it has many controls."""
+        if width < BESIDE:
+            return cls(narrow=width < NARROW)
+        return cls(across=min(width - (LEFT_OF_MANY if many else LEFT) - GAP, LARGEST))
+
+    @property
+    def room(self) -> tuple[float, float] | None:
+        """Inches of a figure across and up; None: as it was made."""
+        high = HIGH if self.across >= BROAD else LOWER
+        return (self.across / INCH, high / INCH) if self.across else None
+
+    @property
+    def wide(self) -> int:
+        """The most that it takes, in px."""
+        return self.across or WIDE
+
+    def shown(self, figure: Figure) -> int:
+        """How wide a figure is shown at most, in px."""
+        return self.across or round(figure.bbox.width)
+
+
 def sheet() -> widgets.HTML:
     """Style and script as a widget that takes no room."""
     return widgets.HTML(f'<style onload="{escape(SCRIPT)}">{STYLE}</style>', layout={"display": "none"})
 
 
 def width() -> widgets.IntText:
-    """The width that a lab has on its page in px: WIDE until the page says otherwise, which it does across NARROW."""
+    """The width that a lab has on its page in px, told where it matters: WIDE until the page says otherwise."""
     made = widgets.IntText(WIDE, layout={"display": "none"})
     made.add_class(WIDTH)
     return made

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
@@ -55,11 +55,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Judged:
-    """Whether an answer is right, and the feedback to it in words. given: False if there was nothing to judge."""
+    """Whether an answer is right, and the feedback to it in words.
+
+    given: False if there was nothing to judge. partly: not all of the right options were chosen, and no wrong one.
+    """
 
     right: bool
     words: str
     given: bool = True
+    partly: bool = field(default=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """ "right", "not yet" or "wrong"; "" if there was nothing to judge."""
+        return "" if not self.given else "right" if self.right else "not yet" if self.partly else "wrong"
 
 
 def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judged:
@@ -73,7 +82,7 @@ def judge(question: Question, answer: int | Sequence[int] | str | None) -> Judge
     right = chosen == wanted
     said = [question.options[i].why for i in sorted(chosen)]
     opening = "Right." if right else "Right so far, but not all of it." if chosen < wanted else "Not right."
-    return Judged(right, _joined([opening, *said, *([question.why] if right else [])]))
+    return Judged(right, _joined([opening, *said, *([question.why] if right else [])]), partly=chosen < wanted)
 
 
 def _judge_number(question: Question, typed: str) -> Judged:

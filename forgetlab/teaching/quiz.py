@@ -34,7 +34,7 @@ class Card(Living):
     def answer(self) -> None:
         """Judge what is chosen or typed now."""
         verdict = judge(self.question, self._given())
-        self.note.value = compat.said(verdict.words)
+        self.note.value = compat.said(verdict.words, verdict.kind)
         if not verdict.given:
             return
         self.judged = verdict

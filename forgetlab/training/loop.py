@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import secrets
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ from forgetlab.training.measuring import measured
 from forgetlab.training.method import Group, Method, Run, grouped
 from forgetlab.training.options import Options, Precision, check, make_ready
 from forgetlab.training.record import Record, Status
+from forgetlab.training.start import filed
 from forgetlab.training.step import Passes
 from forgetlab.training.torch_state import TorchState
 
@@ -113,6 +117,9 @@ class _Loop:
             watch=tasks[1:],
             notes=notes,
         )
+        if not methods:  # then only the looks ask for it
+            file = Path(tempfile.gettempdir(), f"forgetlab-start-{secrets.token_hex(8)}.safetensors")
+            self.run.anchor = filed(self.run.anchor, model._pretrained, file)
         self.rates: list[float] = []
         self.parameters: list[nn.Parameter] = []
         self.setup_seconds = self.train_seconds = 0.0

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forgetlab.errors import ForgetlabError
 from forgetlab.models.model import Model
 from forgetlab.sources import Examples
+from forgetlab.sources.paragraphs import check_enough
 from forgetlab.sources.world import corpus
 from forgetlab.tasks import CausalLM, MaskedLM, Task
 from forgetlab.tasks.embedded import default_watch, task
@@ -113,23 +113,24 @@ def pretrain(name: str, *, seed: int = 0, steps: int | None = None) -> Iterator[
     yield from _train(model, tasks, plan, steps or plan.steps, seed)
 
 
-def pretrain_on(texts: Sequence[str], *, seed: int = 0, steps: int = 1000) -> Iterator[tuple[int, float, Model]]:
+def pretrain_on(
+    texts: Sequence[str], *, seed: int = 0, steps: int = 1000, positions: int = 128
+) -> Iterator[tuple[int, float, Model]]:
     """Train a small causal model (2000 tokens of byte-level BPE, about 1M weights) on a user's own passages.
 
-    Its longest sequence has 128 tokens. Yields as `pretrain`.
+    positions: of its longest sequence. Yields as `pretrain`.
     """
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    if len(texts) < 100:
-        raise ForgetlabError(f"a language model needs more text: {len(texts)} passages given, 100 or more expected")
+    check_enough(texts)
     end, trained = "<|endoftext|>", ByteLevelBPETokenizer()
     trained.train_from_iterator(texts, vocab_size=2000, special_tokens=[end], show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, bos_token=end, eos_token=end, pad_token=end
     )
     plan = Pretraining(128, 3, 4, steps=steps, texts=len(texts), batch=32)
-    model = random_model("own-gpt", tokenizer, plan, causal=True, seed=seed, positions=128)
+    model = random_model("own-gpt", tokenizer, plan, causal=True, seed=seed, positions=positions)
     examples = Examples(kind="text", texts=tuple(texts))
     yield from _train(model, [CausalLM("text", examples, examples)], plan, steps, seed)
 

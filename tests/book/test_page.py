@@ -13,13 +13,14 @@ import pytest
 pytest.importorskip("playwright", reason="Playwright is not installed: pip install -r requirements.txt")
 pytest.importorskip("axe_playwright_python", reason="axe-core is not installed: pip install -r requirements.txt")
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from book import build, program
 from forgetlab.labs import LABS, show
 from forgetlab.labs.kit.settings import from_line, to_line
+from tests.book.pages import opened
 from tests.browser.axe import serious
-from tests.browser.jupyter import FLAGS, PATIENCE, chromium
+from tests.browser.jupyter import chromium
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,43 +44,10 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> program.Program:
     return program.made(tmp_path_factory.mktemp("native"))
 
 
-@pytest.fixture(scope="module")
-def started() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=chromium(), args=[*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(started: Browser, folder: Path) -> Iterator[Page]:
-    with opened(started, folder) as one:
+    with opened(started, folder / build.NAME) as one:
         yield one
-
-
-class opened:
-    """A page on the file; at its end nothing was asked of any host, and no script has failed."""
-
-    def __init__(self, started: Browser, folder: Path, script: str = "", **options: Any) -> None:
-        self.context = started.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
-        self.context.set_default_timeout(PATIENCE * 1000)
-        self.page, self.url, self.script = self.context.new_page(), (folder / build.NAME).as_uri(), script
-
-    def __enter__(self) -> Page:
-        self.asked, self.errors = list[str](), list[str]()
-        self.context.on("request", lambda one: self.asked.append(one.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        if self.script:
-            self.page.add_init_script(self.script)
-        self.page.goto(self.url)
-        return self.page
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-        assert [one for one in self.asked if not one.startswith(("file:", "blob:", "data:"))] == []
-        assert self.errors == []
 
 
 def until_over(page: Page) -> None:
@@ -188,7 +156,7 @@ def test_the_settings_line_fits_the_live_labs(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_wide_and_narrow_and_axe_finds_nothing_serious(started: Browser, folder: Path, scheme: str) -> None:
-    with opened(started, folder, color_scheme=scheme) as page:
+    with opened(started, folder / build.NAME, color_scheme=scheme) as page:
         trained(page, **SHORT, method="EWC")
         assert serious(page) == []
         last = page.locator("#tries").bounding_box()
@@ -202,7 +170,7 @@ def test_it_fits_wide_and_narrow_and_axe_finds_nothing_serious(started: Browser,
 
 
 def test_without_scripts_there_is_the_still_picture_with_its_words_and_numbers(started: Browser, folder: Path) -> None:
-    with opened(started, folder, java_script_enabled=False) as page:
+    with opened(started, folder / build.NAME, java_script_enabled=False) as page:
         words = page.locator("#still img").get_attribute("alt") or ""
         assert re.search(r"no pull, 20 steps: accuracy [\d.]+ → .*EWC, λ = 100, 6 steps: accuracy", words)
         assert page.locator("#still img").evaluate("e => e.naturalWidth") > 300
@@ -212,7 +180,7 @@ def test_without_scripts_there_is_the_still_picture_with_its_words_and_numbers(s
 
 
 def test_without_simd_it_says_so_and_shows_the_still_picture(started: Browser, folder: Path) -> None:
-    with opened(started, folder, script="WebAssembly.validate = () => false") as page:
+    with opened(started, folder / build.NAME, script="WebAssembly.validate = () => false") as page:
         assert "no WebAssembly with SIMD" in page.inner_text("#still")
         assert page.locator("#still img").is_visible()
         assert not page.locator("#bench").is_visible()

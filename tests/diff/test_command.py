@@ -15,7 +15,9 @@ import pytest
 
 from forgetlab import load
 from forgetlab.__main__ import main
-from forgetlab.diff.order import numbered
+from forgetlab.diff.order import Order, numbered
+from forgetlab.errors import ForgetlabError
+from forgetlab.tasks.source_names import short_name, titles
 from tests.diff.conftest import moved
 
 Called = Callable[..., tuple[int, str, str]]
@@ -135,6 +137,13 @@ def test_what_cannot_work_is_refused_before_torch_is_loaded(tmp_path: Path) -> N
         "--within must be between 0 and 1, got 2.0": [*pair, "--within", "2"],
         "--within 'little' is no budget; expected points": [*pair, "--within", "little"],
         "'abc' is no allowance": [*pair, "--allow", "entities=abc"],
+        "unknown task in --allow 'entites'; did you mean 'entities'": [
+            *pair,
+            "--watch",
+            "entities",
+            "--allow",
+            "entites=0.1",
+        ],
         "thesis is no empty folder and holds no report": [*pair, "--out", "thesis"],
         "--repair mends one model, and 2 AFTERs are given": [*pair, "hub/other", "--repair", "mended"],
     }
@@ -185,6 +194,39 @@ def test_it_opens_the_model_and_writes_a_repair_with_its_diff(tuned: Path, tmp_p
     assert Page((tmp_path / "there" / "report.html").read_text()).open == []
 
 
+def test_a_repair_is_not_written_into_a_model_that_is_compared(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    before, after = (str(tmp_path / name) for name in ("before", "after"))
+    for inside in (
+        tmp_path / "after" / "sub",
+        tmp_path / "before" / "a" / "b",
+        tmp_path / "after" / ".." / "after" / "x",
+    ):
+        order = Order(before, (after,), watch=("entities",), new="sentiment", repair=inside, out=tmp_path / "out")
+        with pytest.raises(ForgetlabError, match=r"lies in .*, which is compared: choose a folder outside it"):
+            order.check()
+    Order(before, (after,), ("entities",), "sentiment", repair=tmp_path / "after-mended", out=tmp_path / "out").check()
+
+
+def test_the_names_in_allow_are_those_that_the_tasks_will_have(tmp_path: Path) -> None:
+    names = ("general.txt", "train.csv", "a.b.csv")
+    for name in names:
+        (tmp_path / name).write_text("text,label\nfine,1\n")
+    files = [str(tmp_path / name) for name in names]
+    for source, own in zip(files, ("general", "train-csv", "a-b"), strict=True):
+        assert short_name(source) == own
+        assert own in titles(source)
+    watch = (*files, "entities", f"{files[0]}:name=mine", "owner/set")
+    for name in ("general", "train-csv", "a-b", "entities", "mine", "set"):
+        Order("tiny-bert", ("tiny-gpt",), watch, allow=((name, "0.1"),), out=tmp_path / "out").check()
+    with pytest.raises(ForgetlabError, match="unknown task in --allow 'generall'; did you mean 'general'"):
+        Order("tiny-bert", ("tiny-gpt",), watch, allow=(("generall", "0.1"),), out=tmp_path / "out").check()
+    # a task that its dials name: told after loading
+    Order("tiny-bert", ("tiny-gpt",), ("sentiment:turned=0.5",), allow=(("any", "0.1"),), out=tmp_path / "out").check()
+
+
 def test_stopped_before_anything_is_written_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,5 +234,5 @@ def test_stopped_before_anything_is_written_it_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("forgetlab.diff.run.execute", stop)
-    assert main(["diff", "tiny-bert", "tiny-gpt", "--watch", "sentiment"]) == 130
+    assert main(["diff", "tiny-bert", "hub/other", "--watch", "sentiment"]) == 130
     assert "stopped; nothing was written" in capsys.readouterr().err

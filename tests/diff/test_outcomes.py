@@ -270,6 +270,21 @@ def test_after_answers_by_the_classifier_that_transformers_trained(tmp_path: Pat
     assert len({*said}) == 2
 
 
+def test_a_classifier_that_is_of_no_use_is_named_once_and_only_where_a_head_is_lacking(tmp_path: Path) -> None:
+    afters = [str(tmp_path / name) for name in ("one", "other")]
+    for folder in afters:
+        names = {0: "spam", 1: "ham", 2: "eggs"}
+        AutoModelForSequenceClassification.from_pretrained(
+            model_folder("tiny-bert"), num_labels=3, id2label=names
+        ).save_pretrained(folder)
+    pair = Pair("tiny-bert", afters, device="cpu")
+    notes = heads.ready(pair, [task("entities"), task("sentiment", size=64)])
+    said = [note for note in (*pair.notes, *notes) if "is not used" in note]
+    assert said == [f"sentiment: the classifier of {afters[0]}, {afters[1]} has the classes spam, ham, eggs, not the "
+                    "task's; it is not used"]  # fmt: skip
+    assert f"entities: {afters[0]}, {afters[1]} answers by BEFORE's head" in notes
+
+
 def test_test_items_that_repeat_each_other_count_as_one_and_it_is_said(tmp_path: Path) -> None:
     """Fifty rows of five texts are about as sure as a test of five, not as one of fifty."""
     model, file = load("tiny-bert", device="cpu"), tmp_path / "a.csv"

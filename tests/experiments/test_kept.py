@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from forgetlab.errors import ForgetlabError
-from forgetlab.experiments import locks, report, results, sweeps
+from forgetlab.experiments import locks, past_runs, report, results, sweeps
 from forgetlab.experiments.locks import locked
 from forgetlab.experiments.sweeps import RunFolder
 from tests.conftest import FailingDisk
@@ -342,7 +342,7 @@ def test_two_comparisons_into_one_folder_and_an_end_that_the_system_asks_for(
     under_way.send_signal(signal.SIGTERM)
     _, error = under_way.communicate(timeout=60)
     assert under_way.returncode == 128 + signal.SIGTERM
-    kept = sweeps.whole(tmp_path / "out" / "runs")
+    kept = past_runs.whole_runs(tmp_path / "out" / "runs")
     assert f"stopped; {len(kept)} finished run" in error
     assert "the same command with --resume goes on from there" in error
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -294,6 +294,7 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # two more processes that load torch; the order and what is kept are tried with the other pools
 def test_a_cluster_gives_every_run_once_though_a_worker_dies(
     tmp_path: Path, scheduler: Any, alone: list[dict[str, Any]]
 ) -> None:

@@ -867,6 +867,31 @@ def test_the_importance_of_another_model_names_the_parameter() -> None:
 # -- large weights ----------------------------------------------------------------------------------------
 
 
+def check_totals(
+    layer: nn.Linear, texts: torch.Tensor, measure: Callable[[torch.Tensor], torch.Tensor], power: int
+) -> None:
+    """Sums by hooks against one text at a time, added to what the sum held."""
+    expected = torch.full_like(layer.weight, 2.0)
+    for one in texts:
+        (gradient,) = torch.autograd.grad(measure(one), [layer.weight])
+        expected += gradient.abs() ** power
+    with per_example.recording(layer, len(texts)) as calls:
+        objective = measure(texts)
+    found, count = torch.full_like(layer.weight, 2.0), len(texts)
+    seen, unclear = per_example.add_totals(
+        calls,
+        objective,
+        torch.arange(count),
+        count,
+        set(),
+        power,  # type: ignore[arg-type]
+        keep=False,
+        sums={layer.weight: found},
+    )
+    assert (seen, unclear) == ({layer.weight}, set())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("out", "width"), [(300, 500), (200, 170), (3, 140_000)])  # rows left over, whole, one by one
 def test_a_large_weight_is_taken_in_blocks(out: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, texts = (
@@ -874,21 +899,17 @@ def test_a_large_weight_is_taken_in_blocks(out: int, width: int, monkeypatch: py
         torch.randn(5, 3, width, generator=torch.Generator().manual_seed(0)),
     )
     monkeypatch.setattr(per_example, "add_up", lambda *_: pytest.fail("taken as a whole"))
-    for measure, power in ((lambda x: layer(x).tanh().sum(), 2), (lambda x: layer(x).square().sum(), 1)):
-        expected = torch.zeros(out, width)
-        for one in texts:
-            (gradient,) = torch.autograd.grad(measure(one), [layer.weight])
-            expected += gradient.abs() ** power
-        with per_example.recording(layer, len(texts)) as calls:
-            objective = measure(texts)
-        sums, unclear = per_example.totals(
-            calls,
-            objective,
-            torch.arange(5),
-            5,
-            set(),
-            power,
-            keep=False,  # type: ignore[arg-type]
-        )
-        assert not unclear
-        torch.testing.assert_close(sums[layer.weight], expected, rtol=1e-4, atol=1e-5)
+    for measure, power in (
+        (lambda x: layer(x).tanh().sum(), 2),
+        (lambda x: layer(x).square().sum(), 1),
+        (lambda x: layer(x)[..., 1:, :].tanh().sum(), 2),  # nothing is read off the first place
+        (lambda x: 0 * layer(x).sum(), 2),
+    ):
+        check_totals(layer, texts, measure, power)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_gradient_at_one_place_takes_no_gradient_of_an_example(power: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, texts = nn.Linear(300, 200, bias=False), torch.randn(5, 3, 300, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch, "bmm", lambda *_, **__: pytest.fail("a product for each example"))
+    check_totals(layer, texts, lambda x: layer(x)[..., 1, :].tanh().sum(), power)

@@ -30,11 +30,6 @@ def tagged(path: Path, tag: str) -> list[Any]:
     return [cell for cell in read(path).cells if tag in cell.metadata.get("tags", ())]
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bare.wheel(tmp_path_factory.mktemp("wheel"))
-
-
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
     """Where the lessons run, in which kernel: this checkout; on Colab's widgets an empty folder with the wheel."""

@@ -17,6 +17,7 @@ import pytest
 
 from forgetlab.labs import LABS
 from tests.notebooks.kernel import LOST, Kernel
+from tests.notebooks.test_notebooks import COLAB
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +152,13 @@ del thing
 # -- every lab --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LABS)
+# one of each kind; the others long where the pages of all are opened in the process too, by tests/labs
+KINDS = ("watch", "own", "cloud", "ask", "reward", "frontier")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if COLAB or name in KINDS else pytest.mark.long) for name in LABS]
+)
 def test_every_lab_opens_moves_and_resets(kernel: Kernel, name: str) -> None:
     page = Page(kernel, name)
     begin = page.line

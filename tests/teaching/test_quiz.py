@@ -285,7 +285,7 @@ def test_choose_answer_again(question: Question, wrong: object, words_to_wrong: 
 
     choose(card, wrong)
     card.buttons["Answer"].click()
-    assert words(card.note.value) == f"Not right. {words_to_wrong}"
+    assert words(card.note.value) == f"✗ Not right. {words_to_wrong}"
     assert heard == [False]
 
     card.buttons["Clear"].click()
@@ -294,7 +294,7 @@ def test_choose_answer_again(question: Question, wrong: object, words_to_wrong: 
 
     choose(card, right_answer(question))
     card.buttons["Answer"].click()
-    assert words(card.note.value).startswith("Right. ")
+    assert words(card.note.value).startswith("✓ Right. ")
     assert heard == [False, True]
 
 

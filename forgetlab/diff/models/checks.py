@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from forgetlab.diff.order import other_architecture
 from forgetlab.errors import ForgetlabError, shown
 from forgetlab.models.loading import in_words
 from forgetlab.models.model import Model, quiet_transformers
@@ -24,10 +25,7 @@ def check_config(before: Any, after: Any, given: str) -> None:
     old, new = before.to_dict(), after.to_dict()
     for name in ["model_type", *sorted(old.keys() | new.keys())]:
         if old.get(name) != new.get(name) and not FREE.fullmatch(name):
-            raise ForgetlabError(
-                f"{given} is of another architecture: its {name} is {shown(new.get(name))}, BEFORE's "
-                f"{shown(old.get(name))}; expected the model that BEFORE became"
-            )
+            raise other_architecture(given, name, new.get(name), old.get(name))
 
 
 def check_tokenizer(model: Model, folder: Path, given: str, notes: list[str]) -> None:

@@ -20,11 +20,12 @@ from forgetlab.experiments import results
 from forgetlab.labs.kit.notice import Notice
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import Controls, Settings, from_line
-from forgetlab.labs.kit.shown import Draw, Result, S, Shown, State
+from forgetlab.labs.kit.shown import Draw, Head, Result, S, Shown, State
 from forgetlab.teaching import compat, page
 from forgetlab.teaching.notebook import Living
 
 __all__ = ["Lab", "Settings", "State"]
+MANY = 7  # more controls than that stand two in a row
 
 
 class Lab(Living, Generic[S]):
@@ -37,6 +38,7 @@ class Lab(Living, Generic[S]):
     check(settings): with it, a move only checks the settings (it raises what is wrong) and Train begins the work.
     filed(settings): what a result is kept under, where that is more than the settings (such as the state of a file).
     words(state, settings): what a finished state says, where that hangs on the view; else it is the state's "message".
+    head(state, settings): the numbers that a run changed, (name, change) each, to stand large above the picture.
     presets: {label: settings to change}. intro: one line above. driver: see Runner.
     """
 
@@ -51,6 +53,7 @@ class Lab(Living, Generic[S]):
         check: Callable[[Settings], None] | None = None,
         filed: Callable[[Settings], Settings] = dict,
         words: Callable[[S, Settings], str] | None = None,
+        head: Head[S] | None = None,
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
@@ -61,7 +64,7 @@ class Lab(Living, Generic[S]):
         self._controls, self.view = Controls(name, training), dict(view or {})
         self.training, self.line, self.settings = self._controls.training, self._controls.line, self._controls.settings
         self._start, self._presets = self.settings(), dict(presets or {})
-        self._shown, self._notice = Shown(name, draw, words, self.view), Notice()
+        self._shown, self._notice = Shown(name, draw, words, self.view, head), Notice()
         self.message, self.picture, self.width = self._notice.widget, widgets.HTML(), page.width()
         self._runner: Runner[S] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         press = compat.weakly(self._press)
@@ -75,10 +78,11 @@ class Lab(Living, Generic[S]):
             control.observe(compat.weakly(self._on_view), "value")
         self.line.observe(compat.weakly(self._on_line), "value")
         self.width.observe(compat.weakly(self._on_width), "value")
-        parts = [compat.note(intro)] if intro else []
-        parts += [compat.row(*self.training.values(), *self.view.values(), gap="2px 14px")]
-        parts += [compat.row(*self.buttons.values()), self.message, self.picture, self.line]
-        super().__init__([*parts, self.width])
+        controls = [*self.training.values(), *self.view.values()]
+        left = [compat.row(*controls, gap="2px 14px"), compat.row(*self.buttons.values()), self.line]
+        self._many = len(controls) > MANY
+        body = compat.beside(left, [self.message, self.picture], self._many)
+        super().__init__([*([compat.note(intro)] if intro else []), body, self.width])
         self._guarded(self._open)
 
     # -- what a user does ---------------------------------------------------------------------------
@@ -155,8 +159,10 @@ class Lab(Living, Generic[S]):
 
     def _on_width(self, change: Any) -> None:
         with self._runner.turn:
-            self._shown.narrow = change["new"] < page.NARROW
-            self._redraw()
+            if (place := page.Place.of(change["new"], self._many)) != self._shown.place:
+                self._shown.place = place
+                self._redraw()
+                self._redraw()  # legends choose their columns by the width that the first gave the figure
 
     def _on_line(self, change: Any) -> None:
         if self._controls.moved_by_lab:
@@ -165,7 +171,7 @@ class Lab(Living, Generic[S]):
             wanted = from_line(self.name, change["new"], self.training)
         except ForgetlabError as error:
             self._show_labels()
-            self._notice.say(f"{error} Nothing was changed.")
+            self._notice.say(f"{error} Nothing was changed.", kind="wrong")
             return
         self._guarded(partial(self.apply, wanted))
 
@@ -253,7 +259,7 @@ class Lab(Living, Generic[S]):
         try:
             self._shown.draw()
         except Exception as error:  # a lab must show it: the kernel would only log it
-            self._notice.say(in_words(error), self._notice.opening)  # until a picture is right again
+            self._notice.say(in_words(error), self._notice.opening, "wrong")  # until a picture is right again
             return False
         finally:
             self._show_labels()
@@ -273,7 +279,7 @@ class Lab(Living, Generic[S]):
         """Say what went wrong, and that a picture which stays is not of the present settings."""
         stale = self._shown.caption(self.settings(), waiting=False)
         with self._notice.turn:
-            self._notice.say(f"{words} What is shown below is an earlier run." if stale else words)
+            self._notice.say(f"{words} What is shown below is an earlier run." if stale else words, kind="wrong")
         self._show_labels()
 
     def _guarded(self, action: Callable[[], None]) -> None:

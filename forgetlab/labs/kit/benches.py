@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Any, NotRequired, TypedDict
 
 from forgetlab.experiments.recipes import Bench, Recipe, prepare
 from forgetlab.labs.kit.curves import Lines, Panel
+from forgetlab.labs.kit.shown import Change
 from forgetlab.metrics.retention import scale
 from forgetlab.metrics.schema import PlainRecord, TaskFacts
 from forgetlab.metrics.summary import score
@@ -99,6 +100,27 @@ def told(state: RunState) -> str:
         parts.append(f"{task['name']} {before} → {after}")
     how = f" ({last['message']})" if last["message"] else ""
     return f"After {last['step']} steps: {', '.join(parts)}{how}."
+
+
+def head(state: RunState, settings: Mapping[str, Any]) -> list[Change]:
+    """Each task's score before and after, a watched perplexity as a multiple; and what it is without a remedy."""
+    return [
+        Change(
+            f"{task['name'].partition('@')[0]} {UNITS.get(task['metric'], task['metric']).partition(' (')[0]}",
+            _changed(state["records"], task, times=i > 0),
+            f"no remedy {_changed(state['plain'], task, i > 0).split(' ')[-1]}" if state.get("plain") else "",
+        )
+        for i, task in enumerate(state["tasks"])
+    ]
+
+
+def _changed(records: Sequence[PlainRecord], task: TaskFacts, times: bool) -> str:
+    first, last = (_score(records[i], task) for i in (0, -1))
+    if first is None or last is None:
+        return "diverged" if last is None else number(last, scale(task))
+    if times and scale(task) == "ratio":
+        return f"×{number(last / first)}"
+    return f"{number(first, scale(task))} → {number(last, scale(task))}"
 
 
 def _score(record: PlainRecord, task: TaskFacts) -> float | None:

@@ -11,13 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import ScaledTranslation
 
 from forgetlab.labs.kit.figure import blank, dress
-from forgetlab.plots.drawing import moves
+from forgetlab.plots.drawing import forget, moves
 from forgetlab.plots.style import COLORS, DASHES, FAINT, FEW, INK, at_log, number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SIDE_BY_SIDE = 26  # letters of labels that fit below a panel in one line
+UNDER = -36  # pt: from a panel to its legend, past the numbers and the label of its axis
 Points = tuple[Sequence[float], Sequence[float | None]]
 Lines = Mapping[str, Mapping[str, Points]]  # {panel: {label: (x, y)}}
 
@@ -143,18 +145,25 @@ class Curves:
     def _legend(self, where: Figure | Axes, panel: str, labels: Sequence[str]) -> None:
         """Below the figure, or below a panel."""
         found = where.legends[:1] if isinstance(where, Figure) else [where.get_legend()]
-        before = found[0] if found else None
-        if before and [text.get_text() for text in before.get_texts()] == list(labels):
+        before, columns = found[0] if found else None, min(3, len(labels))
+        if isinstance(where, Axes) and (spec := where.get_subplotspec()):
+            share = len(spec.colspan) / spec.get_gridspec().ncols
+            longest = sum(sorted(map(len, labels))[-2:])
+            columns = 2 if longest <= SIDE_BY_SIDE * share * self.figure.get_figwidth() / 3.2 else 1
+        same = before and [text.get_text() for text in before.get_texts()] == list(labels)
+        if same and (before._ncols == columns or isinstance(where, Figure)):
             return
         if before:
             before.remove()
+            forget(self.figure)
         if len(labels) < 2:
             return
         handles = [Line2D([], [], label=one, **{**self._look(panel, one), "markevery": None}) for one in labels]
         style: Any = {"handles": handles, "fontsize": 11, "labelcolor": INK, "frameon": False}
         if isinstance(where, Figure):
-            where.legend(loc="outside lower center", ncols=min(3, len(labels)), **style)
+            where.legend(loc="outside lower center", ncols=columns, **style)
         else:
-            columns = 2 if sum(map(len, labels)) <= SIDE_BY_SIDE else 1
             close = {"columnspacing": 1.0, "handlelength": 1.6, "handletextpad": 0.5}
-            where.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24), ncols=columns, **close, **style)
+            below = where.transAxes + ScaledTranslation(0, UNDER / 72, where.figure.dpi_scale_trans)
+            place: Any = {"loc": "upper center", "bbox_to_anchor": (0.42, 0), "bbox_transform": below}
+            where.legend(**place, borderaxespad=0, ncols=columns, **close, **style)

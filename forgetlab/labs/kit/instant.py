@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.runner import Driver
+from forgetlab.labs.kit.shown import Head
 
 
 class View(Protocol):
@@ -28,6 +29,7 @@ def instant(
     presets: Mapping[str, Settings],
     intro: str,
     driver: Driver | None,
+    head: Head[State],
 ) -> Lab:
     """A lab of a simulation. work: as for Lab; its states hold "message". make_view: called at the first picture."""
     view = cache(make_view)
@@ -35,4 +37,5 @@ def instant(
     def draw(state: State, old: Sequence[State], settings: Settings, source: str) -> tuple[Figure, str]:
         return view().draw(state), state["message"]
 
-    return Lab(name, work, draw, training=training, presets=presets, intro=intro, instant=True, driver=driver)
+    common: Any = {"training": training, "presets": presets, "intro": intro, "driver": driver}
+    return Lab(name, work, draw, head=head, instant=True, **common)

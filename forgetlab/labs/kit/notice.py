@@ -20,10 +20,10 @@ class Notice:
         self._words = ""
         self._warned = False
 
-    def say(self, words: str, opening: str | None = None) -> None:
-        """Say something else."""
+    def say(self, words: str, opening: str | None = None, kind: str = "") -> None:
+        """Say something else. kind: "wrong" for what went wrong."""
         self._words, self.opening = words, opening
-        self.widget.value = compat.said(words)
+        self.widget.value = compat.said(words, kind)
 
     def warn(self, trouble: str) -> None:
         """Add a trouble ("": none) to what is said, the first time only."""

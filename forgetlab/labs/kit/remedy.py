@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from forgetlab.experiments import results
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
-from forgetlab.labs.kit.benches import Benches, RunState, score_lines, score_panels, told
+from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, scatter
@@ -118,4 +118,4 @@ def lab(
             scatter(view.axes("so far"), list(points), so_far, present)
         return figure, state.get("message") or told(state)
 
-    return Lab(name, work, draw, training=training, presets=presets, intro=intro, driver=driver)
+    return Lab(name, work, draw, head=head, training=training, presets=presets, intro=intro, driver=driver)

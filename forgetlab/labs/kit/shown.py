@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -23,6 +23,18 @@ Draw = Callable[[S, Sequence[S], Settings, str], tuple[Figure | str, str]]
 OLD_RUNS = 4
 REDRAW_SECONDS = 0.3
 FAINT = 0.35  # opacity of a picture that is not what the controls ask for
+QUIET = "font-size:12px;color:var(--jp-ui-font-color2, #6b6b6b)"
+
+
+class Change(NamedTuple):
+    """A number that a run changed. note: what to compare it with."""
+
+    name: str
+    change: str
+    note: str = ""
+
+
+Head = Callable[[S, Settings], Sequence[Change]]
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,11 @@ class Shown(Generic[S]):
         draw: Draw[S],
         words: Callable[[S, Settings], str] | None,
         view: Mapping[str, widgets.Widget],
+        head: Head[S] | None = None,
     ) -> None:
-        self._name, self._draw, self._words, self._view = name, draw, words, view
+        self._name, self._draw, self._words, self._view, self._head = name, draw, words, view, head
         self._drawn_at = self._draw_seconds = 0.0
-        self.narrow = False  # whether figures are drawn in one column
+        self.place = page.Place()
         self.clear()
 
     def clear(self) -> None:
@@ -88,11 +101,12 @@ class Shown(Generic[S]):
             return
         begin = time.perf_counter()
         old = [state for state in self.old if state["settings"] != result.settings]
-        seen = {**self._seen(result), "narrow": self.narrow}
+        seen = {**self._seen(result), "place": self.place}
         drawn, alt = self._draw(result.state, old, seen, result.source)
-        if isinstance(drawn, Figure):
-            fit(drawn, self.narrow)
-        self.picture = pictured(result, drawn, alt)
+        self.picture = pictured(result, drawn, alt, self.place)
+        if self._head:
+            changed = headed(self._head(result.state, seen), result.source)
+            self.picture = replace(self.picture, shown=changed + self.picture.shown)
         self._drawn_at = time.perf_counter()
         self._draw_seconds = self._drawn_at - begin
 
@@ -145,21 +159,33 @@ class Shown(Generic[S]):
         return {**result.settings, **{name: control.value for name, control in self._view.items()}}
 
 
-def pictured(of: Result[Any], drawn: Figure | str, alt: str) -> Picture:
-    """A figure, or safe HTML, as a picture. alt: its description."""
+def pictured(of: Result[Any], drawn: Figure | str, alt: str, place: page.Place) -> Picture:
+    """A figure, or safe HTML, as a picture for a place. alt: its description."""
     if isinstance(drawn, str):
-        style = f'class="{page.DRAWN}" style="max-width:{page.WIDE}px"'
+        style = f'class="{page.DRAWN}" style="max-width:{place.wide}px"'
         shown = f'<div role="group" aria-label="{escape(alt)}" {style}>{drawn}</div>'
         return Picture(of, shown, {"text/plain": alt, "text/html": shown})
+    fit(drawn, place.narrow, place.room)
     png = encoded(drawn, alt)
-    width = round(drawn.bbox.width)
-    return Picture(of, image(png, alt, width), {"text/plain": alt, "image/png": png})
+    return Picture(of, image(png, alt, place.shown(drawn)), {"text/plain": alt, "image/png": png})
 
 
-def within(figure: Figure, alt: str, narrow: bool) -> str:
-    """A figure as a part of a page, laid out for it."""
-    fit(figure, narrow)
-    return image(encoded(figure, alt), alt, round(figure.bbox.width))
+def within(figure: Figure, alt: str, settings: Settings, share: float = 1.0) -> str:
+    """A figure as a part of a page, laid out for its place. share: of the height of a place beside controls."""
+    place = settings.get("place", page.Place())
+    fit(figure, place.narrow, place.room and (place.room[0], share * place.room[1]))
+    return image(encoded(figure, alt), alt, place.shown(figure))
+
+
+def headed(changes: Sequence[Change], source: str) -> str:
+    """What a run changed, large, above its picture; and where the numbers come from."""
+    each = "".join(
+        f'<div style="line-height:1.15;white-space:nowrap"><div style="{QUIET}">{escape(name)}</div>'
+        f'<div style="font-size:20px">{escape(change)}</div><div style="{QUIET}">{escape(note)}</div></div>'
+        for name, change, note in changes
+    )
+    end = f'<div style="{QUIET};font-style:italic;margin-left:auto">{escape(source)}</div>'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:2px 20px;max-width:{page.LARGEST}px">{each}{end}</div>'
 
 
 def encoded(figure: Figure, alt: str) -> str:

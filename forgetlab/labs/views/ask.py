@@ -36,9 +36,10 @@ def page(text: str, before: Answer, after: Answer, step: int, note: str = "") ->
     parts = [f'<p style="margin:0 0 4px;overflow-wrap:anywhere"><b>“{escape(text)}”</b></p>']
     parts += [f'<p style="margin:0 0 4px;overflow-wrap:anywhere">{escape(words)}.</p>' for words in notes if words]
     heads = ("before", f"after {step} steps")
-    for title, rows in _sections(before, after):
-        parts.append(table(title, heads, rows))
-    return "".join(parts)
+    tables = (
+        f'<div style="break-inside:avoid">{table(title, heads, rows)}</div>' for title, rows in _sections(before, after)
+    )
+    return "".join([*parts, f'<div style="columns:2 220px;column-gap:16px">{"".join(tables)}</div>'])
 
 
 def told(text: str, before: Answer, after: Answer, step: int) -> str:

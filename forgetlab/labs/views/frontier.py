@@ -23,7 +23,7 @@ from forgetlab.training.method import Family
 LOOKS = {name: (COLORS[i], MARKERS[i]) for i, name in enumerate(get_args(Family))}
 STAR: Any = {"marker": "*", "ls": "", "color": "#ffd700", "mec": INK}
 NOTE: Any = {"textcoords": "offset points", "fontsize": 12, "weight": "bold", "color": INK, "path_effects": HALO}
-LISTED = 4  # of the learner's own runs
+LISTED, SHORT = 4, 2  # of the learner's own runs; where the words take less room
 
 
 class OwnRun(TypedDict):
@@ -58,6 +58,7 @@ class Plot:
         place = blended_transform_factory(self.figure.transFigure, words.transAxes)
         style: Any = {"va": "top", "fontsize": 11, "color": INK, "linespacing": 1.2, "in_layout": False}
         self._text = words.text(0.03, 1, "", transform=place, **style)
+        self._words, self._place = words, place
         self.means = [(statistics.fmean(dot["kept"]), statistics.fmean(dot["new"])) for dot in dots]
         self.front = pareto(self.means)
         self._corner = Rectangle((0, 0), 1, 1, color="#e6f0e0", lw=0, zorder=0)
@@ -84,10 +85,13 @@ class Plot:
         style = {"fontsize": 11, "labelcolor": INK, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2}
         self.figure.legend(handles=keys, loc="outside lower center", ncols=4, **style)
 
-    def draw(self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live") -> tuple[Figure, str]:
+    def draw(
+        self, league: Sequence[OwnRun], budget: float, target: float, source: str = "live", short: int = 0
+    ) -> tuple[Figure, str]:
         """The figure and its alt text.
 
         league: the learner's runs, newest last. budget: share of the old that may be lost; target: new accuracy wanted.
+        short: the words take less room, so many of the front stand in a line.
         """
         ax, limit = self.ax, 1 - budget
         self._source.set_text(source)
@@ -102,7 +106,8 @@ class Plot:
         listed, reached = [], 0
         for place, run in enumerate(league):
             letter = chr(ord("a") + place % 26)
-            words = f"{letter}  {run['spec']} ({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']}): "
+            how = f"@ {run['lr']:.2g}" if short else f"({run['step']} steps, rate {run['lr']:.2g}, seed {run['seed']})"
+            words = f"{letter}  {run['spec']} {how}: "
             if run["kept"] is None or run["new"] is None:
                 listed.append(f"{words}diverged")
                 continue
@@ -114,11 +119,17 @@ class Plot:
         shares = [x for x, _ in self.means] + [run["kept"] for run in league if run["kept"] is not None]
         ax.set_xlim(min([0.45, *shares]) - 0.03, 1.03)
         front = [
-            f"{place}  {self.dots[i]['spec']}: {self.means[i][0]:.0%}, {number(self.means[i][1], 'accuracy')}"
+            f"{place}  {self.dots[i]['name' if short else 'spec']}: {self.means[i][0]:.0%}, "
+            + number(self.means[i][1], "accuracy")
             for place, i in enumerate(self.front[::-1], start=1)
         ]
         rows = ["No dot beats these on both axes (share kept, accuracy):", *front, "", "Your runs (✓: in the corner):"]
-        self._text.set_text("\n".join([*rows, *(listed[-LISTED:] or ["none yet"])]))
+        if short:
+            pairs = ["    ".join(front[i : i + short]) for i in range(0, len(front), short)]
+            rows = ["No dot beats (share kept, accuracy):", *pairs, "Your runs (✓: in the corner):"]
+        rows += listed[-(SHORT if short else LISTED) :] or ["none yet"]
+        self._text.set_text("\n".join(rows))
+        self._text.set_transform(self._words.transAxes if short == 1 else self._place)
         alt = f"{len(self.dots)} remedies, {len(self.front)} on the front; {named}. Your runs: {len(league)}, "
         alt += f"{reached} in the corner of {limit:.0%} kept and accuracy {number(target, 'accuracy')}."
         return self.figure, alt + (f" Newest: {listed[-1][3:]}." if listed else "")

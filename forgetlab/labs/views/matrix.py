@@ -43,8 +43,9 @@ class View:
         side.axis("off")
         self._measures = {}
         for i, (name, words) in enumerate(WORDS.items()):
-            self._measures[name] = side.text(0, 0.98 - 0.26 * i, "", fontsize=15, color=INK, va="top")
-            side.text(0, 0.87 - 0.26 * i, words, fontsize=11, color=FAINT, va="top")
+            self._measures[name] = side.text(0, 0.98 - 0.26 * i, "", fontsize=14, color=INK, va="top")
+            below: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
+            side.annotate(words, (0, 0.98 - 0.26 * i), (0, -16), fontsize=11, color=FAINT, **below)
         ax = self._curves
         ax.set(ylim=(-0.03, 1.05))
         dress(ax, "the same, step by step", "step", "accuracy (share)")

@@ -10,20 +10,24 @@ from matplotlib.figure import Figure
 
 from forgetlab.labs.kit.benches import RunState, told
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.settings import Settings
+from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.kit.written import Answer
 from forgetlab.labs.views.ask import table
 from forgetlab.metrics.schema import PlainRecord
 from forgetlab.plots.style import COLORS, FAINT, at_log, number
+from forgetlab.teaching.page import Place
 
 ANSWERS, FAR, NEAR = "answers", "causal-lm:news", "praise:blame"  # tasks
 PROMPTS = ("the music", "the story", "the play", "the poems")  # to choose from
 PANELS = (
     Panel("reward", "reward", "mean", limits=(-0.03, 1.05)),
-    Panel("perplexity", "perplexity", "times before", log=True),
-    Panel("kl", "KL of the answers", "nats an answer"),
+    Panel("perplexity", "perplexity", "× before", log=True),
+    Panel("kl", "KL of the answers", "nats"),
     Panel("answers", "answers", "share", limits=(-0.03, 1.05)),
 )
-ROWS, COLUMNS, NARROW_COLUMNS = 6, 3, 2  # of the table; the last on a small screen
+ROWS, COLUMNS = 6, 3  # of the table
+BESIDE_ROWS, NARROW_COLUMNS = 3, 2  # beside the controls, and on a small screen
 LONGEST = 60  # letters of an answer
 NATS = (0, 0.5, 1, 3, 10, 30, 100, 300, 1000)  # numbers at the axis
 
@@ -98,20 +102,37 @@ def sentence(state: Rewards) -> str:
     )
 
 
-def writings(state: Rewards, prompt: str, narrow: bool) -> str:
+def head(state: Rewards, settings: Settings) -> list[Change]:
+    """The reward before and after, what it cost far and near, and how far the answers went."""
+    first, last = state["records"][0], state["records"][-1]
+    if last["status"] == "diverged":
+        return []
+    old, new = (record["scores"][ANSWERS] for record in (first, last))
+    far, near = (number(times([first, last], task)[1]) for task in (FAR, NEAR))
+    true = f"true praise {number(new['meant'], 'share')}" if state["hole"] else ""
+    return [
+        Change("reward", f"{number(old['reward'], 'share')} → {number(new['reward'], 'share')}", true),
+        Change("news perplexity", f"×{far}"),
+        Change("negative reviews", f"×{near}"),
+        Change("KL(now ‖ before)", number(new["now_before"])),
+    ]
+
+
+def writings(state: Rewards, settings: Settings) -> str:
     """What the model writes after a prompt, before, along the run and now, as an HTML table.
 
     The draws are the same at each step, so that down a column one answer is seen to change.
     """
-    last = len(state["written"]) - 1
+    place, prompt, last = settings.get("place", Place()), settings["prompt"], len(state["written"]) - 1
+    count = BESIDE_ROWS if place.across else ROWS
     rows = []
-    for i in sorted({round(last * share / (ROWS - 1)) for share in range(ROWS)}):
+    for i in sorted({round(last * share / (count - 1)) for share in range(count)}):
         step = state["records"][i]["step"]
         when = f"{step} (before)" if i == 0 else f"{step} (now)" if i == last else str(step)
-        answers = state["written"][i][prompt][: NARROW_COLUMNS if narrow else COLUMNS]
+        answers = state["written"][i][prompt][: NARROW_COLUMNS if place.narrow else COLUMNS]
         rows.append((when, *(_cell(answer, state["hole"]) for answer in answers)))
     heads = [f"answer {i}" for i in range(1, len(rows[0]))]
-    return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows, first=20 if narrow else 13)
+    return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows, first=20 if place.narrow else 13)
 
 
 def _cell(answer: Answer, hole: bool) -> str:

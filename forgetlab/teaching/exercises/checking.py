@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from forgetlab.teaching.page import judged
+
 TOLERANCE = 1e-4  # relative, to the largest number of the answer
 NOTHING = "It returns nothing yet: put your own line in the place of the dots, and return its value."
 NO_RETURN = "returns nothing, though it does on another input: every way through the function must end in a `return`."
@@ -24,6 +26,9 @@ class Verdict:
 
     def __repr__(self) -> str:
         return ("Solved. " if self.passed else "Not yet. ") + self.words
+
+    def _repr_html_(self) -> str:
+        return judged("right" if self.passed else "not yet", repr(self))
 
     def __bool__(self) -> bool:
         return self.passed

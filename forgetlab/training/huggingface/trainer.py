@@ -25,8 +25,8 @@ from forgetlab.training.huggingface import checkpoints
 from forgetlab.training.huggingface.hooks import Hooks
 from forgetlab.training.huggingface.lent_heads import Theirs, overheard, plain, texts_of
 from forgetlab.training.huggingface.resuming import Resuming
-from forgetlab.training.huggingface.start import filed
 from forgetlab.training.method import Method, Run, grouped
+from forgetlab.training.start import filed
 
 
 class ForgettingMixin(Resuming):

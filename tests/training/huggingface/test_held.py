@@ -14,7 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingA
 from forgetlab import task
 from forgetlab.importance import cache
 from forgetlab.remedies import EWC, L2SP, ExperienceReplay, KLAnchor, LwF
-from forgetlab.training.huggingface import ForgettingTrainer, start
+from forgetlab.training import start
+from forgetlab.training.huggingface import ForgettingTrainer
 from forgetlab.training.method import Method
 from forgetlab.training.pretraining import world_tokenizer
 from tests.training.huggingface.test_trainer import collate

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from forgetlab.remedies import L2SP
-from forgetlab.training.huggingface import start
+from forgetlab.training import start
 from tests.training.huggingface.test_trainer import looks, trained, weights
 
 

@@ -315,7 +315,12 @@ RESUMED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+KINDS = ("si", "l2sp and rates", "replay of two", "brake")  # of what a checkpoint holds: a remedy's own, rates, draws
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in KINDS else pytest.mark.long) for name in RESUMED]
+)
 def test_killed_and_resumed_is_uninterrupted(name: str, tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear"}
     whole = trained(tmp_path / "whole", RESUMED[name](), **saving)

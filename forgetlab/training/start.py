@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -37,8 +37,15 @@ class Start(Mapping[str, Tensor]):
 
 
 def filed(anchor: Mapping[str, Tensor], known: Mapping[str, Tensor], file: Path) -> Mapping[str, Tensor]:
-    """An anchor that holds no large copy in memory. known: what is remembered anyhow, tensors that it may share."""
+    """An anchor that holds no large copy in memory, unless the disk refuses it.
+
+    known: what is remembered anyhow, tensors that it may share.
+    """
     new = sum(value.nbytes for name, value in anchor.items() if value is not known.get(name))
-    if new < LARGE or any(is_sharded(value) for value in anchor.values()):
+    if not new or new < LARGE or any(is_sharded(value) for value in anchor.values()):
         return anchor
-    return Start(anchor, file)
+    try:
+        return Start(anchor, file)
+    except (OSError, SafetensorError):
+        file.unlink(missing_ok=True)
+        return anchor
