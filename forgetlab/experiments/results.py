@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -126,14 +127,16 @@ def _read(path: Path, *state: int) -> dict[str, tuple[str, str]]:
 
 
 def _make_room(folder: Path, newest: Path) -> None:
-    mine = [*folder.glob("*.json"), *folder.glob(f".*{DRAFT}")]  # a killed process leaves its draft
-    files = sorted(mine, key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    found = []  # (when, size, path)
+    for path in (*folder.glob("*.json"), *folder.glob(f".*{DRAFT}")):  # a killed process leaves its draft
+        with suppress(FileNotFoundError):  # another one gives its own its name meanwhile
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
         if total <= CACHE_BYTES:
             return
         if path != newest:
-            total -= path.stat().st_size
+            total -= size
             path.unlink(missing_ok=True)
 
 

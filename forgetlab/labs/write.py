@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, partial
 from multiprocessing import get_context
+from typing import Any
 
 import torch
 
@@ -54,9 +55,9 @@ def write(names: Sequence[str] = RECORDED, processes: int = 2) -> None:
             raise
     for name in names:
         under = map(lab(name)._filed, grids.settings(name))
-        results.record(f"lab-{name}", [(own, trimmed(results.get(f"lab-{name}", own))) for own in under])
-    kept = [content for file in results.cache_folder().glob("plain-*.json") if (content := read_json(file))]
-    plain = results.recorded("plain") + [(own["settings"], rounded(own["result"])) for own in kept]
+        results.record(f"lab-{name}", [(own, trimmed(kept(name, own))) for own in under])
+    files = [content for file in results.cache_folder().glob("plain-*.json") if (content := read_json(file))]
+    plain = results.recorded("plain") + [(own["settings"], rounded(own["result"])) for own in files]
     results.record("plain", {str(own): (own, result) for own, result in sorted(plain, key=str)}.values())
 
 
@@ -77,6 +78,13 @@ def run(name: str, share: Sequence[Settings]) -> tuple[str, int]:
             if trouble := results.put(f"lab-{name}", under, {k: v for k, v in state.items() if k != "progress"}):
                 raise ForgetlabError(f"{name} at {settings}: {trouble}")
     return name, len(share)
+
+
+def kept(name: str, under: Settings) -> Any:
+    """The last state that `run` kept. Raises ForgetlabError where it is gone."""
+    if (found := results.get(f"lab-{name}", under)) is None:
+        raise ForgetlabError(f"{name} at {under}: the run is no longer in {results.cache_folder()}; record it again")
+    return found
 
 
 @cache

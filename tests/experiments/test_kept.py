@@ -457,6 +457,12 @@ def test_damaged_records_count_as_none(own_records: Path) -> None:
     assert results.get("lab", RUNS[0][0]) is None
 
 
+def test_a_draft_that_another_process_has_just_named_is_no_trouble(own_cache: Path) -> None:
+    own_cache.mkdir()
+    (own_cache / f".0123abcd{results.DRAFT}").symlink_to("gone")  # there when the folder is listed, not when looked at
+    assert results.put("a", {}, 1) == ""
+
+
 @pytest.mark.parametrize("what", ["NUMBERS", "_data"])
 def test_results_of_other_numbers_or_data_count_as_none(
     what: str, own_records: Path, monkeypatch: pytest.MonkeyPatch
