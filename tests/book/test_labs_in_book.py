@@ -162,8 +162,8 @@ def overflowing(page: Page) -> list[str]:
               const wide = document.documentElement.clientWidth, scrolls = (e) => e && e !== document.body &&
                 (['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
               return [...document.querySelectorAll('main article *')]
-                .filter((e) => !e.ownerSVGElement && e.getBoundingClientRect().right > wide + 0.5)
-                .filter((e) => !scrolls(e.parentElement))
+                .filter((e) => !e.ownerSVGElement && !scrolls(e.parentElement))
+                .filter((e) => e.getBoundingClientRect().right > wide + 0.5)
                 .map((e) => e.outerHTML.slice(0, 150));
             }"""
         )
