@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
-.PHONY: lab demo check test types pytest nightly test-colab data pretrain results notebooks colab book wheel bench gpu fidelity \
+.PHONY: lab demo check test types pytest nightly test-colab data pretrain records notebooks colab book wheel bench gpu fidelity \
   rewards crash clean
 
 lab: $(INSTALLED)            ## JupyterLab on lesson 00, at the root so that its links lead somewhere
@@ -49,8 +49,8 @@ pretrain: $(INSTALLED)       ## rebuild the shipped models (minutes), their card
 	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab pretrain tiny-bert --out data/models/tiny-bert && wait
 	$(BIN)/python -m forgetlab.sources.world.write
 
-results: $(INSTALLED)        ## run every lab at its opening settings: what the labs open on
-	$(BIN)/python -m forgetlab.labs.write
+records: $(INSTALLED)        ## run every lab at all settings of its grid (half an hour): what it shows at once
+	OMP_NUM_THREADS=1 $(BIN)/python -m forgetlab.labs.write
 
 notebooks: $(INSTALLED)      ## execute every lesson and write it back
 	$(BIN)/python -m tests.notebooks.execute

@@ -15,17 +15,22 @@ DIGEST, DRAFT = "digest", ".part"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write plain values with their digest to a file that appears whole or not at all, in a folder made for it.
-
-    It is on the disk when this returns, where the platform can say so. Returns the content as `read_json` reads it.
-    """
+    """Write plain values with their digest to a file, as `write_whole` does. Returns the content as read back."""
     plain = plain_values(content)
-    text = json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False)
+    write_whole(path, json.dumps({**plain, DIGEST: digest(plain)}, allow_nan=False).encode())
+    return plain
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, in a folder made for it.
+
+    It is on the disk when this returns, where the platform can say so.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
     try:
-        with draft.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the name without the content
         draft.replace(path)
@@ -33,7 +38,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
     sync_folder(path.parent)
-    return plain
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ def data_folder() -> Path:
     """The shipped `data/` folder: inside an installed package, or beside it in a checkout.
 
     >>> sorted(path.name for path in data_folder().iterdir() if path.is_dir())
-    ['forecast', 'glossary', 'models', 'quiz', 'results', 'tasks', 'world']
+    ['forecast', 'glossary', 'models', 'quiz', 'records', 'tasks', 'world']
     """
     for folder in (_PACKAGE / "data", _PACKAGE.parent / "data"):
         if (folder / "world" / "lexicon.txt").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -404,13 +406,72 @@ def test_the_result_of_other_settings_under_this_name_is_none(own_cache: Path) -
         assert results.get("a", {"x": 1}) is None
 
 
-def test_every_shipped_result_can_still_be_read() -> None:
-    assert results.shipped_folder().is_dir()
-    for path in results.shipped_folder().glob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        name = path.stem.rpartition("-")[0]
-        if results.key(name, content["settings"]) == path.stem:  # else of another state of the data
-            assert results.get(name, content["settings"]) == content["result"]
+RUNS: list[tuple[dict[str, Any], Any]] = [({"x": 1.5, "a": ["ü"]}, {"y": [0.25, None]}), ({"x": 2, "a": []}, [True])]
+
+
+@pytest.fixture
+def own_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> Path:
+    """Where RUNS of "lab" are recorded."""
+    monkeypatch.setattr(results, "shipped_folder", lambda: tmp_path / "records")
+    return results.record("lab", RUNS)
+
+
+def test_recorded_results_are_found_by_their_settings_and_come_first(own_records: Path) -> None:
+    assert results.recorded("lab") == RUNS
+    results.put("lab", RUNS[0][0], "of the cache")
+    for settings, result in RUNS:
+        assert results.get("lab", dict(reversed(settings.items()))) == result
+    results.get("lab", RUNS[1][0]).append("a caller's own")
+    assert results.get("lab", RUNS[1][0]) == [True]
+    for name, settings in (("lab", {"x": 1.5}), ("lab", {**RUNS[0][0], "x": 1.25}), ("another", RUNS[0][0])):
+        assert results.get(name, settings) is None
+    assert results.recorded("another") == []
+
+
+def test_the_same_runs_are_recorded_in_the_same_bytes_and_others_take_their_place(own_records: Path) -> None:
+    before = own_records.read_bytes()
+    assert results.record("lab", RUNS).read_bytes() == before
+    results.record("lab", RUNS[:1])
+    assert (results.recorded("lab"), results.get("lab", RUNS[1][0])) == (RUNS[:1], None)
+    with pytest.raises(ValueError, match="JSON"):
+        results.record("lab", [({}, float("nan"))])
+    assert results.recorded("lab") == RUNS[:1]
+
+
+def test_damaged_records_count_as_none(own_records: Path) -> None:
+    whole, chance, none = own_records.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        own_records.write_bytes(damaged(whole, chance))
+        results._read.cache_clear()
+        found = results.recorded("lab")
+        assert found in ([], RUNS)
+        none += not found
+    assert none > 250  # a bit turned in the gzip header may do no harm
+    changed = gzip.decompress(whole).replace(b"0.25", b"0.95")
+    for foreign in (gzip.compress(changed), gzip.compress(b"[" * 100_000), gzip.compress(b"\xff"), b"", b"{}"):
+        own_records.write_bytes(foreign)
+        results._read.cache_clear()
+        assert results.get("lab", RUNS[0][0]) is None
+    own_records.unlink()
+    own_records.mkdir()
+    assert results.get("lab", RUNS[0][0]) is None
+
+
+@pytest.mark.parametrize("what", ["NUMBERS", "_data"])
+def test_results_of_other_numbers_or_data_count_as_none(
+    what: str, own_records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.put("kept", {}, 1)
+    assert (len(results.recorded("lab")), results.get("kept", {})) == (2, 1)
+    monkeypatch.setattr(results, what, results.NUMBERS + 1 if what == "NUMBERS" else lambda: "another")
+    results._read.cache_clear()  # as in another process
+    assert (results.recorded("lab"), results.get("kept", {})) == ([], None)
+
+
+def test_a_release_that_changes_no_number_keeps_what_there_is(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = results.key("a", {})
+    monkeypatch.setattr("forgetlab.__version__", "99.0")
+    assert results.key("a", {}) == before
 
 
 def test_a_draft_that_a_killed_process_left_makes_room(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,13 +483,3 @@ def test_a_draft_that_a_killed_process_left_makes_room(own_cache: Path, monkeypa
     results.put("a", {}, "z")
     assert not draft.exists()
     assert results.get("a", {}) == "z"
-
-
-def test_a_shipped_result_with_a_changed_number_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "shipped_folder", lambda: tmp_path)
-    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path / "cache"))
-    assert results.put("lab", {"lr": 1}, {"score": 0.5}, tmp_path) == ""
-    assert results.get("lab", {"lr": 1}) == {"score": 0.5}
-    (path,) = tmp_path.glob("*.json")
-    path.write_text(path.read_text().replace("0.5", "0.9"))
-    assert results.get("lab", {"lr": 1}) is None

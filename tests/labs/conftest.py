@@ -14,7 +14,7 @@ SHIPPED = results.shipped_folder
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty folder in place of data/results."""
+    """An empty folder in place of data/records."""
     empty = tmp_path_factory.mktemp("shipped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "shipped_folder", lambda: empty)

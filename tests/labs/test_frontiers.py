@@ -281,7 +281,7 @@ def test_the_frontier_opens_on_what_is_shipped_where_there_is_no_benchmark(
     monkeypatch.setattr(frontier, "carried", lambda folder: tmp_path / folder)
     assert frontier.dots() == []
     run = {"spec": "none", "step": 200, "lr": 1e-3, "seed": 0, "kept": 0.5, "new": 0.9}
-    assert results.put("lab-frontier", frontier.OPENING, {"dots": measured, "run": run}, tmp_path / "shipped") == ""
+    results.record("lab-frontier", [(frontier.OPENING, {"dots": measured, "run": run})])
     lab = labs.show("frontier", driver="inline")
     assert lab.settings() == frontier.OPENING
     assert lab.source == "cached"

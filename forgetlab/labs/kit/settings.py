@@ -28,8 +28,9 @@ class Controls:
         self._mover: int | None = None  # the thread in which the lab moves them, while it does
 
     def settings(self) -> Settings:
-        """Their values."""
-        return {name: control.value for name, control in self.training.items()}
+        """Their values, with as many digits as the line shows: browsers differ in the last ones of a slider's stop."""
+        values = {name: control.value for name, control in self.training.items()}
+        return {name: float(f"{own:g}") if isinstance(own, float) else own for name, own in values.items()}
 
     def move(self, values: Settings) -> None:
         """Set some of them. Raises what a control does of a value that it cannot have; the line is right even so."""
