@@ -13,6 +13,7 @@ from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import Panel
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.models.loading import load
@@ -41,6 +42,28 @@ class Dreams(RunState, Dreamt):
     """A run that replays them."""
 
 
+QUESTS = (
+    Quest(
+        "Learn 0.9 and keep 90 %.",
+        "A writer that leaves out its least likely words.",
+        lambda runs: achieved(runs[-1], 0.9, 0.9),
+        ({"top_p": 0.9},),
+    ),
+    Quest(
+        "Bad dreams that help all the same: less than half fluent, 80 % kept.",
+        "How hot may a fever be?",
+        lambda runs: runs[-1]["fluency"] < 0.5 and achieved(runs[-1], 0, 0.8),
+        ({"temperature": 2.0},),
+    ),
+    Quest(
+        "Dream the same again and again: fewer than half of the texts differ.",
+        "Cold, and only the likeliest words.",
+        lambda runs: runs[-1]["different"] < 0.5 * runs[-1]["looked_at"],
+        ({"temperature": 0.1, "top_p": 0.5},),
+    ),
+)
+
+
 def show(driver: Driver | None = None) -> Lab[RunState]:
     """The lab as a widget: share of dreams, temperature and top-p of the writer, number of texts, seed."""
     return remedy.lab(
@@ -67,6 +90,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         so_far=SoFar("all runs: the dreams", "fluency of the dreams (share)", "share", lambda s, c: [point(s, c)]),
         tell=lambda state, settings: told(state),
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -7,7 +7,7 @@ that a result can be kept, shipped and drawn again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import unescape
@@ -18,6 +18,7 @@ import ipywidgets as widgets
 from forgetlab.errors import ForgetlabError, in_words
 from forgetlab.experiments import results
 from forgetlab.labs.kit.notice import Notice
+from forgetlab.labs.kit.quests import Quest, Quests
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import Controls, Settings, from_line
 from forgetlab.labs.kit.shown import Draw, Head, Result, S, Shown, State
@@ -39,7 +40,7 @@ class Lab(Living, Generic[S]):
     filed(settings): what a result is kept under, where that is more than the settings (such as the state of a file).
     words(state, settings): what a finished state says, where that hangs on the view; else it is the state's "message".
     head(state, settings): the numbers that a run changed, (name, change) each, to stand large above the picture.
-    presets: {label: settings to change}. intro: one line above. driver: see Runner.
+    presets: {label: settings to change}. intro: one line above. driver: see Runner. quests: aims that runs tick off.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Lab(Living, Generic[S]):
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
+        quests: Sequence[Quest] = (),
         driver: Driver | None = None,
     ) -> None:
         self.name, self.instant = name, instant
@@ -79,7 +81,9 @@ class Lab(Living, Generic[S]):
         self.line.observe(compat.weakly(self._on_line), "value")
         self.width.observe(compat.weakly(self._on_width), "value")
         controls = [*self.training.values(), *self.view.values()]
-        left = [compat.row(*controls, gap="2px 14px"), compat.row(*self.buttons.values()), self.line]
+        self.quests = Quests(quests)
+        aims = [self.quests.button, self.quests.list] if quests else []
+        left = [compat.row(*controls, gap="2px 14px"), compat.row(*self.buttons.values()), *aims, self.line]
         self._many = len(controls) > MANY
         body = compat.beside(left, [self.message, self.picture], self._many)
         super().__init__([*([compat.note(intro)] if intro else []), body, self.width])
@@ -194,6 +198,8 @@ class Lab(Living, Generic[S]):
         self._runner.drop()
         if self.instant or self._recall() is not None:
             self.train()
+        elif self.state is not None:
+            self.quests.see(self.state)
 
     def _recall(self) -> str | None:
         """Draw the stored result of the present settings. Else: why there is none, "" where none was stored."""
@@ -242,6 +248,7 @@ class Lab(Living, Generic[S]):
         if why == "done":
             kept = {name: value for name, value in result.state.items() if name not in ("settings", "progress")}
             trouble = results.put(f"lab-{self.name}", self._filed(result.settings), kept)
+            self.quests.see(result.state)
         opening = "Stopped; what was reached stays." if why == "stopped" else ""
         with self._notice.turn:
             if self._redraw():
