@@ -82,8 +82,12 @@ class Lab(Living, Generic[S]):
         self.width.observe(compat.weakly(self._on_width), "value")
         controls = [*self.training.values(), *self.view.values()]
         self.quests = Quests(quests)
-        aims = [self.quests.button, self.quests.list] if quests else []
-        left = [compat.row(*controls, gap="2px 14px"), compat.row(*self.buttons.values()), *aims, self.line]
+        left = [
+            compat.row(*controls, gap="2px 14px"),
+            compat.row(*self.buttons.values()),
+            *self.quests.parts,
+            self.line,
+        ]
         self._many = len(controls) > MANY
         body = compat.beside(left, [self.message, self.picture], self._many)
         super().__init__([*([compat.note(intro)] if intro else []), body, self.width])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import ipywidgets as widgets
+
 from forgetlab.plots import sides
 from forgetlab.teaching import compat, page
 
@@ -24,7 +26,7 @@ class Quest:
 
     aim: str
     hint: str
-    done: Callable[[Sequence[Mapping[str, Any]]], bool]
+    done: Callable[[Sequence[Any]], bool]
     by: tuple[Mapping[str, Any], ...]
 
 
@@ -52,12 +54,19 @@ class Quests:
     def __init__(self, quests: Sequence[Quest]) -> None:
         self._quests, self._states, self._open = tuple(quests), list[Mapping[str, Any]](), False
         self.done: set[str] = set()
+        self.parts: tuple[widgets.Widget, ...] = ()
+        if not quests:
+            return
         self.button, self.list = compat.button("", compat.weakly(self.fold)), compat.note()
         self.button.style.button_color = "transparent"
+        self.button.layout.align_self, self.button.layout.padding = "flex-start", "0"
+        self.parts = self.button, self.list
         self._show()
 
     def see(self, state: Mapping[str, Any]) -> None:
         """Look at a finished run."""
+        if not self._quests:
+            return
         self._states.append(state)
         self.done |= {quest.aim for quest in self._quests if quest.done(self._states)}
         self._show()

@@ -124,12 +124,13 @@ def writings(state: Rewards, settings: Settings) -> str:
     The draws are the same at each step, so that down a column one answer is seen to change.
     """
     place, prompt, last = settings.get("place", Place()), settings["prompt"], len(state["written"]) - 1
-    count = BESIDE_ROWS if place.across else ROWS
+    less = 0 < place.across < BROAD
+    count = 2 if less else BESIDE_ROWS if place.across else ROWS
     rows = []
     for i in sorted({round(last * share / (count - 1)) for share in range(count)}):
         step = state["records"][i]["step"]
         when = f"{step} (before)" if i == 0 else f"{step} (now)" if i == last else str(step)
-        answers = state["written"][i][prompt][: NARROW_COLUMNS if place.narrow or 0 < place.across < BROAD else COLUMNS]
+        answers = state["written"][i][prompt][: NARROW_COLUMNS if place.narrow or less else COLUMNS]
         rows.append((when, *(_cell(answer, state["hole"]) for answer in answers)))
     heads = [f"answer {i}" for i in range(1, len(rows[0]))]
     return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows, first=20 if place.narrow else 13)
