@@ -66,7 +66,7 @@ class Lab(Living, Generic[S]):
         self._controls, self.view = Controls(name, training), dict(view or {})
         self.training, self.line, self.settings = self._controls.training, self._controls.line, self._controls.settings
         self._start, self._presets = self.settings(), dict(presets or {})
-        self._shown, self._notice = Shown(name, draw, words, self.view, head), Notice()
+        self._shown, self._notice, self.quests = Shown(name, draw, words, self.view, head), Notice(), Quests(quests)
         self.message, self.picture, self.width = self._notice.widget, widgets.HTML(), page.width()
         self._runner: Runner[S] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         press = compat.weakly(self._press)
@@ -81,7 +81,6 @@ class Lab(Living, Generic[S]):
         self.line.observe(compat.weakly(self._on_line), "value")
         self.width.observe(compat.weakly(self._on_width), "value")
         controls = [*self.training.values(), *self.view.values()]
-        self.quests = Quests(quests)
         left = [
             compat.row(*controls, gap="2px 14px"),
             compat.row(*self.buttons.values()),
@@ -169,8 +168,8 @@ class Lab(Living, Generic[S]):
         with self._runner.turn:
             if (place := page.Place.of(change["new"], self._many)) != self._shown.place:
                 self._shown.place = place
-                self._redraw()
-                self._redraw()  # legends choose their columns by the width that the first gave the figure
+                for _ in range(2):  # legends choose their columns by the width that the first gives the figure
+                    self._redraw()
 
     def _on_line(self, change: Any) -> None:
         if self._controls.moved_by_lab:
