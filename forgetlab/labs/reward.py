@@ -101,7 +101,7 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
             "steps": compat.slider("steps", 40, 10, 120, 10),
-            "samples": compat.slider("answers to a prompt", 8, 2, 16, 2),
+            "samples": compat.slider("answers each", 8, 2, 16, 2),
             "beta": compat.slider("β", 0.0, 0.0, 1.0, 0.05),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
