@@ -1,6 +1,6 @@
 """What the statistics of `forgetlab diff` say, held against simulated models of which the truth is known.
 
-`python benchmarks/diff_coverage.py` writes results/diff-coverage.json and .md (a quarter of a minute of one core).
+`python benchmarks/diff_coverage.py` writes results/diff-coverage.json and .md (two minutes of one core).
 """
 
 from __future__ import annotations

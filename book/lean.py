@@ -1,9 +1,12 @@
-"""What comes with the book's parts and is never asked for: source maps."""
+"""What comes with the book's parts and is never asked for: source maps, and the theme's other languages."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
+
+UNUSED = ("**/*.map", "_static/locales")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -13,6 +16,6 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def lighten(folder: Path) -> None:
-    """Remove them from a built book."""
-    for path in folder.rglob("*.map"):
-        path.unlink()
+    """Remove it from a built book."""
+    for path in [path for pattern in UNUSED for path in folder.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ html_theme = "sphinx_book_theme"
 html_use_index = False  # of no terms: the glossary is a page
 html_show_search_summary = False  # it would ask a server
 html_title = "forgetlab: the handbook of forgetting"
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2}
 html_math_renderer = "mathml"  # of book.reading
 

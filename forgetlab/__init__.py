@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forgetlab.training.loop import finetune
     from forgetlab.training.record import Record
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 # Imported at first use: `import forgetlab` itself costs nothing.
 _HOMES = {

@@ -213,3 +213,17 @@ def test_the_table_of_what_a_watched_trainer_costs_is_that_of_the_recorded_run()
         for one in cases.values()
     ]
     assert rows == wanted
+
+
+def test_what_a_run_holds_is_as_recorded() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "copies.json").read_text(encoding="utf-8"))["copies"]
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    told = {
+        name: rest for name, *rest in re.findall(r"^\| ([\w ,-]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    }
+    assert len(found) > 20
+    for name, row in found.items():
+        assert told[name] == [f"{row[column]:.1f}" for column in ("between steps", "in a step", "set-up")]
+    plain = {name: row["between steps"] for name, row in found.items() if name.startswith("plain")}
+    assert len(plain) == 3
+    assert max(plain.values()) < 4.05  # watched or not: the weights, those before, and AdamW's two moments

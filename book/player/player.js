@@ -29,8 +29,8 @@
         this.stops = within;
         this.field.max = within.length - 1;
       }
-      const i = this.stops.findIndex((one) => lines.near(one, value));
-      this.field.value = i;
+      const exact = this.stops.findIndex((one) => lines.near(one, value));  // a simulation takes values between its stops
+      this.field.value = exact < 0 ? d3.minIndex(this.stops, (one) => Math.abs(one - value)) : exact;
       if (this.about.kind !== 'slider') return;
       this.box.querySelector('output').textContent = readable(value);
       this.field.setAttribute('aria-valuetext', readable(value));

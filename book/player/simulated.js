@@ -89,7 +89,7 @@ function dynamics(settings) {
   const rings = (u, o, look) => SCORES.map((one) => line(...ring(u, o, one), look));
   return {words, legend: {title: `dotted: equilibrium scores; rings: scores ${SCORES.join(', ')}`, entries: entries(looks)}, panels: [
     {title: 'learning and forgetting', high: 288, x: axis('step', -3, STEPS + 3), y: axis('score exp(−loss)', -0.03, 1.05), marks: [
-      line(steps, run.scoresOld, {...named('old task'), every: 20}), line(steps, run.scoresNew, {...named('new task'), every: 20}),
+      line(steps, run.scoresOld, named('old task')), line(steps, run.scoresNew, named('new task')),
       line([0, STEPS], [run.restOld, run.restOld], {color: RED, ...dotted(1.2)}),
       line([0, STEPS], [run.restNew, run.restNew], {color: BLUE, ...dotted(1.2)}),
       ...run.diverges ? [text(STEPS / 2, 0.51, 'diverges', 'middle', 'bottom', {bold: true})] : []]},
@@ -252,5 +252,5 @@ function conflict(settings) {
       ...rows.flatMap((row) => row.wide.map((x, i) => text(x + (x >= 0 ? 0.02 : -0.02), row.at[i], row.said[i], x >= 0 ? 'start' : 'end', 'middle', {halo: true})))]}]};
 }
 
-Object.assign((globalThis.forgetlab ??= {records: {}, simulated: {}}).simulated, {dynamics, cloud, conflict});
+Object.assign((globalThis.forgetlab ??= {}).simulated ??= {}, {dynamics, cloud, conflict});
 }

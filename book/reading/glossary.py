@@ -61,4 +61,7 @@ def script() -> str:
         }
         for term in glossary()
     }
-    return f"(window.forgetlab ??= {{}}).glossary = {json.dumps(told, ensure_ascii=False)};\n"
+    start = (
+        "(globalThis.forgetlab ??= {records: {}, simulated: {}}).glossary = "  # as the player begins, whoever is first
+    )
+    return f"{start}{json.dumps(told, ensure_ascii=False)};\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.figure import titled
+from forgetlab.labs.kit.quests import Quest, achieved, last, times
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.metrics.arrays import rounded
 from forgetlab.metrics.retention import scale
@@ -35,6 +36,31 @@ class Along(RunState):
 
     steps: list[int]
     cosines: dict[str, dict[str, list[float | None]]]
+
+
+def with_remedy(state: Mapping[str, Any]) -> bool:
+    """Whether a run had one."""
+    return bool(state["settings"]["remedy"] != "none")
+
+
+QUESTS = (
+    Quest(
+        "With a remedy: learn sentiment to 0.8 and keep the entities above 0.95.",
+        "One projects on all old tasks.",
+        lambda runs: (
+            runs[-1]["settings"]["remedy"] != "none" and achieved(runs[-1], 0.8) and last(runs[-1], 2, "f1") > 0.95
+        ),
+        ({"remedy": "agem"},),
+    ),
+    Quest(
+        "Without one: learn to 0.65, perplexity at most 1.1 times as high.",
+        "The rate is a remedy too.",
+        lambda runs: (
+            runs[-1]["settings"]["remedy"] == "none" and achieved(runs[-1], 0.65) and times(runs[-1], 1) <= 1.1
+        ),
+        ({"lr": 10**-3.5},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[Along]:
@@ -72,6 +98,7 @@ def show(driver: Driver | None = None) -> Lab[Along]:
         intro="While sentiment is learned: the cosine between its gradient and those of two old tasks, every "
         f"{EVERY} steps. Below 0 (shaded) a step for the new task raises, to first order, the old one's loss.",
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -6,9 +6,25 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
+from forgetlab.labs.kit.quests import Quest, last, times
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, trade_off
 from forgetlab.teaching import compat
+
+QUESTS = (
+    Quest(
+        "The new style below 10 while the old language gets at most twice as hard.",
+        "A little looser.",
+        lambda runs: last(runs[-1], 0, "perplexity") < 10 and times(runs[-1], 1) <= 2,
+        ({"beta": 10**-0.5},),
+    ),
+    Quest(
+        "Hold so tight that the new style stays above 100.",
+        "A hundred times tighter.",
+        lambda runs: last(runs[-1], 0, "perplexity") > 100,
+        ({"beta": 100.0},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -34,6 +50,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
             share=False,
         ),
         driver=driver,
+        quests=QUESTS,
     )
 
 

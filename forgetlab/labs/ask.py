@@ -12,6 +12,7 @@ from forgetlab.errors import ForgetlabError
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, RunState, head
+from forgetlab.labs.kit.quests import Quest, achieved, last, times
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.ask import Answers, card, page, told
 from forgetlab.models import asking
@@ -89,6 +90,31 @@ class Ask(Lab[Asked]):
             self._guarded(self.train)
 
 
+QUESTS = (
+    Quest(
+        "Learn sentiment to 0.8 while “anna” is still tagged as a name.",
+        "A rate three times slower.",
+        lambda runs: (
+            "heads" in (after := runs[-1]["answers"]["after"])
+            and bool(after["heads"])
+            and after["heads"]["entities"][0][0][0] != "O"
+            and achieved(runs[-1], 0.8)
+        ),
+        ({"lr": 10**-3.5},),
+    ),
+    Quest(
+        "tiny-gpt: legal notices below a perplexity of 5, the old language at most three times as high.",
+        "Take the other model, and a slower rate.",
+        lambda runs: (
+            runs[-1]["tasks"][1]["name"] == "causal-lm"
+            and last(runs[-1], 0, "perplexity") < 5
+            and times(runs[-1], 1) <= 3
+        ),
+        ({"model": "tiny-gpt", "lr": 10**-3.5},),
+    ),
+)
+
+
 def show(driver: Driver | None = None) -> Ask:
     """The lab as a widget: model, learning rate, steps, seed; view: a sentence."""
     benches, copies = Benches(), Copies()
@@ -134,6 +160,7 @@ def show(driver: Driver | None = None) -> Ask:
         "what did they answer before, what now? [MASK] is a gap; tiny-gpt writes on from it. Try also: "
         "paris loved the [MASK] . – the play was not bad . – if the lender",
         driver=driver,
+        quests=QUESTS,
     )
 
 

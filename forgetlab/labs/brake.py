@@ -7,10 +7,32 @@ from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState, score_lines
 from forgetlab.labs.kit.curves import Lines, Points
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.teaching import compat
 
 LIMIT, BACK = "allowed", "weights put back"
+
+QUESTS = (
+    Quest(
+        "Learn 0.8 and keep 90 %.",
+        "The brake waits for a fall: fall slower.",
+        lambda runs: achieved(runs[-1], 0.8, 0.9),
+        ({"lr": 10**-3.5},),
+    ),
+    Quest(
+        "A run that the brake lets go to its end.",
+        "Slower still.",
+        lambda runs: runs[-1]["records"][-1]["status"] == "done",
+        ({"lr": 1e-4},),
+    ),
+    Quest(
+        "A limit so loose that more than 15 % is lost though the brake stops the run.",
+        "Allow three quarters.",
+        lambda runs: runs[-1]["records"][-1]["status"] == "stopped" and not achieved(runs[-1], 0, 0.85),
+        ({"drop": 0.75},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -35,6 +57,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         ),
         lines=marks,
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -6,15 +6,18 @@ from textwrap import shorten
 from typing import TypedDict
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import Panel
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.models.loading import load
+from forgetlab.plots.narrow import height_share
 from forgetlab.plots.style import COLORS, INK
 from forgetlab.remedies.replay.generative import AT_ONCE
 from forgetlab.sources.world import fluency
@@ -22,7 +25,8 @@ from forgetlab.tasks.writing import write
 from forgetlab.teaching import compat
 
 SHOWN = 5
-WIDEST, LETTER, LINE = 62, 0.1, 0.2  # characters that fit across, each of so many inches at most; inches of a line
+WIDEST, LETTER = 62, 0.1  # characters that fit across, each of so many inches at most
+LINE, ABOVE = 0.2, 0.35  # inches of a line, and of the title above
 
 
 class Dreamt(TypedDict):
@@ -36,6 +40,28 @@ class Dreamt(TypedDict):
 
 class Dreams(RunState, Dreamt):
     """A run that replays them."""
+
+
+QUESTS = (
+    Quest(
+        "Learn 0.9 and keep 90 %.",
+        "A writer that leaves out its least likely words.",
+        lambda runs: achieved(runs[-1], 0.9, 0.9),
+        ({"top_p": 0.9},),
+    ),
+    Quest(
+        "Bad dreams that help all the same: less than half fluent, 80 % kept.",
+        "How hot may a fever be?",
+        lambda runs: runs[-1]["fluency"] < 0.5 and achieved(runs[-1], 0, 0.8),
+        ({"temperature": 2.0},),
+    ),
+    Quest(
+        "Dream the same again and again: fewer than half of the texts differ.",
+        "Cold, and only the likeliest words.",
+        lambda runs: runs[-1]["different"] < 0.5 * runs[-1]["looked_at"],
+        ({"temperature": 0.1, "top_p": 0.5},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -64,6 +90,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         so_far=SoFar("all runs: the dreams", "fluency of the dreams (share)", "share", lambda s, c: [point(s, c)]),
         tell=lambda state, settings: told(state),
         driver=driver,
+        quests=QUESTS,
     )
 
 
@@ -87,8 +114,11 @@ def paint(ax: Axes, state: Dreamt) -> None:
         artist.remove()
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    across, up = ax.get_window_extent().size / ax.figure.dpi
-    wide, lines = min(WIDEST, int(across / LETTER)), min(SHOWN, max(2, int(up / LINE)))
+    figure, spec = ax.get_figure(), ax.get_subplotspec()
+    assert isinstance(figure, Figure)
+    assert spec is not None
+    across, up = figure.get_size_inches() * (len(spec.colspan) / spec.get_gridspec().ncols, height_share(spec))
+    wide, lines = min(WIDEST, int(across / LETTER)), min(SHOWN, max(2, int((up - ABOVE) / LINE)))
     for i, (text, good) in enumerate(state["dreams"][:lines]):
         y = 0.95 - i / lines
         mark = ax.text(0, y, "✓" if good else "✗", color=COLORS[1] if good else COLORS[0], fontsize=13, va="top")

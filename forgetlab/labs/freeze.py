@@ -6,6 +6,7 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.teaching import compat
@@ -17,6 +18,27 @@ KINDS = {
     "LoRA": "lora:r={width},shared={shared}",
     "columns": "columns:width={width}",
 }
+
+QUESTS = (
+    Quest(
+        "Learn 0.75 with LoRA and lose nothing.",
+        "A rank of a hundred, for the new task alone.",
+        lambda runs: runs[-1]["settings"]["kind"] == "LoRA" and achieved(runs[-1], 0.75, 0.999),
+        ({"kind": "LoRA", "width": 128},),
+    ),
+    Quest(
+        "Freeze every old weight and forget more than a third all the same.",
+        "Who else uses what is added?",
+        lambda runs: not achieved(runs[-1], 0, 2 / 3),
+        ({"used": "all tasks"},),
+    ),
+    Quest(
+        "Train fewer than 1,000 weights.",
+        "What is the least that can be trained?",
+        lambda runs: runs[-1]["records"][0]["costs"]["trained_parameters"] < 1000,
+        ({"kind": "frozen"},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -44,6 +66,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         so_far=SoFar("all runs: weights", "weights trained", "share", points, log=True),
         tell=cost,
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -12,6 +12,7 @@ from forgetlab.experiments import frontier, results
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.frontier import Frontier, OwnRun, Plot
@@ -27,6 +28,21 @@ __all__ = ["dots", "show"]
 NEW, OLD = "sentiment", ("masked-lm", "entities", "acceptability")
 SLOW = ("multitask", "pcgrad", "agem")
 OPENING: dict[str, Any] = {"remedy": "replay", "strength": 1.0, "lr": 1e-3, "steps": 200, "seed": 0}
+
+QUESTS = (
+    Quest(
+        "Keep 90 % and learn 0.85.",
+        "Hold each weight by what it does to the outputs (mas), ten times as hard.",
+        lambda runs: (runs[-1]["run"]["kept"] or 0) >= 0.9 and (runs[-1]["run"]["new"] or 0) >= 0.85,
+        ({"remedy": "mas", "strength": 10.0},),
+    ),
+    Quest(
+        "Keep everything (99 %) and learn more than 0.6.",
+        "Add weights of the new task's own.",
+        lambda runs: (runs[-1]["run"]["kept"] or 0) >= 0.99 and (runs[-1]["run"]["new"] or 0) > 0.6,
+        ({"remedy": "columns"},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[Frontier]:
@@ -73,6 +89,7 @@ def show(driver: Driver | None = None) -> Lab[Frontier]:
         "strengths (small: the others). Choose a remedy, turn its strength, press Train: your run is a star. PCGrad, "
         "multi-task and A-GEM are among the dots only: they take three to five times as long.",
         driver=driver,
+        quests=QUESTS,
     )
 
 

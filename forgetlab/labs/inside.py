@@ -15,6 +15,7 @@ from forgetlab.diff.inside.readout import states
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, head, told
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.views.inside import DEPTHS, LAYERS, Change, Inside, View
 from forgetlab.metrics.arrays import rounded
@@ -30,6 +31,25 @@ RARE = 5  # a word that stands fewer times in the new training texts is rare the
 NEW = {"to judge reviews": "sentiment", "to fill gaps in reviews": "masked-lm:reviews"}
 
 Look = dict[str, Any]  # what `look` gives
+
+QUESTS = (
+    Quest(
+        "Learn sentiment to 0.8 with every layer moved by less than 2.",
+        "What does a slower rate move?",
+        lambda runs: (
+            runs[-1]["tasks"][0]["name"] == "sentiment"
+            and achieved(runs[-1], 0.8)
+            and max(runs[-1]["records"][-1]["drift_per_layer"][name] for name in LAYERS) < 2
+        ),
+        ({"lr": 10**-3.5},),
+    ),
+    Quest(
+        "Ruin the features: even a probe fitted anew on layer 2 tells less than 0.8.",
+        "Another lesson, ten times faster.",
+        lambda runs: (runs[-1]["inside"][-1]["refit"][-1] or 1) < 0.8,
+        ({"learns": "to fill gaps in reviews", "lr": 0.01},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[Inside]:
@@ -65,6 +85,7 @@ def show(driver: Driver | None = None) -> Lab[Inside]:
         presets={"gentle": {"lr": 1e-4}, "usual": {"lr": 1e-3}, "violent": {"lr": 1e-2}},
         intro="A tiny BERT learns something from reviews. What changes inside, seen on general text?",
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -11,6 +11,7 @@ from forgetlab import metrics
 from forgetlab.experiments.sequences import SequenceRecord, run_sequence
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.questions import REMEDIES, question
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.matrix import View
@@ -23,6 +24,22 @@ ORDERS = {
     "people → place → register": ("people", "place", "register"),
     "long → short → people": ("acceptability, long", "acceptability, short", "people"),
 }
+
+BEST_LATER = {"order": "long → short → people", "method": "none"}
+QUESTS = (
+    Quest(
+        "Keep the first task at 0.9 or better to the end.",
+        "A method, and fewer steps for each task.",
+        lambda runs: runs[-1]["R"][-1][0] >= 0.9,
+        ({"method": "replay", "steps": 10},),
+    ),
+    Quest(
+        "Make F and −BWT differ by 0.01 or more.",
+        "A task must be best after a later one: two alike in a row.",
+        lambda runs: (m := runs[-1]["measures"]) and m["F"] + m["BWT"] >= 0.01,
+        (BEST_LATER,),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab:
@@ -56,9 +73,10 @@ def show(driver: Driver | None = None) -> Lab:
         head=lambda state, _: [
             Change(name, number(value, "share")) for name, value in (state["measures"] or {}).items()
         ],
-        presets={"BWT and F differ": {"order": "long → short → people", "method": "none"}},
+        presets={"BWT and F differ": BEST_LATER},
         intro="One tiny BERT learns three small tasks in turn. What is left of each after the next?",
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -6,11 +6,37 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, reached
 from forgetlab.teaching import compat
 
 MEMORY, ALL = "a memory", "all old texts"
+
+QUESTS = (
+    Quest(
+        "With a memory of ten texts: learn 0.8 and keep 80 %.",
+        "How much of a batch must be old?",
+        lambda runs: (
+            runs[-1]["settings"]["past"] == MEMORY
+            and runs[-1]["settings"]["memory"] < 11
+            and achieved(runs[-1], 0.8, 0.8)
+        ),
+        ({"memory": 10.0},),
+    ),
+    Quest(
+        "Learn 0.9 and keep 95 %.",
+        "With all the old texts at hand, weighed lightly.",
+        lambda runs: achieved(runs[-1], 0.9, 0.95),
+        ({"past": ALL, "weight": 0.1},),
+    ),
+    Quest(
+        "So much past that nothing new is learned (below 0.55).",
+        "A batch is not larger than before.",
+        lambda runs: not achieved(runs[-1], 0.55),
+        ({"ratio": 0.9, "memory": 1000.0},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -40,6 +66,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         so_far=SoFar("all runs: memory", "memory (kB)", "share", lambda s, c: [point(s, c)], log=True),
         tell=cost,
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -13,6 +13,7 @@ from forgetlab.experiments.recipes import Bench, Recipe, prepare, summarise
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState, device, head, score_lines, score_panels, states, told
 from forgetlab.labs.kit.curves import Curves
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import within
 from forgetlab.labs.views.ask import card, table
@@ -36,6 +37,22 @@ class Own(RunState):
     batch_size: int
 
 
+QUESTS = (
+    Quest(
+        "Learn 0.85 and keep 90 % of what is watched.",
+        "Is there a button for it?",
+        lambda runs: len(runs[-1]["tasks"]) > 1 and achieved(runs[-1], 0.85, 0.9),
+        ({"methods": "ewc:lam=100"},),
+    ),
+    Quest(
+        "Lose nothing of what is watched (99 %).",
+        "Add weights, leave the old ones.",
+        lambda runs: len(runs[-1]["tasks"]) > 1 and achieved(runs[-1], 0, 0.99),
+        ({"methods": "lora"},),
+    ),
+)
+
+
 def show(driver: Driver | None = None) -> Lab[Own]:
     """The lab as a widget: model, new data, what to watch, methods, steps, learning rate, seed, columns of the file."""
     benches = dict[str, Bench]()
@@ -57,7 +74,7 @@ def show(driver: Driver | None = None) -> Lab[Own]:
         same = [run for run in old if tuple(task["name"] for task in run["tasks"]) == names]
         lines = [score_lines(run["tasks"], run["records"], "score") for run in (state, *same)]
         figure = view(tuple(score_panels(state["tasks"]))).draw(lines[0], lines[1:], source)
-        page = card("", within(figure, told(state), settings, 0.8) + summary(state, settings))
+        page = card("", within(figure, told(state), settings, 0.75) + summary(state, settings))
         return page, f"Fine-tuning {settings['model']} on {names[0]}"
 
     return Lab(
@@ -84,6 +101,7 @@ def show(driver: Driver | None = None) -> Lab[Own]:
         "licences. Columns: empty to find them; of a watched file: cola.tsv:text=3,label=1. methods: none, "
         "ewc:lam=100, replay:ratio=0.3+l2sp, …",
         driver=driver,
+        quests=QUESTS,
     )
 
 

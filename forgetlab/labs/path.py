@@ -7,6 +7,7 @@ from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import RunState
 from forgetlab.labs.kit.curves import Lines, Panel
+from forgetlab.labs.kit.quests import Quest, achieved
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.teaching import compat
 
@@ -16,6 +17,27 @@ SCHEDULES = {
     "warm-up and cosine": "+warmup:share={share:g}+cosine",
     "slanted triangular": "+slanted-triangular:cut={share:g}",
 }
+
+QUESTS = (
+    Quest(
+        "Learn 0.75 and keep 90 %.",
+        "Let the rate fall as smoothly as it rose.",
+        lambda runs: achieved(runs[-1], 0.75, 0.9),
+        ({"schedule": "warm-up and cosine"},),
+    ),
+    Quest(
+        "Learn more than 0.92, whatever it costs.",
+        "All layers alike.",
+        lambda runs: achieved(runs[-1], 0.92),
+        ({"factor": 1.0, "schedule": "warm-up and cosine"},),
+    ),
+    Quest(
+        "So gentle that nothing is learned (below 0.55).",
+        "Low layers stand still where the factor is high.",
+        lambda runs: not achieved(runs[-1], 0.55),
+        ({"factor": 2.6},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -42,6 +64,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         panels=[Panel("rates", "learning rate (gap: frozen)", "learning rate", log=True)],
         lines=rates,
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, states
+from forgetlab.labs.kit.quests import Quest, times
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import within
 from forgetlab.labs.kit.written import Written
@@ -34,6 +35,34 @@ SOUND, HOLE = "sound", "with a hole"
 REWARDS = {SOUND: "praise", HOLE: "praise:hole"}
 DIRECTIONS = {"now ‖ before": "reverse", "before ‖ now": "forward"}
 PROMPTS_A_STEP, BEST, OVER = 8, 256, 0.3  # prompts of a step; own answers that are trained on, with more reward
+
+QUESTS = (
+    Quest(
+        "Reward 0.85 with news at most 1.1 times as hard.",
+        "Anchor it a little, or train on the best answers.",
+        lambda runs: runs[-1]["records"][-1]["scores"][ANSWERS]["reward"] >= 0.85 and times(runs[-1], 1) <= 1.1,
+        ({"beta": 0.3},),
+    ),
+    Quest(
+        "Be hacked: reward above 0.9, true praise below 0.2.",
+        "A reward with a hole, and nothing that holds.",
+        lambda runs: (
+            runs[-1]["records"][-1]["scores"][ANSWERS]["reward"] > 0.9
+            and runs[-1]["records"][-1]["scores"][ANSWERS]["meant"] < 0.2
+        ),
+        ({"reward": HOLE},),
+    ),
+    Quest(
+        "With demonstrations: reward 0.9, negative reviews at most three times as hard.",
+        "Demos like the language.",
+        lambda runs: (
+            runs[-1]["settings"]["teacher"] in DEMONSTRATIONS
+            and runs[-1]["records"][-1]["scores"][ANSWERS]["reward"] >= 0.9
+            and times(runs[-1], 2) <= 3
+        ),
+        ({"teacher": LIKE, "steps": 100},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[Rewards]:
@@ -72,7 +101,7 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
             "direction": compat.choice("β holds KL", "now ‖ before", tuple(DIRECTIONS)),
             "lr": compat.log_slider("learning rate", 1e-3, 1e-5, 1e-2),
             "steps": compat.slider("steps", 40, 10, 120, 10),
-            "samples": compat.slider("answers to a prompt", 8, 2, 16, 2),
+            "samples": compat.slider("answers each", 8, 2, 16, 2),
             "beta": compat.slider("β", 0.0, 0.0, 1.0, 0.05),
             "seed": compat.slider("seed", 0, 0, 9, 1),
         },
@@ -91,6 +120,7 @@ def show(driver: Driver | None = None) -> Lab[Rewards]:
         intro="A tiny GPT is to praise: “the music …” shall become a positive review. It sees demonstrations, or a "
         "program rewards its own answers. What does each way cost it?",
         driver=driver,
+        quests=QUESTS,
     )
 
 

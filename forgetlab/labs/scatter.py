@@ -22,6 +22,7 @@ from forgetlab.importance import fisher_diagonal, put_back, quadrants
 from forgetlab.importance.groups import KINDS
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.scatter import ALL, LAYERS, ORDERS, SHARES, TOPS, View, described, told
@@ -36,6 +37,26 @@ __all__ = ["body", "show"]
 EXAMPLES = 100  # of each Fisher
 DOTS = 3000
 LIMIT = 128
+
+QUESTS = (
+    Quest(
+        "Put 5 % back and regain 60 % of what was lost.",
+        "Not every old task hangs on few weights.",
+        lambda runs: regained(runs[-1], "5 %") >= 0.6,
+        ({"old": "masked-lm"},),
+    ),
+    Quest(
+        "Learn sentiment to 0.8 and lose no more than 0.05 of the entities.",
+        "Before you put back: learn slower.",
+        lambda runs: (
+            runs[-1].get("old") == "entities"
+            and "after" in runs[-1]
+            and runs[-1]["after"][1] >= 0.8
+            and runs[-1]["before"][0] - runs[-1]["after"][0] <= 0.05
+        ),
+        ({"lr": 10**-3.5},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab:
@@ -66,6 +87,7 @@ def show(driver: Driver | None = None) -> Lab:
         intro="A tiny BERT learns sentiment. Which of its weights mattered to the old task, which matter to the new "
         "one, how far did each group move, and does giving some their old values back undo the forgetting?",
         driver=driver,
+        quests=QUESTS,
     )
 
 
@@ -125,6 +147,15 @@ def head(state: State, settings: Settings) -> list[Change]:
     if len(curve) > place and place:
         changes.append(Change(f"with {settings['k']} put back", number(curve[place], scale(state))))
     return changes
+
+
+def regained(state: State, share: str) -> float:
+    """How much of what the old task lost comes back with this share of its weights, the most important first."""
+    curve, place = state.get("put back", {}).get(ORDERS[0], []), list(SHARES).index(share)
+    if len(curve) <= place or curve[place] is None:
+        return 0.0
+    before, after = state["before"][0], state["after"][0]
+    return (curve[place] - after) / (before - after) if before != after else 0.0
 
 
 def body(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

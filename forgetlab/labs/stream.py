@@ -13,6 +13,7 @@ from forgetlab.experiments.sequences import run_joint, run_sequence
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
 from forgetlab.labs.kit.questions import REMEDIES, question
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import Change
 from forgetlab.models.loading import load
@@ -25,6 +26,29 @@ PANELS = (
     Panel("each", "each task", "accuracy (share)", limits=(-0.03, 1.05)),
     Panel("average", "average over seen tasks", "accuracy (share)", limits=(-0.03, 1.05)),
     Panel("forgetting", "forgetting F", "accuracy lost"),
+)
+
+QUESTS = (
+    Quest(
+        "Six tasks in a row, forgetting no more than 0.05.",
+        "Several remedies do it.",
+        lambda runs: len(runs[-1]["names"]) == 6 and summary(runs[-1])["forgetting"][-1] <= 0.05,
+        ({"length": 6, "method": "replay"},),
+    ),
+    Quest(
+        "Four tasks as well as a model that learned all together (within 0.02).",
+        "Hold the outputs.",
+        lambda runs: (
+            len(runs[-1]["names"]) >= 4 and summary(runs[-1])["average"][-1] >= summary(runs[-1])["joint"][-1] - 0.02
+        ),
+        ({"method": "lwf"},),
+    ),
+    Quest(
+        "A remedy that forgets 0.2 all the same.",
+        "The oldest pull knows no task from the other.",
+        lambda runs: runs[-1]["method"] != "none" and summary(runs[-1])["forgetting"][-1] >= 0.2,
+        ({"method": "l2sp"},),
+    ),
 )
 
 
@@ -76,6 +100,7 @@ def show(driver: Driver | None = None) -> Lab:
         head=head,
         intro="Small tasks come one after the other. Does a remedy that helped once help again and again?",
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from forgetlab.experiments.recipes import Bench, Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.shown import Change
 from forgetlab.labs.views.valleys import picture
@@ -33,6 +34,21 @@ RUNS = {
     "replay": f"replay:ratio=0.25,memory=50+{WARM}",
 }
 GRID, TEXTS, SNAPSHOTS = 13, 48, 10  # points a side; texts in each loss; snapshots of a run
+
+QUESTS = (
+    Quest(
+        "Let EWC end lower than the plain run on both tasks.",
+        "At a rate that throws the plain run too far.",
+        lambda runs: all(runs[-1]["ends"]["EWC"][t] < runs[-1]["ends"]["naive"][t] for t in (NEW, OLD)),
+        ({"lr": 10**-2.5},),
+    ),
+    Quest(
+        "A plain run that learns (below 0.6 nats) and leaves the old loss below 2.",
+        "Stop it earlier.",
+        lambda runs: runs[-1]["ends"]["naive"][NEW] < 0.6 and runs[-1]["ends"]["naive"][OLD] < 2,
+        ({"steps": 40},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab:
@@ -71,6 +87,7 @@ def show(driver: Driver | None = None) -> Lab:
         "tasks (joint). All weights are mixed on it, the sentiment head too: at “old” that head is still at its random "
         "start. Runs leave the plane, so their lines are shadows; the words above say how far off each ends.",
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -11,11 +11,33 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings
 from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves
+from forgetlab.labs.kit.quests import Quest, achieved, last
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.metrics.schema import PlainRecord
 from forgetlab.teaching import compat
 
 WATCH = ("masked-lm", "entities", "acceptability")
+
+QUESTS = (
+    Quest(
+        "Learn sentiment to 0.8 and keep 80 % of the old.",
+        "A slower rate forgets less; three times less is enough.",
+        lambda runs: achieved(runs[-1], 0.8, 0.8),
+        ({"lr": 10**-3.5},),
+    ),
+    Quest(
+        "Forget without learning anything: perplexity above 1,000, accuracy below 0.6.",
+        "Try the highest rates.",
+        lambda runs: last(runs[-1], 1, "perplexity") > 1000 and not achieved(runs[-1], 0.6),
+        ({"lr": 0.01},),
+    ),
+    Quest(
+        "Learn nothing and keep everything (95 %).",
+        "Slow and short.",
+        lambda runs: achieved(runs[-1], 0, 0.95) and not achieved(runs[-1], 0.6),
+        ({"lr": 1e-4},),
+    ),
+)
 
 
 def show(driver: Driver | None = None) -> Lab[RunState]:
@@ -44,6 +66,7 @@ def show(driver: Driver | None = None) -> Lab[RunState]:
         intro="A tiny BERT learns to tell good reviews from bad ones. What happens to what it knew?",
         head=head,
         driver=driver,
+        quests=QUESTS,
     )
 
 

@@ -21,7 +21,8 @@ Many = float | Array  # one test set, or an array of many
 Z95 = 1.644854  # 95 % of a normal distribution lies below
 POWER = 0.8
 HALVINGS = 35
-DRAWS = 300
+DRAWS = 1000  # test sets at most, and at least a fifth
+DRAWN = 400_000  # items in all of them
 SMALL = 1e-12
 NEARLY = 1 - 1e-12
 
@@ -125,7 +126,8 @@ class Averaged:
             gained = float(np.maximum(-self.of - self.loss, 0.0).sum() / self.up)
             needed = _smallest(gained, n) * float(self.up)
         else:
-            drawn = self.of[np.random.default_rng(0).integers(0, n, (DRAWS, n))]
+            draws = min(max(DRAWN // n, DRAWS // 5), DRAWS)
+            drawn = self.of[np.random.default_rng(0).integers(0, n, (draws, n))]
             mean = drawn.mean(-1)  # where nothing is lost
             ends = Averaged(mean, drawn - mean[:, None], self.freedom).end(Z95)
             needed = float(np.quantile(-ends, POWER, method="higher")) + 0.0
@@ -164,7 +166,7 @@ class Averaged:
         plain = -mean / np.sqrt(variance / (n - 1))
         return _nearer(plain, _unskewed(plain, third / variance**1.5 * (n - 1) ** 1.5 / n**2 / 6))
 
-    def _halved(self, below: Callable[[Array], Array]) -> Array:
+    def _halved(self, below: Callable[[Array], Any]) -> Array:
         """The x of each test set up to which `below` holds."""
         low = np.full(self.of.shape[:-1], -2.0)
         high = -low

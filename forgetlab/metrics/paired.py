@@ -164,7 +164,7 @@ def gate(found: Sequence[Change], allowed: Sequence[float]) -> Verdict:
     lost: at least one has lost more than is allowed, by Holm at 5 % over all of them; fine: each task is fine alone.
     So false alarms, "lost" where no task lost more than allowed, and misses, "fine" where one did, are about 5 % or
     fewer for the whole gate, however many tasks there are and however they go together. Measured at the boundary: false
-    alarms 2 to 6 %, misses 3 to 7 %; of perplexities of 50 passages of which a few lose very much, misses up to 9 %
+    alarms 2 to 6 %, misses 3 to 6 %; of perplexities of 50 passages of which a few lose very much, misses up to 10 %
     (docs/diff-statistics.md). No tasks: fine.
     Source: Holm 1979; fine is an intersection–union test (Berger 1982), which needs no correction.
 

@@ -63,7 +63,7 @@ def fit(figure: Figure, narrow: bool, room: Size | None = None) -> None:
 
 
 def _one_column(figure: Figure, places: list[tuple[Axes, SubplotSpec]]) -> None:
-    heights = [_height(spec) for _, spec in places]
+    heights = [height_share(spec) for _, spec in places]
     column = figure.add_gridspec(len(places), 1, height_ratios=heights)
     for i, (ax, _) in enumerate(places):
         ax.set_subplotspec(column[i])
@@ -104,7 +104,7 @@ def _within(figure: Figure, places: list[tuple[Axes, SubplotSpec]], room: Size) 
             ax.set_subplotspec(made[0, : over + 1] if i == 0 else made[divmod(i + over, columns)])
 
 
-def _height(spec: SubplotSpec) -> float:
+def height_share(spec: SubplotSpec) -> float:
     """The share of the figure's height that an axes has."""
     ratios = np.asarray(spec.get_gridspec().get_height_ratios(), float)
     return float(ratios[spec.rowspan.start : spec.rowspan.stop].sum() / ratios.sum())

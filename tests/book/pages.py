@@ -32,5 +32,5 @@ class opened:
 
     def __exit__(self, *_: object) -> None:
         self.context.close()
-        assert [one for one in self.asked if not one.startswith(("file:", "blob:", "data:"))] == []
+        assert [one for one in self.asked if not one.startswith(("file:", "blob:", "data:", "about:"))] == []
         assert self.errors == []

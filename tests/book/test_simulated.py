@@ -16,6 +16,7 @@ pytest.importorskip("playwright", reason="Playwright is not installed: pip insta
 
 from playwright.sync_api import sync_playwright
 
+from book.player.drawing import drawing
 from forgetlab import labs, simulators
 from forgetlab.labs import cloud, conflict, dynamics
 from tests.browser.jupyter import FLAGS, chromium
@@ -74,7 +75,6 @@ def test_words_are_those_of_the_lab(draw: Draw, name: str, count: int) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_panels_are_those_of_the_labs_figure(draw: Draw, name: str) -> None:
     """Titles, axes, ticks, marks, their looks and legends, as they are read from the figure that the lab draws."""
-    drawing = pytest.importorskip("book.player.drawing").drawing
     view, settings = MODULES[name].View(), settings_of(name, 4)
     for own, found in zip(settings, draw(name, settings), strict=True):
         true = json.loads(json.dumps(drawing(view.draw(next(MODULES[name].work(own))))))

@@ -91,7 +91,7 @@ def test_each_way_of_saying_leads_to_one_term_and_each_term_has_its_place() -> N
 
 
 def test_the_script_holds_each_definition_as_html() -> None:
-    told = json.loads(re.fullmatch(r"\(window.forgetlab \?\?= \{\}\)\.glossary = (.*);\n", glossary.script())[1])
+    told = json.loads(re.fullmatch(r"\(globalThis.*\)\.glossary = (\{.*\});\n", glossary.script())[1])
     for term in entries():
         entry = told[glossary.place(term)]
         assert entry["upto"] == term.upto

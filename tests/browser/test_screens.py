@@ -19,7 +19,7 @@ pytest.importorskip("axe_playwright_python", reason="axe-core is not installed: 
 
 from playwright.sync_api import Locator, Page
 
-from forgetlab.teaching.page import sheet
+from forgetlab.teaching.page import GAP, INCH, LEFT, sheet
 from forgetlab.teaching.questions import find
 from tests.browser.axe import serious
 from tests.browser.jupyter import Notebook, Server, browser, chromium, write
@@ -118,7 +118,8 @@ def test_a_figure_of_a_cell_has_the_words_that_it_carries(notebook: Notebook) ->
 
 def test_on_a_small_screen_tracks_are_long_and_the_figure_is_drawn_for_it(notebook: Notebook) -> None:
     lab, width = notebook.lab(LAB), "e => e.naturalWidth"
-    assert lab.picture.evaluate(width) == 704
+    lab.narrow(700)
+    lab.until(lambda: lab.picture.evaluate(width) == 704, "picture as it was made")
     for place in (400, 292):  # of a lab; the second on a screen of 400 px, beside JupyterLab's own bars
         lab.narrow(place)
         lab.until(lambda: lab.picture.evaluate(width) == 462, "picture in one column")
@@ -128,7 +129,26 @@ def test_on_a_small_screen_tracks_are_long_and_the_figure_is_drawn_for_it(notebo
         assert lab.outside() == []
         assert lab.cut_labels() == []
     lab.narrow(900)
-    lab.until(lambda: lab.picture.evaluate(width) == 704, "picture as it was made")
+    lab.until(lambda: lab.picture.evaluate(width) == round((900 - LEFT - GAP) / INCH * 110), "picture for its room")
+
+
+@pytest.mark.parametrize("width", [1280, 1000])
+def test_controls_and_picture_are_seen_at_one_glance(notebook: Notebook, width: int) -> None:
+    """In a window of 1280 × 720 px, and with the room that a file browser leaves of it."""
+    lab, page = notebook.lab(LAB), notebook.page
+    page.set_viewport_size({"width": width, "height": 720})
+    lab.box.locator("xpath=self::*[contains(@class, 'forgetlab-beside')]").wait_for()
+    lab.until(lambda: lab.picture.evaluate("e => e.naturalWidth") not in (704, 462), "picture for its room")
+    lab.box.evaluate("e => e.scrollIntoView({block: 'start'})")
+    view = page.locator(".jp-WindowedPanel-outer").first.bounding_box()
+    parts = [lab.picture, *lab.box.get_by_role("slider").all(), *lab.box.get_by_role("button").all()]
+    for part in parts:
+        place = part.bounding_box()
+        assert view
+        assert place
+        assert view["y"] - 1 <= place["y"] < place["y"] + place["height"] <= view["y"] + view["height"] + 1
+    assert lab.outside() == []
+    assert lab.cut_labels() == []
 
 
 def lightness(picture: Locator) -> float:

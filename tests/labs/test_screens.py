@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.text import Text
 from forgetlab import labs
 from forgetlab.experiments import results
 from forgetlab.labs.kit import shown
+from forgetlab.teaching.page import Place
 from tests.labs.conftest import SHIPPED
 
 SEEN = 292  # px: how wide a picture is in JupyterLab on a screen 400 px wide
@@ -44,4 +46,38 @@ def test_a_lab_on_a_small_screen(name: str, monkeypatch: pytest.MonkeyPatch, tmp
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     lab.width.value = 704
     assert drawn[-1].bbox.width == 704
+    for page in (1112, 848):  # in JupyterLab at 1280 × 720, without its file browser and with it
+        lab.width.value = page
+        check_beside(drawn[-1], Place.of(page, lab._many))
+    lab.close()
+
+
+def check_beside(figure: Figure, place: Place) -> None:
+    """It fills its room across and is no higher, all words are 11 px or more, and no panel lies on another."""
+    width, height = figure.get_size_inches()
+    room = place.room
+    assert room
+    assert width == pytest.approx(room[0])
+    assert height <= room[1] + 1e-9
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    assert min(sizes) * place.across / width / 72 >= 11
+    panels = [ax.bbox for ax in figure.axes if ax.axison]
+    boxes = [*panels, *(legend.get_window_extent() for legend in figure.legends)]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert min(box.height for box in panels) * place.across / figure.bbox.width >= 28
+
+
+def test_a_lab_says_what_a_run_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Above its picture, of the record that is shown, with where it comes from."""
+    monkeypatch.setattr(results, "shipped_folder", SHIPPED)
+    monkeypatch.setenv("FORGETLAB_CACHE", str(tmp_path))
+    lab = labs.show("watch", driver="inline")
+    lab.width.value = 1112
+    head = re.sub("<[^>]*>", "|", lab.picture.value.partition("<img")[0])
+    first, last = (lab.state["records"][i]["scores"] for i in (0, -1))
+    accuracy = [f"{scores['sentiment']['accuracy']:.2f}" for scores in (first, last)]
+    times = last["masked-lm"]["perplexity"] / first["masked-lm"]["perplexity"]
+    assert f"sentiment accuracy {accuracy[0]} → {accuracy[1]} " in re.sub(r"\|+", " ", head)
+    assert f"×{times:.2f}" in head
+    assert "cached" in head
     lab.close()

@@ -413,7 +413,7 @@ def _coverage(sets: int, slack: float, sizes: tuple[int, ...] = (50, 400)) -> No
         assert 0.93 - slack <= row["held"] <= (1.0 if rare else 0.97 + slack), row
         if "lost" in row:
             heavy = "gamma" in row["simulated"] or "lognormal" in row["simulated"] or "10 % rarer" in row["simulated"]
-            assert row["lost"] <= 0.066 + slack, row  # 5 % and what 2,000 draws leave open
+            assert row["lost"] <= 0.076 + slack, row  # 6.5 % at worst (exact), and what 2,000 draws leave open
             assert row["fine"] <= (0.1 if heavy else 0.066) + slack, row
 
 
@@ -441,7 +441,7 @@ def _gates(sets: int, slack: float) -> None:
 def _found(sets: int, slack: float) -> None:
     for row in diff_coverage.found_at_smallest(sets, (50, 400)):
         few_long = row["items"] == 50 and "uneven" in row["simulated"]
-        assert 0.76 - slack <= row["found"] <= (0.87 if few_long else 0.84) + slack, row
+        assert 0.76 - slack <= row["found"] <= (0.87 if few_long else 0.85) + slack, row
 
 
 CHECKS: list[Callable[..., None]] = [_coverage, _gates, _found]

@@ -15,7 +15,7 @@ from forgetlab.labs.views.frontier import LOOKS as FAMILIES
 from forgetlab.labs.views.quadrants import LOOKS as GROUPS
 from forgetlab.plots.narrow import fit
 from forgetlab.plots.style import COLORS, FAINT, INK
-from forgetlab.teaching.page import INVERTED
+from forgetlab.teaching.page import INVERTED, SIGNS
 
 
 def contrast(one: Any, other: Any) -> float:
@@ -52,6 +52,13 @@ def test_colours_that_mean_something_stand_out_on_white_and_on_dark(color: str) 
     white = to_rgb("white")
     assert contrast(to_rgb(color), white) >= 3
     assert contrast(darkened(to_rgb(color)), darkened(white)) >= 3
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+def test_the_signs_of_verdicts_stand_out_on_light_and_dark_pages(kind: str) -> None:
+    _, color = SIGNS[kind]
+    assert contrast(to_rgb(color), (1, 1, 1)) >= 3
+    assert contrast(to_rgb(color), to_rgb("#111111")) >= 3
 
 
 @pytest.mark.parametrize("color", [INK, FAINT])

@@ -110,5 +110,5 @@
 
   document.querySelectorAll('.forgetlab-quiz').forEach(quiz);
   document.querySelectorAll('.forgetlab-question:not(:has(form))').forEach((box) => form(box));
-  (window.forgetlab ??= {}).judge = judge;
+  (globalThis.forgetlab ??= {records: {}, simulated: {}}).judge = judge;
 }

@@ -7,7 +7,7 @@ that a result can be kept, shipped and drawn again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import unescape
@@ -18,6 +18,7 @@ import ipywidgets as widgets
 from forgetlab.errors import ForgetlabError, in_words
 from forgetlab.experiments import results
 from forgetlab.labs.kit.notice import Notice
+from forgetlab.labs.kit.quests import Quest, Quests
 from forgetlab.labs.kit.runner import Driver, Runner
 from forgetlab.labs.kit.settings import Controls, Settings, from_line
 from forgetlab.labs.kit.shown import Draw, Head, Result, S, Shown, State
@@ -39,7 +40,7 @@ class Lab(Living, Generic[S]):
     filed(settings): what a result is kept under, where that is more than the settings (such as the state of a file).
     words(state, settings): what a finished state says, where that hangs on the view; else it is the state's "message".
     head(state, settings): the numbers that a run changed, (name, change) each, to stand large above the picture.
-    presets: {label: settings to change}. intro: one line above. driver: see Runner.
+    presets: {label: settings to change}. intro: one line above. driver: see Runner. quests: aims that runs tick off.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Lab(Living, Generic[S]):
         presets: Mapping[str, Settings] | None = None,
         intro: str = "",
         instant: bool = False,
+        quests: Sequence[Quest] = (),
         driver: Driver | None = None,
     ) -> None:
         self.name, self.instant = name, instant
@@ -64,7 +66,7 @@ class Lab(Living, Generic[S]):
         self._controls, self.view = Controls(name, training), dict(view or {})
         self.training, self.line, self.settings = self._controls.training, self._controls.line, self._controls.settings
         self._start, self._presets = self.settings(), dict(presets or {})
-        self._shown, self._notice = Shown(name, draw, words, self.view, head), Notice()
+        self._shown, self._notice, self.quests = Shown(name, draw, words, self.view, head), Notice(), Quests(quests)
         self.message, self.picture, self.width = self._notice.widget, widgets.HTML(), page.width()
         self._runner: Runner[S] = Runner(self._on_state, self._on_end, "inline" if instant else driver)
         press = compat.weakly(self._press)
@@ -79,7 +81,12 @@ class Lab(Living, Generic[S]):
         self.line.observe(compat.weakly(self._on_line), "value")
         self.width.observe(compat.weakly(self._on_width), "value")
         controls = [*self.training.values(), *self.view.values()]
-        left = [compat.row(*controls, gap="2px 14px"), compat.row(*self.buttons.values()), self.line]
+        left = [
+            compat.row(*controls, gap="2px 14px"),
+            compat.row(*self.buttons.values()),
+            *self.quests.parts,
+            self.line,
+        ]
         self._many = len(controls) > MANY
         body = compat.beside(left, [self.message, self.picture], self._many)
         super().__init__([*([compat.note(intro)] if intro else []), body, self.width])
@@ -161,8 +168,8 @@ class Lab(Living, Generic[S]):
         with self._runner.turn:
             if (place := page.Place.of(change["new"], self._many)) != self._shown.place:
                 self._shown.place = place
-                self._redraw()
-                self._redraw()  # legends choose their columns by the width that the first gave the figure
+                for _ in range(2):  # legends choose their columns by the width that the first gives the figure
+                    self._redraw()
 
     def _on_line(self, change: Any) -> None:
         if self._controls.moved_by_lab:
@@ -194,6 +201,8 @@ class Lab(Living, Generic[S]):
         self._runner.drop()
         if self.instant or self._recall() is not None:
             self.train()
+        elif self.state is not None:
+            self.quests.see(self.state)
 
     def _recall(self) -> str | None:
         """Draw the stored result of the present settings. Else: why there is none, "" where none was stored."""
@@ -242,6 +251,7 @@ class Lab(Living, Generic[S]):
         if why == "done":
             kept = {name: value for name, value in result.state.items() if name not in ("settings", "progress")}
             trouble = results.put(f"lab-{self.name}", self._filed(result.settings), kept)
+            self.quests.see(result.state)
         opening = "Stopped; what was reached stays." if why == "stopped" else ""
         with self._notice.turn:
             if self._redraw():

@@ -150,8 +150,8 @@ class Curves:
             share = len(spec.colspan) / spec.get_gridspec().ncols
             longest = sum(sorted(map(len, labels))[-2:])
             columns = 2 if longest <= SIDE_BY_SIDE * share * self.figure.get_figwidth() / 3.2 else 1
-        same = before and [text.get_text() for text in before.get_texts()] == list(labels)
-        if same and (before._ncols == columns or isinstance(where, Figure)):
+        same = before is not None and [text.get_text() for text in before.get_texts()] == list(labels)
+        if before and same and (isinstance(where, Figure) or before._ncols == columns):  # type: ignore[attr-defined]
             return
         if before:
             before.remove()
@@ -163,7 +163,7 @@ class Curves:
         if isinstance(where, Figure):
             where.legend(loc="outside lower center", ncols=columns, **style)
         else:
-            close = {"columnspacing": 1.0, "handlelength": 1.6, "handletextpad": 0.5}
+            close: Any = {"columnspacing": 1.0, "handlelength": 1.6, "handletextpad": 0.5}
             below = where.transAxes + ScaledTranslation(0, UNDER / 72, where.figure.dpi_scale_trans)
-            place: Any = {"loc": "upper center", "bbox_to_anchor": (0.42, 0), "bbox_transform": below}
-            where.legend(**place, borderaxespad=0, ncols=columns, **close, **style)
+            style |= {"loc": "upper center", "bbox_to_anchor": (0.42, 0), "bbox_transform": below, "borderaxespad": 0}
+            where.legend(ncols=columns, **close, **style)

@@ -16,6 +16,7 @@ from forgetlab.experiments.recipes import Recipe
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.benches import Benches, RunState, head, score_lines, score_panels, told
 from forgetlab.labs.kit.curves import Curves, Lines, Panel
+from forgetlab.labs.kit.quests import Quest
 from forgetlab.labs.kit.runner import Driver
 from forgetlab.labs.kit.so_far import Point, SoFar, scatter
 from forgetlab.metrics.retention import scale
@@ -74,6 +75,7 @@ def lab(
     before: Callable[[Settings], Mapping[str, Any]] = lambda settings: {},
     top: tuple[Panel, Callable[[Axes, Any], None]] | None = None,
     tell: Callable[[Any, Settings], str] = lambda state, settings: "",
+    quests: Sequence[Quest] = (),
 ) -> Lab[Any]:
     """A lab of one remedy. recipe: what the controls describe.
 
@@ -118,4 +120,5 @@ def lab(
             scatter(view.axes("so far"), list(points), so_far, present)
         return figure, state.get("message") or told(state)
 
-    return Lab(name, work, draw, head=head, training=training, presets=presets, intro=intro, driver=driver)
+    common: Any = {"presets": presets, "intro": intro, "driver": driver, "quests": quests}
+    return Lab(name, work, draw, head=head, training=training, **common)

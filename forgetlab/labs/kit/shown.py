@@ -105,7 +105,7 @@ class Shown(Generic[S]):
         drawn, alt = self._draw(result.state, old, seen, result.source)
         self.picture = pictured(result, drawn, alt, self.place)
         if self._head:
-            changed = headed(self._head(result.state, seen), result.source)
+            changed = headed(self._head(result.state, seen), result.source if self.place.across else "")
             self.picture = replace(self.picture, shown=changed + self.picture.shown)
         self._drawn_at = time.perf_counter()
         self._draw_seconds = self._drawn_at - begin
@@ -178,7 +178,7 @@ def within(figure: Figure, alt: str, settings: Settings, share: float = 1.0) -> 
 
 
 def headed(changes: Sequence[Change], source: str) -> str:
-    """What a run changed, large, above its picture; and where the numbers come from."""
+    """What a run changed, large, above its picture; and where that is from, if the picture does not say it itself."""
     each = "".join(
         f'<div style="line-height:1.15;white-space:nowrap"><div style="{QUIET}">{escape(name)}</div>'
         f'<div style="font-size:20px">{escape(change)}</div><div style="{QUIET}">{escape(note)}</div></div>'

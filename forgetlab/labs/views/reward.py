@@ -16,7 +16,7 @@ from forgetlab.labs.kit.written import Answer
 from forgetlab.labs.views.ask import table
 from forgetlab.metrics.schema import PlainRecord
 from forgetlab.plots.style import COLORS, FAINT, at_log, number
-from forgetlab.teaching.page import Place
+from forgetlab.teaching.page import BROAD, Place
 
 ANSWERS, FAR, NEAR = "answers", "causal-lm:news", "praise:blame"  # tasks
 PROMPTS = ("the music", "the story", "the play", "the poems")  # to choose from
@@ -27,7 +27,7 @@ PANELS = (
     Panel("answers", "answers", "share", limits=(-0.03, 1.05)),
 )
 ROWS, COLUMNS = 6, 3  # of the table
-BESIDE_ROWS, NARROW_COLUMNS = 3, 2  # beside the controls, and on a small screen
+BESIDE_ROWS, NARROW_COLUMNS = 3, 2  # beside the controls, and where there is less room
 LONGEST = 60  # letters of an answer
 NATS = (0, 0.5, 1, 3, 10, 30, 100, 300, 1000)  # numbers at the axis
 
@@ -124,12 +124,13 @@ def writings(state: Rewards, settings: Settings) -> str:
     The draws are the same at each step, so that down a column one answer is seen to change.
     """
     place, prompt, last = settings.get("place", Place()), settings["prompt"], len(state["written"]) - 1
-    count = BESIDE_ROWS if place.across else ROWS
+    less = 0 < place.across < BROAD
+    count = 2 if less else BESIDE_ROWS if place.across else ROWS
     rows = []
     for i in sorted({round(last * share / (count - 1)) for share in range(count)}):
         step = state["records"][i]["step"]
         when = f"{step} (before)" if i == 0 else f"{step} (now)" if i == last else str(step)
-        answers = state["written"][i][prompt][: NARROW_COLUMNS if place.narrow else COLUMNS]
+        answers = state["written"][i][prompt][: NARROW_COLUMNS if place.narrow or less else COLUMNS]
         rows.append((when, *(_cell(answer, state["hole"]) for answer in answers)))
     heads = [f"answer {i}" for i in range(1, len(rows[0]))]
     return table(f"What it writes after “{prompt} …” (✓: true praise)", heads, rows, first=20 if place.narrow else 13)
