@@ -22,6 +22,7 @@ from forgetlab.labs import write as writing
 from forgetlab.labs.kit import remedy
 from forgetlab.labs.kit.base import Lab
 from forgetlab.labs.kit.settings import from_line, to_line
+from forgetlab.labs.kit.shown import Result
 from tests.labs.conftest import SHIPPED
 from tests.labs.test_every_picture import seen
 
@@ -133,7 +134,7 @@ def test_what_is_trimmed_changes_no_picture_and_no_word(name: str, shipped: None
 
 def pictured(lab: Lab[Any], settings: dict[str, Any], state: dict[str, Any]) -> Any:
     """Picture, its description and the words of a state in the opening view."""
-    view = {**settings, **{axis: control.value for axis, control in lab.view.items()}}
+    view = {**lab._shown._seen(Result({**state, "settings": settings}, "cached")), "place": lab._shown.place}
     drawn, alt = lab._shown._draw(state, [], view, "cached")
     words = lab._shown._words(state, view) if lab._shown._words else state.get("message")
     return drawn if isinstance(drawn, str) else seen(drawn), alt, words
