@@ -8,7 +8,8 @@ by `moves`, all else is kept as a picture for as long as its limits, ticks and w
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -71,13 +72,28 @@ def forget(figure: Figure) -> None:
 def _draw(figure: Figure, canvas: FigureCanvasAgg) -> None:
     """Draw what does not move; the layout is kept where all words have the length that they had."""
     lengths, engine = _lengths(_still(figure)), figure.get_layout_engine()
-    if _LAID_OUT.get(figure) == lengths:
+    kept = _LAID_OUT.get(figure) == lengths
+    if kept:
         figure.set_layout_engine("none")
     try:
-        canvas.draw()
+        with _words_stay(figure.axes if kept else ()):
+            canvas.draw()
     finally:
         figure.set_layout_engine(engine)
     _LAID_OUT[figure] = lengths
+
+
+@contextmanager
+def _words_stay(axes: Iterable[Any]) -> Iterator[None]:
+    """Titles and labels stay where the last layout put them: to look for their places is a third of a picture."""
+    before = [(ax, ax._autotitlepos, ax.xaxis._autolabelpos, ax.yaxis._autolabelpos) for ax in axes]
+    try:
+        for ax, *_ in before:
+            ax._autotitlepos = ax.xaxis._autolabelpos = ax.yaxis._autolabelpos = False
+        yield
+    finally:
+        for ax, title, across, up in before:
+            ax._autotitlepos, ax.xaxis._autolabelpos, ax.yaxis._autolabelpos = title, across, up
 
 
 def _parts(figure: Figure) -> Iterable[Artist]:
