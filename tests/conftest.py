@@ -17,7 +17,7 @@ from tests.notebooks import bare
 
 # Names of files and folders: files of a minute each, the lessons one by one, and small ones to fill the ends.
 LONGEST_FIRST = (
-    *("test_cli.py", "test_widgets.py", "huggingface", "browser", "test_places.py", "experiments"),
+    *("book", "test_cli.py", "test_widgets.py", "huggingface", "browser", "test_places.py", "experiments"),
     *("tests", "notebooks", "hub", "labs", "tasks"),
 )
 
