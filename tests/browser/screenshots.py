@@ -9,7 +9,7 @@ from pathlib import Path
 from forgetlab.labs import LABS
 from tests.browser.jupyter import Notebook, Server, browser, write
 
-WIDTHS = {"wide": 1000, "narrow": 360}
+WIDTHS = {"wide": 1112, "narrow": 360}
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -32,6 +32,7 @@ def main(folder: Path, names: list[str]) -> None:
                         lab.until(lambda lab=lab: "training …" not in lab.says and not progress(lab.says), "end")
                 for kind, width in WIDTHS.items():
                     next(iter(labs.values())).narrow(width, 1600)  # no bar of the page lies over a lab
+                    page.wait_for_timeout(1000 * len(labs))  # each is drawn anew for its room
                     for name, lab in labs.items():
                         lab.box.screenshot(path=str(folder / f"{name}-{kind}.png"))
                         print(f"{name} at {width} px: sticks out {lab.outside()}, cut labels {lab.cut_labels()}")
