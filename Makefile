@@ -5,8 +5,8 @@ COLAB := .venv-colab
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One thread each: two small models side by side are faster than one on two threads. In the order of tests/conftest.py.
-# Three workers on two cores: one whose test waits for a kernel, a browser or a clock leaves its core to the others.
-WORKERS ?= 3
+# Two workers on two cores: with three, tests that wait for a kernel or a browser run out of time.
+WORKERS ?= 2
 PARALLEL = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 

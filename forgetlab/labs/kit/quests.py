@@ -68,8 +68,14 @@ class Quests:
         if not self._quests:
             return
         self._states.append(state)
-        self.done |= {quest.aim for quest in self._quests if quest.done(self._states)}
+        self.done |= {quest.aim for quest in self._quests if self._shown_by_runs(quest)}
         self._show()
+
+    def _shown_by_runs(self, quest: Quest) -> bool:
+        try:
+            return quest.done(self._states)
+        except (LookupError, TypeError, ValueError, ArithmeticError):  # a run that broke off lacks what is asked
+            return False
 
     def fold(self) -> None:
         """Show the list, or hide it."""
