@@ -86,7 +86,8 @@ def flips(before: Any, after: Any) -> dict[str, float]:
 
 def knowledge_flips(before: Any, after: Any, options: int) -> dict[str, float]:
     found = flipped(before, after, 1 / options)
-    return {"lost": found.net_lost.value, "gained": found.net_gained.value}
+    shares = {"lost": found.net_lost.value, "gained": found.net_gained.value}
+    return {name: min(max(share, 0.0), 1.0) for name, share in shares.items()}  # ours are estimates, not cut
 
 
 def kept_share(before: float, after: float, guess: float) -> float | None:

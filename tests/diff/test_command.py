@@ -213,18 +213,18 @@ def test_a_repair_is_not_written_into_a_model_that_is_compared(tmp_path: Path) -
 def test_the_names_in_allow_are_those_that_the_tasks_will_have(tmp_path: Path) -> None:
     names = ("general.txt", "train.csv", "a.b.csv")
     for name in names:
-        (tmp_path / name).write_text("text,label\nfine,1\n")
+        (tmp_path / name).write_text("\n".join(["text,label", *(f"it is fine {i},{i % 2}" for i in range(20))]))
     files = [str(tmp_path / name) for name in names]
     for source, own in zip(files, ("general", "train-csv", "a-b"), strict=True):
         assert short_name(source) == own
         assert own in titles(source)
     watch = (*files, "entities", f"{files[0]}:name=mine", "owner/set")
     for name in ("general", "train-csv", "a-b", "entities", "mine", "set"):
-        Order("tiny-bert", ("tiny-gpt",), watch, allow=((name, "0.1"),), out=tmp_path / "out").check()
+        Order("tiny-bert", ("hub/other",), watch, allow=((name, "0.1"),), out=tmp_path / "out").check()
     with pytest.raises(ForgetlabError, match="unknown task in --allow 'generall'; did you mean 'general'"):
-        Order("tiny-bert", ("tiny-gpt",), watch, allow=(("generall", "0.1"),), out=tmp_path / "out").check()
+        Order("tiny-bert", ("hub/other",), watch, allow=(("generall", "0.1"),), out=tmp_path / "out").check()
     # a task that its dials name: told after loading
-    Order("tiny-bert", ("tiny-gpt",), ("sentiment:turned=0.5",), allow=(("any", "0.1"),), out=tmp_path / "out").check()
+    Order("tiny-bert", ("hub/other",), ("sentiment:turned=0.5",), allow=(("any", "0.1"),), out=tmp_path / "out").check()
 
 
 def test_stopped_before_anything_is_written_it_says_so(
