@@ -15,6 +15,7 @@ PAGES = (
     *("benchmarks/results/remedies.md", "benchmarks/results/rewards.md"),
     *(f"docs/{name}.md" for name in ("rewards-table", "real-models", "your-data", "strengths")),  # lessons lead there
 )
+UNUSED = ("**/*.map", "_static/locales")  # source maps, and the theme's other languages
 # where the book opened once
 MOVED = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>forgetlab: the handbook of forgetting</title>
 <meta http-equiv="refresh" content="0; url=index.html"><p><a href="index.html">The handbook of forgetting</a></p></html>
@@ -42,6 +43,8 @@ def main(folder: Path) -> None:
     sphinx = ["sphinx", "-q", "-c", "docs", "-d", str(read / ".doctrees"), str(read), str(folder)]
     for module in (sphinx, ["book.build", str(folder)]):
         subprocess.run([sys.executable, "-m", *module], cwd=ROOT, check=True)
+    for path in [path for pattern in UNUSED for path in folder.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / "README.html").write_text(MOVED, encoding="utf-8")
 
 

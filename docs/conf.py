@@ -10,7 +10,7 @@ project = "forgetlab"
 author = "the forgetlab founders"
 copyright = "MIT"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the book's own extensions
-extensions = ["myst_nb", "book.reading", "book.player.page", "book.lean"]
+extensions = ["myst_nb", "book.reading", "book.player.page"]
 root_doc = "index"
 nb_execution_mode = "off"  # the lessons are committed executed
 nb_render_markdown_format = "gfm"  # what cells show in Markdown has tables

@@ -16,10 +16,10 @@ from docutils import nodes
 
 from book.player import records
 from book.player.tables import table
+from book.reading.cells import LAB
 from forgetlab.labs import LABS
 
 HERE = Path(__file__).parent
-SHOWS = re.compile(r"\blabs\.(\w+)\.show\(")
 COLAB = re.compile(r"https://colab\.research\.google\.com/github/[\w./-]+\.ipynb")
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "plots.js", "lines.js", "numbers.js", "simulated.js")
 LAST = "player/player.js"  # it begins
@@ -39,7 +39,7 @@ def shown(doctree: nodes.document) -> Iterator[tuple[str, nodes.Element]]:
         if "cell" not in cell["classes"]:
             continue
         code = next(iter(cell.findall(nodes.literal_block)), None)
-        found = SHOWS.search(code.astext()) if code is not None else None
+        found = LAB.search(code.astext()) if code is not None else None
         outputs = [one for one in cell.findall(nodes.container) if "cell_output" in one["classes"]]
         if found and found[1] in LABS and outputs:
             yield found[1], outputs[0]
@@ -91,8 +91,7 @@ def with_scripts(app: Any, pagename: str, templatename: str, context: Any, doctr
 
 def scripts(names: Iterable[str]) -> list[str]:
     """What a page with these labs loads, in this order."""
-    parts = [one for one in SCRIPTS if (HERE / one).exists()]
-    return [*(f"player/{one}" for one in parts), *(f"records/{one}.js" for one in dict.fromkeys(names)), LAST]
+    return [*(f"player/{one}" for one in SCRIPTS), *(f"records/{one}.js" for one in dict.fromkeys(names)), LAST]
 
 
 def with_files(app: Any, error: Exception | None) -> None:

@@ -24,6 +24,7 @@ from forgetlab.labs.grids import VIEWS
 from forgetlab.labs.kit import shown
 from forgetlab.labs.kit.base import Lab, Settings, State
 from forgetlab.labs.kit.settings import VERSION as LINE_VERSION
+from forgetlab.labs.kit.settings import as_said, ends
 from forgetlab.plots.style import COLORS, FAINT, INK
 from forgetlab.teaching import page
 
@@ -70,7 +71,7 @@ def playable(name: str) -> dict[str, Any]:
         "simulated": lab.instant,
         "presets": lab._presets,
     }
-    drawn = [] if lab.instant else [*_drawn(lab, _recorded(lab))]
+    drawn = [] if lab.instant else [*_drawn(lab, kept.read(name))]
     found["controls"] = controls = _controls(lab, [settings for settings, _ in drawn])
     marks, panels, legends, pages, runs = Once(), Once(), Once(), Once(), []
     for settings, made in drawn:
@@ -94,13 +95,6 @@ def opening(name: str) -> dict[str, Any] | None:
     return _drawing(lab, lab.state, {**lab.settings(), **{key: one.value for key, one in lab.view.items()}})
 
 
-def _recorded(lab: Lab[Any]) -> list[tuple[Settings, State]]:
-    """What is stored; of a lab without a grid the run that it opens on."""
-    if found := kept.read(lab.name):
-        return found
-    return [] if lab.state is None else [(lab.settings(), lab.state)]
-
-
 def _drawn(lab: Lab[Any], recorded: Sequence[tuple[Settings, State]]) -> Iterator[tuple[Settings, dict[str, Any]]]:
     """(settings of a run and of the view, drawing)."""
     views = [dict(zip(_views(lab), values, strict=True)) for values in product(*_views(lab).values())]
@@ -108,14 +102,9 @@ def _drawn(lab: Lab[Any], recorded: Sequence[tuple[Settings, State]]) -> Iterato
         for view in views:
             seen = {**settings, **view}
             yield (
-                {name: _stop(value) for name, value in seen.items()},
+                {name: as_said(value) for name, value in seen.items()},
                 _drawing(lab, state | {"settings": settings}, seen),
             )
-
-
-def _stop(value: Any) -> Any:
-    """A value as the settings line says it, with six digits."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _views(lab: Lab[Any]) -> dict[str, Sequence[Any]]:
@@ -184,7 +173,4 @@ def _kind(control: Any) -> str:
 
 def _range(control: Any) -> list[Any]:
     """[min, max, step, log]: with log, step is of the exponent."""
-    base = getattr(control, "base", None)
-    if base is None:
-        return [control.min, control.max, control.step, False]
-    return [base**control.min, base**control.max, control.step, True]
+    return [*ends(control), control.step, hasattr(control, "base")]

@@ -158,7 +158,7 @@ def runs(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("player")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_recorded", lambda lab: runs(lab.name))
+        patch.setattr(records.kept, "read", runs)
         for name in ("watch", "pull"):
             records.written(name, made / "records")
     write(made, ["watch"])

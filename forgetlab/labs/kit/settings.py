@@ -30,7 +30,7 @@ class Controls:
     def settings(self) -> Settings:
         """Their values, with as many digits as the line shows: browsers differ in the last ones of a slider's stop."""
         values = {name: control.value for name, control in self.training.items()}
-        return {name: float(f"{own:g}") if isinstance(own, float) else own for name, own in values.items()}
+        return {name: as_said(own) for name, own in values.items()}
 
     def move(self, values: Settings) -> None:
         """Set some of them. Raises what a control does of a value that it cannot have; the line is right even so."""
@@ -58,6 +58,11 @@ class Controls:
             yield
         finally:
             self._mover = before
+
+
+def as_said(value: Any) -> Any:
+    """A value with no more digits than a settings line shows of it, six."""
+    return float(f"{value:g}") if isinstance(value, float) else value
 
 
 def to_line(lab: str, settings: Mapping[str, Any]) -> str:
@@ -123,13 +128,14 @@ def _value(name: str, text: str, control: Any) -> Any:
         value = int(text) if isinstance(control.value, int) else float(text)
     except ValueError:
         raise ForgetlabError(f"{name} must be a number, got “{text}”.") from None
-    low, high = _ends(control)
+    low, high = ends(control)
     margin = 1e-6 * max(abs(low), abs(high))  # a line shows six digits
     if not low - margin <= value <= high + margin:
         raise ForgetlabError(f"{name} lies between {low:g} and {high:g}, got {text}.")
     return value if isinstance(value, int) else min(max(value, low), high)
 
 
-def _ends(control: Any) -> tuple[float, float]:
+def ends(control: Any) -> tuple[float, float]:
+    """The lowest and the highest value of a slider."""
     base = getattr(control, "base", None)  # a log slider has exponents as its ends
     return (control.min, control.max) if base is None else (base**control.min, base**control.max)
